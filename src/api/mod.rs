@@ -1,1 +1,88 @@
-//! Empty for now.
+//! The kinds that Afresh serves: Flux's, with Flux's conditions, reasons, labels and finalizer, so that a cluster
+//! moves from Flux to Afresh and back.
+//!
+//! Every field of Flux's schema is here. A field that is not served yet is carried as free-form JSON, so that the API
+//! server never drops it, and `unserved` names it once it is set to more than its default.
+
+mod condition;
+mod definitions;
+mod duration;
+mod git_repository;
+mod kustomization;
+
+pub use condition::{Condition, Conditions, HEALTHY, READY, RECONCILING, STALLED, Truth};
+pub use definitions::{definitions, definitions_yaml};
+pub use duration::GoDuration;
+pub use git_repository::{Artifact, GitRepository, GitRepositorySpec, GitRepositoryStatus, LocalReference, RefSpec};
+pub use kustomization::{
+    CommonMetadata, DeletionPolicy, Dependency, Inventory, InventoryEntry, Kustomization, KustomizationSpec,
+    KustomizationStatus, PostBuild, Snapshot as HistoryEntry, SourceReference, SubstituteReference,
+};
+
+use std::fmt;
+
+/// Label: the Kustomization that owns an object.
+pub const OWNER_NAME_LABEL: &str = "kustomize.toolkit.fluxcd.io/name";
+/// Label: the namespace of the Kustomization that owns an object.
+pub const OWNER_NAMESPACE_LABEL: &str = "kustomize.toolkit.fluxcd.io/namespace";
+/// `disabled`: the object is never deleted by us.
+pub const PRUNE: &str = "kustomize.toolkit.fluxcd.io/prune";
+/// `Override`, `Merge`, `IfNotPresent` or `Ignore`.
+pub const SSA: &str = "kustomize.toolkit.fluxcd.io/ssa";
+/// `disabled`: neither applied nor deleted by us.
+pub const RECONCILE: &str = "kustomize.toolkit.fluxcd.io/reconcile";
+/// `enabled`: recreate on immutable fields; refused by name for now.
+pub const FORCE: &str = "kustomize.toolkit.fluxcd.io/force";
+/// Any new value asks for a reconciliation now; echoed in `status.lastHandledReconcileAt`.
+pub const REQUESTED_AT: &str = "reconcile.fluxcd.io/requestedAt";
+/// Held by every Kustomization that we serve, so that deleting it cleans up first.
+pub const FINALIZER: &str = "finalizers.fluxcd.io";
+/// The digest of an object as we last sent it.
+pub const DESIRED: &str = "afresh.dev/desired";
+/// On a Kustomization: `<revision>` whose guarded deletions a person has agreed to.
+pub const CONFIRM_PRUNE: &str = "afresh.dev/confirm-prune";
+/// On a Kustomization: `before-health` deletes before the health checks.
+pub const PRUNE_WHEN: &str = "afresh.dev/prune";
+/// On a Kustomization: our own bounded state.
+pub const STATE: &str = "afresh.dev/state";
+
+/// The manager of declared objects (server-side apply).
+pub const APPLY_MANAGER: &str = "kustomize-controller";
+/// The manager of status and finalizers.
+pub const STATUS_MANAGER: &str = "gotk-kustomize-controller";
+
+/// A namespaced name of one of our own objects.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Key {
+    pub namespace: String,
+    pub name: String,
+}
+
+impl Key {
+    pub fn new(namespace: impl Into<String>, name: impl Into<String>) -> Self {
+        Self { namespace: namespace.into(), name: name.into() }
+    }
+}
+
+impl fmt::Display for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.namespace, self.name)
+    }
+}
+
+/// True if a carried, unserved field is set to more than nothing.
+fn is_set(value: &Option<serde_json::Value>) -> bool {
+    use serde_json::Value;
+    match value {
+        None | Some(Value::Null) | Some(Value::Bool(false)) => false,
+        Some(Value::String(s)) => !s.is_empty(),
+        Some(Value::Array(a)) => !a.is_empty(),
+        Some(Value::Object(o)) => !o.is_empty(),
+        Some(_) => true,
+    }
+}
+
+/// Schema of a field that is carried but not served: anything, kept whole.
+fn carried(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+    schemars::json_schema!({ "x-kubernetes-preserve-unknown-fields": true })
+}

@@ -1,0 +1,160 @@
+//! `GitRepository` of `source.toolkit.fluxcd.io/v1`.
+
+use kube::CustomResource;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::{Conditions, GoDuration, carried, is_set};
+
+/// Which repository to follow, at which reference, how often.
+#[derive(CustomResource, Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[kube(
+    group = "source.toolkit.fluxcd.io",
+    version = "v1",
+    kind = "GitRepository",
+    plural = "gitrepositories",
+    shortname = "gitrepo",
+    namespaced,
+    status = "GitRepositoryStatus",
+    derive = "PartialEq",
+    printcolumn = r#"{"name":"URL","type":"string","jsonPath":".spec.url"}"#,
+    printcolumn = r#"{"name":"Age","type":"date","jsonPath":".metadata.creationTimestamp"}"#,
+    printcolumn = r#"{"name":"Ready","type":"string","jsonPath":".status.conditions[?(@.type==\"Ready\")].status"}"#,
+    printcolumn = r#"{"name":"Status","type":"string","jsonPath":".status.conditions[?(@.type==\"Ready\")].message"}"#
+)]
+#[serde(rename_all = "camelCase")]
+pub struct GitRepositorySpec {
+    /// `http(s)://…`, `file://…` or an absolute path; `ssh://…` comes with a later version.
+    #[schemars(regex(pattern = r"^(http|https|ssh|file)://.*$|^/.*$"))]
+    pub url: String,
+    /// How often to look for a new revision when nothing announces one.
+    pub interval: GoDuration,
+    /// Bound on one network operation; default 60s.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timeout: Option<GoDuration>,
+    #[serde(default, rename = "ref", skip_serializing_if = "Option::is_none")]
+    pub reference: Option<RefSpec>,
+    /// A Secret in the same namespace: `username`/`password`, `bearerToken`, `ca.crt`, `tls.crt`/`tls.key`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub secret_ref: Option<LocalReference>,
+    /// Patterns in gitignore's syntax; they replace the built-in ones.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ignore: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub suspend: Option<bool>,
+
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "carried")]
+    pub provider: Option<Value>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "carried")]
+    pub service_account_name: Option<Value>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "carried")]
+    pub verify: Option<Value>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "carried")]
+    pub proxy_secret_ref: Option<Value>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "carried")]
+    pub recurse_submodules: Option<Value>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "carried")]
+    pub include: Option<Value>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "carried")]
+    pub sparse_checkout: Option<Value>,
+}
+
+/// What to follow; Flux's precedence: commit, name, tag, semver, branch.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct RefSpec {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub branch: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tag: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub semver: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub commit: Option<String>,
+}
+
+/// A name in the same namespace.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct LocalReference {
+    pub name: String,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct GitRepositoryStatus {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
+    #[serde(skip_serializing_if = "Conditions::is_empty")]
+    pub conditions: Conditions,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub artifact: Option<Artifact>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub observed_ignore: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_handled_reconcile_at: Option<String>,
+
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "carried")]
+    pub included_artifacts: Option<Value>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "carried")]
+    pub observed_include: Option<Value>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "carried")]
+    pub observed_recurse_submodules: Option<Value>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "carried")]
+    pub observed_sparse_checkout: Option<Value>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "carried")]
+    pub source_verification_mode: Option<Value>,
+}
+
+/// What the source stands at. Afresh serves no tarball: `url` and `path` name the revision, they can't be fetched.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Artifact {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(regex(pattern = r"^[a-z0-9]+(?:[.+_-][a-z0-9]+)*:[a-zA-Z0-9=_-]+$"))]
+    pub digest: Option<String>,
+    #[schemars(extend("format" = "date-time"))]
+    pub last_update_time: String,
+    pub path: String,
+    pub revision: String,
+    pub url: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub size: Option<i64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub metadata: Option<std::collections::BTreeMap<String, String>>,
+}
+
+impl GitRepositorySpec {
+    /// Fields that are set to more than their default and that we don't serve.
+    pub fn unserved(&self) -> Vec<&'static str> {
+        let reference = self.reference.as_ref();
+        [
+            ("spec.ref.semver", reference.is_some_and(|r| r.semver.is_some())),
+            ("spec.ref.name", reference.is_some_and(|r| r.name.is_some())),
+            ("spec.provider", is_set(&self.provider) && self.provider != Some("generic".into())),
+            ("spec.serviceAccountName", is_set(&self.service_account_name)),
+            ("spec.verify", is_set(&self.verify)),
+            ("spec.proxySecretRef", is_set(&self.proxy_secret_ref)),
+            ("spec.recurseSubmodules", is_set(&self.recurse_submodules)),
+            ("spec.include", is_set(&self.include)),
+            ("spec.sparseCheckout", is_set(&self.sparse_checkout)),
+        ]
+        .into_iter()
+        .filter_map(|(field, set)| set.then_some(field))
+        .collect()
+    }
+}

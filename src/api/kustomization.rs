@@ -1,0 +1,263 @@
+//! `Kustomization` of `kustomize.toolkit.fluxcd.io/v1`: one application.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use kube::CustomResource;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::{Conditions, GoDuration, carried, is_set};
+
+/// What to take from which source and how to keep it in the cluster.
+#[derive(CustomResource, Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[kube(
+    group = "kustomize.toolkit.fluxcd.io",
+    version = "v1",
+    kind = "Kustomization",
+    plural = "kustomizations",
+    shortname = "ks",
+    namespaced,
+    status = "KustomizationStatus",
+    derive = "PartialEq",
+    printcolumn = r#"{"name":"Age","type":"date","jsonPath":".metadata.creationTimestamp"}"#,
+    printcolumn = r#"{"name":"Ready","type":"string","jsonPath":".status.conditions[?(@.type==\"Ready\")].status"}"#,
+    printcolumn = r#"{"name":"Status","type":"string","jsonPath":".status.conditions[?(@.type==\"Ready\")].message"}"#
+)]
+#[serde(rename_all = "camelCase")]
+pub struct KustomizationSpec {
+    pub interval: GoDuration,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry_interval: Option<GoDuration>,
+    /// Bound on the health checks; default: `interval` less 30 s, at least 30 s.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timeout: Option<GoDuration>,
+    pub source_ref: SourceReference,
+    /// The directory in the source; default: its root.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub path: Option<String>,
+    /// Whether objects that are no longer declared are deleted.
+    pub prune: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub suspend: Option<bool>,
+    /// Whether all applied objects must be healthy before the revision counts as applied.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wait: Option<bool>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 63))]
+    pub target_namespace: Option<String>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub depends_on: Vec<Dependency>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deletion_policy: Option<DeletionPolicy>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub common_metadata: Option<CommonMetadata>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub post_build: Option<PostBuild>,
+
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "carried")]
+    pub decryption: Option<Value>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "carried")]
+    pub health_checks: Option<Value>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "carried")]
+    pub health_check_exprs: Option<Value>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "carried")]
+    pub images: Option<Value>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "carried")]
+    pub kube_config: Option<Value>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "carried")]
+    pub name_prefix: Option<Value>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "carried")]
+    pub name_suffix: Option<Value>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "carried")]
+    pub patches: Option<Value>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "carried")]
+    pub components: Option<Value>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "carried")]
+    pub ignore_missing_components: Option<Value>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "carried")]
+    pub service_account_name: Option<Value>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "carried")]
+    pub force: Option<Value>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "carried")]
+    pub build_metadata: Option<Value>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "carried")]
+    pub ignore: Option<Value>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct SourceReference {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub api_version: Option<String>,
+    pub kind: String,
+    pub name: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub namespace: Option<String>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Dependency {
+    pub name: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub namespace: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "carried")]
+    pub ready_expr: Option<Value>,
+}
+
+/// What becomes of the objects when the Kustomization is deleted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum DeletionPolicy {
+    /// Deleted if `prune` is set.
+    #[default]
+    MirrorPrune,
+    Delete,
+    WaitForTermination,
+    Orphan,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct CommonMetadata {
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub annotations: BTreeMap<String, String>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct PostBuild {
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub substitute: BTreeMap<String, String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub substitute_from: Vec<SubstituteReference>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "carried")]
+    pub substitute_strategy: Option<Value>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct SubstituteReference {
+    /// `Secret` or `ConfigMap`.
+    #[schemars(regex(pattern = r"^(Secret|ConfigMap)$"))]
+    pub kind: String,
+    #[schemars(length(min = 1, max = 253))]
+    pub name: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub optional: Option<bool>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct KustomizationStatus {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
+    #[serde(skip_serializing_if = "Conditions::is_empty")]
+    pub conditions: Conditions,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_applied_revision: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_applied_origin_revision: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_attempted_revision: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_handled_reconcile_at: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub inventory: Option<Inventory>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub history: Vec<Snapshot>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Inventory {
+    pub entries: Vec<InventoryEntry>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct InventoryEntry {
+    pub id: String,
+    /// The API version (without the group).
+    pub v: String,
+}
+
+/// One entry of Flux's reconciliation history; carried and kept, not written by us.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Snapshot {
+    pub digest: String,
+    #[schemars(extend("format" = "date-time"))]
+    pub first_reconciled: String,
+    #[schemars(extend("format" = "date-time"))]
+    pub last_reconciled: String,
+    pub last_reconciled_duration: String,
+    pub last_reconciled_status: String,
+    pub total_reconciliations: i64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub metadata: Option<BTreeMap<String, String>>,
+}
+
+impl KustomizationSpec {
+    /// The longest back-off: `retryInterval`, else the smaller of `interval` and one minute.
+    pub fn retry_interval_max(&self) -> Duration {
+        self.retry_interval.map_or_else(|| self.interval.0.min(Duration::from_secs(60)), |d| d.0)
+    }
+
+    /// How long the health checks may take; Flux's default.
+    pub fn health_timeout(&self) -> Duration {
+        const FLOOR: Duration = Duration::from_secs(30);
+        self.timeout.map_or_else(|| self.interval.0.saturating_sub(FLOOR).max(FLOOR), |d| d.0)
+    }
+
+    pub fn waits(&self) -> bool {
+        self.wait.unwrap_or(false)
+    }
+
+    pub fn suspended(&self) -> bool {
+        self.suspend.unwrap_or(false)
+    }
+
+    /// Fields that are set to more than their default and that we don't serve.
+    pub fn unserved(&self) -> Vec<&'static str> {
+        let post_build = self.post_build.as_ref();
+        let strategy = post_build.and_then(|p| p.substitute_strategy.as_ref());
+        [
+            ("spec.sourceRef.kind", self.source_ref.kind != "GitRepository"),
+            ("spec.dependsOn.readyExpr", self.depends_on.iter().any(|d| is_set(&d.ready_expr))),
+            ("spec.decryption", is_set(&self.decryption)),
+            ("spec.healthChecks", is_set(&self.health_checks)),
+            ("spec.healthCheckExprs", is_set(&self.health_check_exprs)),
+            ("spec.images", is_set(&self.images)),
+            ("spec.kubeConfig", is_set(&self.kube_config)),
+            ("spec.namePrefix", is_set(&self.name_prefix)),
+            ("spec.nameSuffix", is_set(&self.name_suffix)),
+            ("spec.patches", is_set(&self.patches)),
+            ("spec.components", is_set(&self.components)),
+            ("spec.serviceAccountName", is_set(&self.service_account_name)),
+            ("spec.force", is_set(&self.force)),
+            ("spec.buildMetadata", is_set(&self.build_metadata)),
+            ("spec.ignore", is_set(&self.ignore)),
+            ("spec.postBuild.substituteStrategy", strategy.is_some_and(|s| s != "WithVariables")),
+        ]
+        .into_iter()
+        .filter_map(|(field, set)| set.then_some(field))
+        .collect()
+    }
+}
