@@ -1,1 +1,5 @@
-//! Empty for now.
+//! The embedded Kubernetes API server.
+
+pub mod controllers;
+mod follow;
+pub mod kubelet;
