@@ -3,9 +3,14 @@
 //! Pure data: no Kubernetes client, no async runtime, no clock, no file system.
 
 mod identity;
+mod normalise;
 mod object;
+mod source_error;
 mod tree;
+pub mod yaml;
 
 pub use identity::{GroupKind, ObjectId};
+pub use normalise::normalise;
 pub use object::{Object, Origin};
+pub use source_error::SourceError;
 pub use tree::{Entry, EntryId, EntryKind, Tree, TreeError};
