@@ -1,0 +1,123 @@
+//! Why a source could not be observed, and what kind of answer that deserves.
+
+use std::time::Duration;
+
+use git2::Oid;
+
+use super::reference::Reference;
+use super::url::SourceUrl;
+
+/// How to go on after a failure; [`super::pacing`] turns it into times.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Class {
+    /// The server refuses these credentials: only new ones help.
+    Auth,
+    /// There is no such repository, ref or commit: only a push or another spec helps.
+    NotFound,
+    /// The server can't be reached: ask again soon.
+    Unreachable,
+    /// The attempt failed in a way that the next may not.
+    Transient,
+    /// It fails as long as the spec and the server stay as they are.
+    Permanent,
+}
+
+/// Why a probe or a snapshot failed. Cloneable, since concurrent callers share one request.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum SourceError {
+    /// No connection: name resolution, TCP, TLS, or a connection that broke.
+    #[error("`{url}` is unreachable: {reason}")]
+    Unreachable { url: SourceUrl, reason: String },
+    /// 401 or 403.
+    #[error("`{url}` refuses the credentials (HTTP {status})")]
+    Unauthorized { url: SourceUrl, status: u16 },
+    /// 404 or 410, or a local path without a repository.
+    #[error("there is no repository at `{url}`")]
+    NotFound { url: SourceUrl },
+    /// 429, or 503 with `Retry-After`.
+    #[error("`{url}` asks for fewer requests (HTTP {status})")]
+    RateLimited { url: SourceUrl, status: u16, retry_after: Option<Duration> },
+    /// Any other 5xx.
+    #[error("`{url}` failed to answer (HTTP {status})")]
+    ServerFailure { url: SourceUrl, status: u16 },
+    /// A redirect that would carry credentials elsewhere, or that leads in circles.
+    #[error("`{url}` redirects to {to}, which is not followed")]
+    Redirected { url: SourceUrl, to: String },
+    #[error("`{url}` has no {reference}")]
+    RefNotFound { url: SourceUrl, reference: Reference },
+    /// The server doesn't give this commit: it was never there, or was dropped since its id was read.
+    #[error("`{url}` doesn't give commit `{commit}`")]
+    CommitNotFound { url: SourceUrl, commit: Oid },
+    #[error("the repository `{url}` has no commits")]
+    EmptyRepository { url: SourceUrl },
+    /// The ref or pinned id names a tree or a blob.
+    #[error("{reference} of `{url}` is not a commit")]
+    NotACommit { url: SourceUrl, reference: Reference },
+    /// The server speaks Git, but in a way that is not served.
+    #[error("`{url}` can't be used: {reason}")]
+    Unsupported { url: SourceUrl, reason: String },
+    /// Something that is not Git's protocol, or an answer that broke off.
+    #[error("`{url}` gave an answer that is not understood: {reason}")]
+    Protocol { url: SourceUrl, reason: String },
+    #[error("`{url}` sends more than the limit of {limit} {unit}")]
+    TooLarge { url: SourceUrl, limit: u64, unit: &'static str },
+    #[error("`{url}` took longer than {after:?} while {doing}")]
+    Timeout { url: SourceUrl, after: Duration, doing: &'static str },
+    /// The caller took the attempt back.
+    #[error("the work on `{url}` was cancelled")]
+    Cancelled { url: SourceUrl },
+    /// The object store on this machine: disk full, corrupted, vanished.
+    #[error("the object store of `{url}` failed: {reason}")]
+    Store { url: SourceUrl, reason: String },
+}
+
+impl SourceError {
+    pub fn class(&self) -> Class {
+        match self {
+            SourceError::Unauthorized { .. } => Class::Auth,
+            SourceError::NotFound { .. }
+            | SourceError::RefNotFound { .. }
+            | SourceError::CommitNotFound { .. }
+            | SourceError::EmptyRepository { .. } => Class::NotFound,
+            SourceError::Unreachable { .. } | SourceError::ServerFailure { .. } | SourceError::Timeout { .. } => {
+                Class::Unreachable
+            }
+            SourceError::RateLimited { .. }
+            | SourceError::Protocol { .. }
+            | SourceError::Cancelled { .. }
+            | SourceError::Store { .. } => Class::Transient,
+            SourceError::Redirected { .. }
+            | SourceError::NotACommit { .. }
+            | SourceError::Unsupported { .. }
+            | SourceError::TooLarge { .. } => Class::Permanent,
+        }
+    }
+
+    /// How long the server asked to be left alone.
+    pub fn retry_after(&self) -> Option<Duration> {
+        match self {
+            SourceError::RateLimited { retry_after, .. } => *retry_after,
+            _ => None,
+        }
+    }
+
+    /// What a person can do about it.
+    pub fn hint(&self) -> Option<&'static str> {
+        Some(match self {
+            SourceError::Unauthorized { .. } => {
+                "check the Secret that `spec.secretRef` names: it needs `username` and `password`, or `bearerToken`"
+            }
+            SourceError::NotFound { .. } => "check `spec.url`; some hosts answer so to missing or wrong credentials",
+            SourceError::RefNotFound { reference: Reference::Branch(name), .. }
+                if name == super::reference::DEFAULT_BRANCH =>
+            {
+                "`spec.ref.branch` defaults to `master`: set it if the repository uses another branch"
+            }
+            SourceError::RefNotFound { .. } => "check `spec.ref`, or push it",
+            SourceError::Redirected { .. } => "set `spec.url` to the address it leads to",
+            SourceError::EmptyRepository { .. } => "push a first commit",
+            SourceError::Timeout { .. } => "raise `spec.timeout` if the repository is large",
+            _ => return None,
+        })
+    }
+}

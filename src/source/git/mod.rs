@@ -1,0 +1,3 @@
+//! Git's protocol over HTTP and repositories on this machine, on top of libgit2's object store.
+
+pub mod pktline;

@@ -1,0 +1,469 @@
+//! When a remote may be probed. Pure: the time comes in as an argument, decisions go out, nothing waits here.
+//!
+//! Three parts, because they have three owners:
+//! - [`Pacing`], one per source: when *this source* wants its next probe;
+//! - [`RemotePace`], one per remote (several sources may share it): how close probes may follow each other;
+//! - [`HostPace`], one per host: how many unannounced probes a minute it has to bear.
+//!
+//! The first says "at", the other two say "go" or "not before".
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use super::error::{Class, SourceError};
+
+/// While something on a source fails or waits, a fix is looked for this often …
+pub const ATTENTION_PERIOD: Duration = Duration::from_secs(5);
+/// … for this long after the last change of state, …
+pub const ATTENTION_KEEN: Duration = Duration::from_secs(5 * 60);
+/// … and then more seldom, down to this (or the interval, if that is shorter).
+pub const ATTENTION_PERIOD_MAX: Duration = Duration::from_secs(60);
+/// How the attention fades: a probe costs a tenth of the time that has passed since the keen phase.
+const ATTENTION_FADING: u32 = 10;
+
+/// Waits after consecutive failures to reach the server; the last one repeats.
+const UNREACHABLE_BACKOFF: [Duration; 4] =
+    [Duration::from_secs(1), Duration::from_secs(2), Duration::from_secs(4), Duration::from_secs(5)];
+
+/// For a rate limit without `Retry-After`.
+pub const RATE_LIMIT_DEFAULT: Duration = Duration::from_secs(60);
+/// A `Retry-After` beyond this is cut: a mistaken header must not stop deliveries for a day.
+pub const RETRY_AFTER_MAX: Duration = Duration::from_secs(60 * 60);
+
+/// Unannounced probes of one remote keep this distance.
+pub const UNANNOUNCED_SPACING: Duration = Duration::from_secs(2);
+/// Announced probes of one remote: so many at once …
+pub const ANNOUNCED_BURST: u32 = 5;
+/// … and then one more each.
+pub const ANNOUNCED_REFILL: Duration = Duration::from_secs(1);
+/// Unannounced probes a minute that one host has to bear from this process.
+pub const HOST_PROBES_A_MINUTE: usize = 60;
+const MINUTE: Duration = Duration::from_secs(60);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ProbeKind {
+    /// Somebody said that there is something new: a webhook, `requestedAt`, a changed spec or Secret.
+    Announced,
+    Unannounced,
+}
+
+/// When the next probe is wanted, and why.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct When {
+    pub at: Instant,
+    pub kind: ProbeKind,
+}
+
+/// What pacing needs to know of a failure.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Failure {
+    pub class: Class,
+    /// Present if the server asked for fewer requests.
+    pub retry_after: Option<Duration>,
+}
+
+impl From<&SourceError> for Failure {
+    fn from(error: &SourceError) -> Self {
+        let limited = matches!(error, SourceError::RateLimited { .. });
+        let retry_after = limited.then(|| error.retry_after().unwrap_or(RATE_LIMIT_DEFAULT).min(RETRY_AFTER_MAX));
+        Failure { class: error.class(), retry_after }
+    }
+}
+
+/// One source's wish for probes. Owned by the source's worker.
+#[derive(Clone, Debug)]
+pub struct Pacing {
+    interval: Duration,
+    /// An announcement that no probe has answered yet.
+    announced: Option<Instant>,
+    /// Something on this source fails or waits.
+    attention: bool,
+    /// The last change of state: attention counts from here.
+    changed: Instant,
+    started: Instant,
+    ended: Instant,
+    running: bool,
+    failure: Option<Class>,
+    failures_in_a_row: usize,
+    /// The server asked for silence until then.
+    silent_until: Option<Instant>,
+}
+
+impl Pacing {
+    /// A new source is announced by its own creation.
+    pub fn new(interval: Duration, now: Instant) -> Pacing {
+        Pacing {
+            interval,
+            announced: Some(now),
+            attention: false,
+            changed: now,
+            started: now,
+            ended: now,
+            running: false,
+            failure: None,
+            failures_in_a_row: 0,
+            silent_until: None,
+        }
+    }
+
+    pub fn set_interval(&mut self, interval: Duration) {
+        self.interval = interval;
+    }
+
+    /// Something new is said to be there. Calls before the next probe starts count as one.
+    pub fn announce(&mut self, now: Instant) {
+        self.announced.get_or_insert(now);
+    }
+
+    /// Whether anything on this source fails or waits. A change of it is a change of state.
+    pub fn set_attention(&mut self, attention: bool, now: Instant) {
+        if self.attention != attention {
+            self.attention = attention;
+            self.changed = now;
+        }
+    }
+
+    /// A new revision, another failure, a recovery: attention is keen again.
+    pub fn state_changed(&mut self, now: Instant) {
+        self.changed = now;
+    }
+
+    /// Answers what was announced before; what is announced from now on needs another probe.
+    pub fn on_probe_started(&mut self, now: Instant) {
+        self.announced = None;
+        self.running = true;
+        self.started = now;
+    }
+
+    pub fn on_probe_ended(&mut self, result: Result<(), Failure>, now: Instant) {
+        self.running = false;
+        self.ended = now;
+        self.silent_until = None;
+        match result {
+            Ok(()) => {
+                self.failure = None;
+                self.failures_in_a_row = 0;
+            }
+            Err(failure) => {
+                let same = self.failure == Some(failure.class);
+                self.failures_in_a_row = if same { self.failures_in_a_row + 1 } else { 1 };
+                self.failure = Some(failure.class);
+                self.silent_until = failure.retry_after.map(|pause| now + pause);
+            }
+        }
+    }
+
+    /// When the next probe is wanted; `None` while one runs.
+    pub fn next(&self, now: Instant) -> Option<When> {
+        if self.running {
+            return None;
+        }
+        let wanted = match self.announced {
+            Some(at) => When { at, kind: ProbeKind::Announced },
+            None => When { at: self.unannounced(now), kind: ProbeKind::Unannounced },
+        };
+        Some(When { at: self.silent_until.map_or(wanted.at, |until| wanted.at.max(until)), ..wanted })
+    }
+
+    fn unannounced(&self, now: Instant) -> Instant {
+        match self.failure {
+            Some(Class::Auth | Class::NotFound | Class::Permanent) => self.started + self.interval,
+            Some(Class::Unreachable | Class::Transient) => {
+                let index = self.failures_in_a_row.saturating_sub(1).min(UNREACHABLE_BACKOFF.len() - 1);
+                self.ended + UNREACHABLE_BACKOFF[index]
+            }
+            None if self.attention => self.started + self.attention_period(now),
+            None => self.started + self.interval,
+        }
+    }
+
+    /// Grows with the time that nothing has changed.
+    fn attention_period(&self, now: Instant) -> Duration {
+        let fading = now.saturating_duration_since(self.changed).saturating_sub(ATTENTION_KEEN) / ATTENTION_FADING;
+        (ATTENTION_PERIOD + fading).min(ATTENTION_PERIOD_MAX).min(self.interval)
+    }
+}
+
+/// How close the probes of one remote may follow each other. Shared by all sources on that remote.
+#[derive(Clone, Debug)]
+pub struct RemotePace {
+    last_unannounced: Option<Instant>,
+    announced_tokens: u32,
+    announced_refilled: Instant,
+    silent_until: Option<Instant>,
+}
+
+impl RemotePace {
+    pub fn new(now: Instant) -> RemotePace {
+        RemotePace {
+            last_unannounced: None,
+            announced_tokens: ANNOUNCED_BURST,
+            announced_refilled: now,
+            silent_until: None,
+        }
+    }
+
+    /// Takes the leave for one probe now, or says when to ask again. Takes nothing from either if one of them refuses.
+    pub fn take(&mut self, kind: ProbeKind, host: Option<&mut HostPace>, now: Instant) -> Result<(), Instant> {
+        if let Some(until) = self.silent_until.filter(|until| *until > now) {
+            return Err(until);
+        }
+        match kind {
+            ProbeKind::Announced => self.take_announced(now),
+            ProbeKind::Unannounced => {
+                if let Some(free) = self.last_unannounced.map(|last| last + UNANNOUNCED_SPACING).filter(|at| *at > now)
+                {
+                    return Err(free);
+                }
+                if let Some(host) = host {
+                    host.take(now)?;
+                }
+                self.last_unannounced = Some(now);
+                Ok(())
+            }
+        }
+    }
+
+    /// The server asked to be left alone: binds announced probes too.
+    pub fn silence(&mut self, pause: Duration, now: Instant) {
+        let until = now + pause.min(RETRY_AFTER_MAX);
+        self.silent_until = Some(self.silent_until.map_or(until, |before| before.max(until)));
+    }
+
+    fn take_announced(&mut self, now: Instant) -> Result<(), Instant> {
+        while self.announced_tokens < ANNOUNCED_BURST && self.announced_refilled + ANNOUNCED_REFILL <= now {
+            self.announced_tokens += 1;
+            self.announced_refilled += ANNOUNCED_REFILL;
+        }
+        if self.announced_tokens == ANNOUNCED_BURST {
+            self.announced_refilled = now;
+        }
+        match self.announced_tokens.checked_sub(1) {
+            Some(left) => {
+                self.announced_tokens = left;
+                Ok(())
+            }
+            None => Err(self.announced_refilled + ANNOUNCED_REFILL),
+        }
+    }
+}
+
+/// The unannounced probes of the last minute on one host.
+#[derive(Clone, Debug, Default)]
+pub struct HostPace {
+    taken: VecDeque<Instant>,
+}
+
+impl HostPace {
+    fn take(&mut self, now: Instant) -> Result<(), Instant> {
+        while self.taken.front().is_some_and(|taken| *taken + MINUTE <= now) {
+            self.taken.pop_front();
+        }
+        match self.taken.front() {
+            Some(oldest) if self.taken.len() >= HOST_PROBES_A_MINUTE => Err(*oldest + MINUTE),
+            _ => {
+                self.taken.push_back(now);
+                Ok(())
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::ProbeKind::{Announced, Unannounced};
+    use super::*;
+
+    const INTERVAL: Duration = Duration::from_secs(600);
+
+    fn seconds(seconds: u64) -> Duration {
+        Duration::from_secs(seconds)
+    }
+
+    fn failure(class: Class) -> Result<(), Failure> {
+        Err(Failure { class, retry_after: None })
+    }
+
+    /// A source whose first probe has just succeeded.
+    fn settled(start: Instant) -> Pacing {
+        let mut pacing = Pacing::new(INTERVAL, start);
+        pacing.on_probe_started(start);
+        pacing.on_probe_ended(Ok(()), start);
+        pacing
+    }
+
+    fn due(pacing: &Pacing, start: Instant, now: Instant) -> (u64, ProbeKind) {
+        let when = pacing.next(now).expect("no probe runs");
+        (when.at.duration_since(start).as_secs(), when.kind)
+    }
+
+    #[test]
+    fn a_new_source_is_probed_at_once_and_then_each_interval() {
+        let start = Instant::now();
+        let mut pacing = Pacing::new(INTERVAL, start);
+        assert_eq!(due(&pacing, start, start), (0, Announced));
+        pacing.on_probe_started(start);
+        assert_eq!(pacing.next(start), None);
+        pacing.on_probe_ended(Ok(()), start + seconds(1));
+        assert_eq!(due(&pacing, start, start + seconds(1)), (600, Unannounced));
+    }
+
+    #[test]
+    fn attention_is_keen_for_five_minutes_and_then_fades() {
+        let start = Instant::now();
+        // Seconds since the last change of state → seconds between probes.
+        for (since, period) in [(0, 5), (299, 5), (300, 5), (350, 10), (500, 25), (850, 60), (5000, 60)] {
+            let mut pacing = settled(start);
+            pacing.set_attention(true, start);
+            let now = start + seconds(since);
+            pacing.on_probe_started(now);
+            pacing.on_probe_ended(Ok(()), now);
+            assert_eq!(due(&pacing, now, now), (period, Unannounced), "after {since} s");
+        }
+    }
+
+    #[test]
+    fn a_change_of_state_makes_attention_keen_again() {
+        let start = Instant::now();
+        let mut pacing = settled(start);
+        pacing.set_attention(true, start);
+        let later = start + seconds(3600);
+        pacing.on_probe_started(later);
+        pacing.on_probe_ended(Ok(()), later);
+        pacing.set_attention(true, later);
+        assert_eq!(due(&pacing, later, later).0, 60);
+        pacing.state_changed(later);
+        assert_eq!(due(&pacing, later, later).0, 5);
+        pacing.set_attention(false, later);
+        assert_eq!(due(&pacing, later, later).0, 600);
+    }
+
+    #[test]
+    fn a_short_interval_bounds_the_faded_attention() {
+        let start = Instant::now();
+        let mut pacing = settled(start);
+        pacing.set_interval(seconds(30));
+        pacing.set_attention(true, start);
+        let later = start + seconds(3600);
+        pacing.on_probe_started(later);
+        pacing.on_probe_ended(Ok(()), later);
+        assert_eq!(due(&pacing, later, later).0, 30);
+    }
+
+    #[test]
+    fn an_unreachable_server_is_asked_after_1_2_4_5_5_seconds() {
+        let start = Instant::now();
+        let mut pacing = settled(start);
+        let mut now = start;
+        for wait in [1, 2, 4, 5, 5, 5] {
+            pacing.on_probe_started(now);
+            now += seconds(10);
+            pacing.on_probe_ended(failure(Class::Unreachable), now);
+            assert_eq!(due(&pacing, now, now), (wait, Unannounced));
+            now += seconds(wait);
+        }
+        pacing.on_probe_started(now);
+        pacing.on_probe_ended(Ok(()), now);
+        pacing.on_probe_started(now);
+        pacing.on_probe_ended(failure(Class::Unreachable), now);
+        assert_eq!(due(&pacing, now, now).0, 1, "a success starts the back-off over");
+    }
+
+    #[test]
+    fn refused_credentials_wait_for_the_interval_or_an_announcement() {
+        let start = Instant::now();
+        for class in [Class::Auth, Class::NotFound, Class::Permanent] {
+            let mut pacing = settled(start);
+            pacing.set_attention(true, start);
+            pacing.on_probe_started(start);
+            pacing.on_probe_ended(failure(class), start + seconds(1));
+            assert_eq!(due(&pacing, start, start + seconds(1)), (600, Unannounced), "{class:?}");
+            pacing.announce(start + seconds(7));
+            assert_eq!(due(&pacing, start, start + seconds(7)), (7, Announced), "{class:?}");
+        }
+    }
+
+    #[test]
+    fn an_announcement_during_a_probe_needs_another_one() {
+        let start = Instant::now();
+        let mut pacing = settled(start);
+        pacing.announce(start + seconds(1));
+        pacing.announce(start + seconds(2));
+        assert_eq!(due(&pacing, start, start + seconds(2)), (1, Announced));
+        pacing.on_probe_started(start + seconds(3));
+        pacing.announce(start + seconds(4));
+        pacing.on_probe_ended(Ok(()), start + seconds(5));
+        assert_eq!(due(&pacing, start, start + seconds(5)), (4, Announced));
+        pacing.on_probe_started(start + seconds(5));
+        pacing.on_probe_ended(Ok(()), start + seconds(5));
+        assert_eq!(due(&pacing, start, start + seconds(5)), (605, Unannounced));
+    }
+
+    #[test]
+    fn retry_after_binds_announced_probes_too() {
+        let start = Instant::now();
+        let mut pacing = settled(start);
+        pacing.on_probe_started(start);
+        let limited = Failure { class: Class::Transient, retry_after: Some(seconds(90)) };
+        pacing.on_probe_ended(Err(limited), start);
+        assert_eq!(due(&pacing, start, start), (90, Unannounced));
+        pacing.announce(start + seconds(1));
+        assert_eq!(due(&pacing, start, start), (90, Announced));
+
+        let mut remote = RemotePace::new(start);
+        remote.silence(seconds(90), start);
+        remote.silence(seconds(10), start);
+        for kind in [Announced, Unannounced] {
+            assert_eq!(remote.take(kind, None, start + seconds(89)), Err(start + seconds(90)));
+        }
+        assert_eq!(remote.take(Announced, None, start + seconds(90)), Ok(()));
+    }
+
+    #[test]
+    fn a_rate_limit_without_a_time_and_one_without_measure_are_bounded() {
+        let url = super::super::SourceUrl::parse("https://example.com/a").unwrap();
+        let limited = |retry_after| SourceError::RateLimited { url: url.clone(), status: 429, retry_after };
+        let pause = |retry_after| Failure::from(&limited(retry_after)).retry_after;
+        assert_eq!(pause(None), Some(RATE_LIMIT_DEFAULT));
+        assert_eq!(pause(Some(seconds(7))), Some(seconds(7)));
+        assert_eq!(pause(Some(seconds(1_000_000))), Some(RETRY_AFTER_MAX));
+    }
+
+    #[test]
+    fn unannounced_probes_of_a_remote_keep_two_seconds() {
+        let start = Instant::now();
+        let mut remote = RemotePace::new(start);
+        let mut host = HostPace::default();
+        assert_eq!(remote.take(Unannounced, Some(&mut host), start), Ok(()));
+        assert_eq!(remote.take(Unannounced, Some(&mut host), start + seconds(1)), Err(start + seconds(2)));
+        assert_eq!(remote.take(Announced, Some(&mut host), start + seconds(1)), Ok(()));
+        assert_eq!(remote.take(Unannounced, Some(&mut host), start + seconds(2)), Ok(()));
+    }
+
+    #[test]
+    fn announced_probes_come_from_a_bucket_of_five() {
+        let start = Instant::now();
+        let mut remote = RemotePace::new(start);
+        let later = start + seconds(1000);
+        for _ in 0..ANNOUNCED_BURST {
+            assert_eq!(remote.take(Announced, None, later), Ok(()));
+        }
+        assert_eq!(remote.take(Announced, None, later), Err(later + seconds(1)));
+        assert_eq!(remote.take(Announced, None, later + seconds(1)), Ok(()));
+        assert_eq!(remote.take(Announced, None, later + seconds(1)), Err(later + seconds(2)));
+    }
+
+    #[test]
+    fn a_host_bears_sixty_unannounced_probes_a_minute_from_all_remotes() {
+        let start = Instant::now();
+        let mut host = HostPace::default();
+        let mut remotes: Vec<_> = (0..70).map(|_| RemotePace::new(start)).collect();
+        let granted =
+            remotes.iter_mut().filter_map(|remote| remote.take(Unannounced, Some(&mut host), start).ok()).count();
+        assert_eq!(granted, HOST_PROBES_A_MINUTE);
+        let late = remotes.last_mut().unwrap();
+        assert_eq!(late.take(Unannounced, Some(&mut host), start + seconds(59)), Err(start + seconds(60)));
+        assert_eq!(late.take(Announced, Some(&mut host), start + seconds(59)), Ok(()));
+        assert_eq!(late.take(Unannounced, Some(&mut host), start + seconds(60)), Ok(()));
+    }
+}
