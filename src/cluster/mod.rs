@@ -1,1 +1,29 @@
-//! Empty for now.
+//! The port to Kubernetes: one bounded, observed call per question, and shared watches for all that is to be known.
+//!
+//! ```text
+//!  kubeconfig, service account ─▶ Cluster ─▶ apply · patch · delete · get · events     each call has a deadline
+//!                                    │
+//!                                    └─────▶ Watcher ─▶ Observed   what is seen of our objects, kept current
+//!                                                  └──▶ Pods       Pods and ReplicaSets, while someone asks
+//! ```
+//!
+//! What it never does: retry a call, read a whole Secret in a watch, keep what nobody asks about, read the environment
+//! (but for the two variables by which a pod finds its API server).
+
+mod connection;
+mod discovery;
+mod error;
+mod fields;
+mod gate;
+mod objects;
+mod reduced;
+mod seen;
+
+pub use connection::{Cluster, ClusterError, ClusterOptions, NoObserver, RequestFacts, RequestObserver};
+pub use discovery::ApiKind;
+pub use error::{ApiError, Cause, ErrorClass};
+pub use fields::{EntryHash, FieldTree};
+pub use gate::{Abandoned, WriteGate};
+pub use objects::{Answer, ApplyOptions, ConfigData, EventNote, FieldValidation, Propagation, SecretData};
+pub use reduced::{Reduced, SeenCondition, Spec, Status};
+pub use seen::{Marks, OwnerKey, Seen, Ssa};

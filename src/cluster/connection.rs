@@ -1,0 +1,304 @@
+//! The connection: how the cluster is found, and the one way in which a request is sent and answered.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response};
+use http_body_util::{BodyExt, Limited};
+use kube::client::Body;
+use kube::config::{Config, KubeConfigOptions, Kubeconfig};
+
+use super::discovery::Discovery;
+use super::error::{ApiError, ErrorClass};
+
+/// How calls are made.
+#[derive(Clone)]
+pub struct ClusterOptions {
+    /// The deadline of one call, body included. Watches have their own.
+    pub request_timeout: Duration,
+    pub observer: Arc<dyn RequestObserver>,
+}
+
+impl Default for ClusterOptions {
+    fn default() -> Self {
+        // client-go's default for one request against a loaded server is 32 s; an apply waits for webhooks of up to 30 s
+        Self { request_timeout: Duration::from_secs(32), observer: Arc::new(NoObserver) }
+    }
+}
+
+/// What is told of one finished call; no names of objects, no content.
+#[derive(Clone, Copy, Debug)]
+pub struct RequestFacts<'a> {
+    /// `get`, `list`, `watch`, `apply`, `patch`, `create`, `delete`, `discover`.
+    pub verb: &'static str,
+    /// The plural, with the group behind a dot: `deployments.apps`.
+    pub resource: &'a str,
+    /// The HTTP status; 0 when there was no answer.
+    pub code: u16,
+    pub duration: Duration,
+}
+
+/// Is told of every call, for metrics. Must not block.
+pub trait RequestObserver: Send + Sync {
+    fn finished(&self, request: RequestFacts<'_>);
+}
+
+/// Tells nobody.
+pub struct NoObserver;
+
+impl RequestObserver for NoObserver {
+    fn finished(&self, _: RequestFacts<'_>) {}
+}
+
+/// Why there is no connection.
+#[derive(Debug, thiserror::Error)]
+pub enum ClusterError {
+    /// The file is missing, unreadable or names a context that it does not hold.
+    #[error("can't use the kubeconfig `{}`: {reason}", path.display())]
+    Kubeconfig { path: PathBuf, reason: String },
+    /// Not in a pod, and no kubeconfig was given.
+    #[error(
+        "no cluster to talk to: no kubeconfig was given and this is not a pod with a service account ({reason})\nhint: give --kubeconfig, set KUBECONFIG, or try `afresh demo`"
+    )]
+    NotInCluster { reason: String },
+    /// The settings can't be used: a certificate that doesn't parse, a proxy of an unknown kind.
+    #[error("can't set up the connection to `{server}`: {reason}")]
+    Setup { server: String, reason: String },
+}
+
+/// One Kubernetes cluster, as one user. Cheap to clone; clones share connections and discovery.
+#[derive(Clone)]
+pub struct Cluster {
+    client: kube::Client,
+    options: ClusterOptions,
+    /// Impersonation headers.
+    headers: HeaderMap,
+    pub(super) discovery: Arc<Discovery>,
+}
+
+/// The largest answer we read, in bytes: a page of 500 objects at half of etcd's limit each.
+const ANSWER_BYTES_MAX: usize = 384 * 1024 * 1024;
+
+/// One request.
+pub(super) struct Call<'a> {
+    pub verb: &'static str,
+    pub resource: &'a str,
+    pub method: Method,
+    /// Path and query.
+    pub path: String,
+    pub accept: &'static str,
+    /// Content type and content.
+    pub body: Option<(&'static str, Vec<u8>)>,
+}
+
+/// A successful answer.
+pub(super) struct Reply {
+    pub code: u16,
+    pub warnings: Vec<String>,
+    pub body: Bytes,
+}
+
+pub(super) const JSON: &str = "application/json";
+
+impl Cluster {
+    /// Connects as the kubeconfig says or, without one, as a pod's service account. Nothing is sent yet.
+    pub async fn connect(
+        kubeconfig: Option<&Path>,
+        context: Option<&str>,
+        options: ClusterOptions,
+    ) -> Result<Self, ClusterError> {
+        let mut config = match kubeconfig {
+            Some(path) => {
+                let broken = |e: kube::config::KubeconfigError| ClusterError::Kubeconfig {
+                    path: path.to_owned(),
+                    reason: chain(&e),
+                };
+                let file = Kubeconfig::read_from(path).map_err(broken)?;
+                let chosen = KubeConfigOptions { context: context.map(str::to_owned), ..Default::default() };
+                Config::from_custom_kubeconfig(file, &chosen).await.map_err(broken)?
+            }
+            None => Config::incluster_env().map_err(|e| ClusterError::NotInCluster { reason: chain(&e) })?,
+        };
+        // visible back-off decides, never the client
+        config.default_retry = false;
+        let server = config.cluster_url.to_string();
+        let client = kube::Client::try_from(config).map_err(|e| ClusterError::Setup { server, reason: chain(&e) })?;
+        Ok(Self::from_client(client, options))
+    }
+
+    /// Uses a client that exists already; it must not retry.
+    pub fn from_client(client: kube::Client, options: ClusterOptions) -> Self {
+        Self { client, options, headers: HeaderMap::new(), discovery: Arc::default() }
+    }
+
+    /// The same cluster, acting as a service account.
+    pub fn as_service_account(&self, namespace: &str, name: &str) -> Result<Self, ApiError> {
+        let user = format!("system:serviceaccount:{namespace}:{name}");
+        let value = HeaderValue::from_str(&user).map_err(|_| {
+            ApiError::new(ErrorClass::BadRequest, format!("`{namespace}/{name}` is not a service account's name"))
+        })?;
+        let mut other = self.clone();
+        other.headers.insert(HeaderName::from_static("impersonate-user"), value);
+        Ok(other)
+    }
+
+    /// Sends one request and reads its whole answer, within the deadline.
+    pub(super) async fn call(&self, call: Call<'_>) -> Result<Reply, ApiError> {
+        let started = Instant::now();
+        let (verb, resource) = (call.verb, call.resource);
+        let timeout = self.options.request_timeout;
+        let result = match tokio::time::timeout(timeout, self.exchange(call)).await {
+            Ok(result) => result,
+            Err(_) => Err(ApiError::new(
+                ErrorClass::Timeout,
+                format!("no answer from the API server within {} s", timeout.as_secs()),
+            )),
+        };
+        let code = match &result {
+            Ok(reply) => reply.code,
+            Err(error) => error.code,
+        };
+        self.options.observer.finished(RequestFacts { verb, resource, code, duration: started.elapsed() });
+        result
+    }
+
+    async fn exchange(&self, call: Call<'_>) -> Result<Reply, ApiError> {
+        let response = self.send(call).await?;
+        let code = response.status().as_u16();
+        let warnings = warnings(response.headers());
+        let retry_after = retry_after(response.headers());
+        let body = Limited::new(response.into_body(), ANSWER_BYTES_MAX)
+            .collect()
+            .await
+            .map_err(|e| ApiError::new(ErrorClass::Unreachable, format!("the API server's answer broke off: {e}")))?
+            .to_bytes();
+        if (200..300).contains(&code) {
+            Ok(Reply { code, warnings, body })
+        } else {
+            Err(ApiError::from_answer(code, &body, retry_after))
+        }
+    }
+
+    /// Opens a stream: the answer's head within the deadline, its body by and by.
+    pub(super) async fn open(&self, call: Call<'_>) -> Result<Body, ApiError> {
+        let started = Instant::now();
+        let (verb, resource) = (call.verb, call.resource);
+        let head = async {
+            let response = self.send(call).await?;
+            let code = response.status().as_u16();
+            if response.status().is_success() {
+                return Ok((code, response.into_body()));
+            }
+            let retry_after = retry_after(response.headers());
+            let body = Limited::new(response.into_body(), ANSWER_BYTES_MAX)
+                .collect()
+                .await
+                .map_or_else(|_| Bytes::new(), |b| b.to_bytes());
+            Err(ApiError::from_answer(code, &body, retry_after))
+        };
+        let result = match tokio::time::timeout(self.options.request_timeout, head).await {
+            Ok(result) => result,
+            Err(_) => Err(ApiError::new(ErrorClass::Timeout, "the API server did not open the watch in time")),
+        };
+        let code = match &result {
+            Ok((code, _)) => *code,
+            Err(error) => error.code,
+        };
+        self.options.observer.finished(RequestFacts { verb, resource, code, duration: started.elapsed() });
+        result.map(|(_, body)| body)
+    }
+
+    async fn send(&self, call: Call<'_>) -> Result<Response<Body>, ApiError> {
+        let mut request =
+            Request::builder().method(call.method).uri(call.path).header(http::header::ACCEPT, call.accept);
+        let body = match call.body {
+            Some((content_type, body)) => {
+                request = request.header(http::header::CONTENT_TYPE, content_type);
+                body
+            }
+            None => Vec::new(),
+        };
+        let mut request = request
+            .body(Body::from(body))
+            .map_err(|e| ApiError::new(ErrorClass::BadRequest, format!("not a request that can be sent: {e}")))?;
+        request.headers_mut().extend(self.headers.clone());
+        self.client.send(request).await.map_err(|e| match e {
+            kube::Error::Auth(e) => ApiError::new(
+                ErrorClass::Unreachable,
+                format!("can't get credentials for the API server: {}", chain(&e)),
+            ),
+            e => ApiError::new(ErrorClass::Unreachable, format!("can't reach the API server: {}", root(&e))),
+        })
+    }
+}
+
+/// The texts of `Warning` headers: `299 - "text"`.
+fn warnings(headers: &HeaderMap) -> Vec<String> {
+    headers
+        .get_all(http::header::WARNING)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .filter_map(|value| {
+            let text = value.split_once('"')?.1;
+            let text = text.rsplit_once('"').map_or(text, |(inside, _)| inside);
+            Some(text.replace("\\\"", "\"").replace("\\\\", "\\"))
+        })
+        .take(WARNINGS_MAX)
+        .collect()
+}
+
+/// Warnings kept of one answer: they are shown to people.
+const WARNINGS_MAX: usize = 16;
+
+fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+    let seconds: u64 = headers.get(http::header::RETRY_AFTER)?.to_str().ok()?.trim().parse().ok()?;
+    Some(Duration::from_secs(seconds.min(RETRY_AFTER_S_MAX)))
+}
+
+/// No server may silence us for longer, in seconds.
+const RETRY_AFTER_S_MAX: u64 = 300;
+
+/// An error and its causes, `: ` between them, none said twice.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let more = error.to_string();
+        if !text.contains(&more) {
+            text = format!("{text}: {more}");
+        }
+        cause = error.source();
+    }
+    text
+}
+
+/// The last cause, which is the one that a person needs: `connection refused`, not `ServiceError`.
+fn root(error: &dyn std::error::Error) -> String {
+    let mut last = error;
+    while let Some(cause) = last.source() {
+        last = cause;
+    }
+    last.to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn warning_headers_are_read_without_their_quotes() {
+        let mut headers = HeaderMap::new();
+        headers.append("warning", HeaderValue::from_static(r#"299 - "unknown field \"spec.foo\"""#));
+        headers.append("warning", HeaderValue::from_static("nonsense"));
+        assert_eq!(warnings(&headers), [r#"unknown field "spec.foo""#]);
+    }
+
+    #[tokio::test]
+    async fn a_missing_kubeconfig_is_named() {
+        let error =
+            Cluster::connect(Some(Path::new("/nonexistent/config")), None, ClusterOptions::default()).await.err();
+        assert!(error.is_some_and(|e| e.to_string().contains("`/nonexistent/config`")));
+    }
+}

@@ -1,0 +1,262 @@
+//! Which fields an entry of `metadata.managedFields` holds: a tree of paths, its hash, and whether it covers an object.
+//!
+//! Comes in: `fieldsV1` of Kubernetes (KEP-555, structured-merge-diff's path elements `f:`, `k:`, `v:`, `i:` and `.`).
+
+use std::fmt;
+
+use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
+use serde::ser::{Serialize, SerializeMap, Serializer};
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+
+/// A set of field paths. Children are sorted by path element; a childless node is a member of the set.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct FieldTree(Vec<(Box<str>, FieldTree)>);
+
+/// The hash of an entry's fields: equal hashes mean equal sets of fields.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct EntryHash([u8; 16]);
+
+impl fmt::Debug for EntryHash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "EntryHash({})", hex::encode(self.0))
+    }
+}
+
+/// `.`: the node itself is a member besides its children.
+const ITSELF: &str = ".";
+
+impl FieldTree {
+    pub fn hash(&self) -> EntryHash {
+        let mut hasher = Sha256::new();
+        self.feed(&mut hasher);
+        let full = hasher.finalize();
+        let mut short = [0; 16];
+        short.copy_from_slice(&full[..16]);
+        EntryHash(short)
+    }
+
+    /// Length-prefixed, so that no two trees feed the same bytes.
+    fn feed(&self, hasher: &mut Sha256) {
+        hasher.update((self.0.len() as u64).to_be_bytes());
+        for (element, child) in &self.0 {
+            hasher.update((element.len() as u64).to_be_bytes());
+            hasher.update(element.as_bytes());
+            child.feed(hasher);
+        }
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    fn child(&self, element: &str) -> Option<&FieldTree> {
+        self.0.binary_search_by(|(e, _)| (**e).cmp(element)).ok().map(|at| &self.0[at].1)
+    }
+
+    /// Adds all paths of `other`.
+    pub fn unite(&mut self, other: &FieldTree) {
+        // a childless node is a member; it stays one when it gets children
+        if self.0.is_empty() && !other.0.is_empty() {
+            self.0.push((ITSELF.into(), FieldTree::default()));
+        }
+        if other.0.is_empty() && !self.0.is_empty() && self.child(ITSELF).is_none() {
+            self.insert(ITSELF, FieldTree::default());
+        }
+        for (element, theirs) in &other.0 {
+            match self.0.binary_search_by(|(e, _)| e.cmp(element)) {
+                Ok(at) => self.0[at].1.unite(theirs),
+                Err(at) => self.0.insert(at, (element.clone(), theirs.clone())),
+            }
+        }
+    }
+
+    fn insert(&mut self, element: &str, tree: FieldTree) {
+        if let Err(at) = self.0.binary_search_by(|(e, _)| (**e).cmp(element)) {
+            self.0.insert(at, (element.into(), tree));
+        }
+    }
+
+    /// True if every leaf of the declared object is in the set.
+    ///
+    /// What the server never lists is not asked for: `apiVersion`, `kind`, the name and namespace, nulls, and the status
+    /// of kinds that have one of their own.
+    pub fn covers(&self, declared: &Value) -> bool {
+        let Value::Object(fields) = declared else { return false };
+        fields.iter().all(|(name, value)| match name.as_str() {
+            "apiVersion" | "kind" | "status" => true,
+            "metadata" => {
+                let own = self.child("f:metadata");
+                value.as_object().is_none_or(|metadata| {
+                    metadata.iter().all(|(name, value)| {
+                        matches!(name.as_str(), "name" | "namespace" | "creationTimestamp")
+                            || own.is_some_and(|own| own.covers_field(name, value))
+                    })
+                })
+            }
+            _ => self.covers_field(name, value),
+        })
+    }
+
+    fn covers_field(&self, name: &str, value: &Value) -> bool {
+        if value.is_null() {
+            return true;
+        }
+        self.child(&format!("f:{name}")).is_some_and(|tree| tree.covers_value(value))
+    }
+
+    fn covers_value(&self, value: &Value) -> bool {
+        // a childless node is a scalar, an empty or an atomic value: owned as a whole
+        if self.0.is_empty() {
+            return true;
+        }
+        match value {
+            Value::Object(fields) => fields.iter().all(|(name, value)| self.covers_field(name, value)),
+            Value::Array(items) => items.iter().enumerate().all(|(at, item)| self.covers_item(at, item)),
+            _ => false,
+        }
+    }
+
+    fn covers_item(&self, at: usize, item: &Value) -> bool {
+        self.0.iter().any(|(element, tree)| {
+            if let Some(key) = element.strip_prefix("k:") {
+                is_keyed_by(item, key) && tree.covers_value(item)
+            } else if let Some(value) = element.strip_prefix("v:") {
+                serde_json::from_str::<Value>(value).is_ok_and(|v| v == *item)
+            } else if let Some(index) = element.strip_prefix("i:") {
+                index.parse() == Ok(at) && tree.covers_value(item)
+            } else {
+                false
+            }
+        })
+    }
+}
+
+/// True if the item has the key's values; a key field that the item leaves out was defaulted by the server.
+fn is_keyed_by(item: &Value, key: &str) -> bool {
+    let Ok(Value::Object(key)) = serde_json::from_str::<Value>(key) else { return false };
+    let mut named = false;
+    let agrees = key.iter().all(|(field, value)| match item.get(field) {
+        Some(declared) => {
+            named = true;
+            declared == value
+        }
+        None => true,
+    });
+    agrees && named
+}
+
+impl<'de> Deserialize<'de> for FieldTree {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Tree;
+        impl<'de> Visitor<'de> for Tree {
+            type Value = FieldTree;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a tree of field paths")
+            }
+
+            fn visit_unit<E>(self) -> Result<FieldTree, E> {
+                Ok(FieldTree::default())
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<FieldTree, A::Error> {
+                let mut children: Vec<(Box<str>, FieldTree)> = Vec::new();
+                while let Some(child) = map.next_entry()? {
+                    children.push(child);
+                }
+                if !children.is_sorted_by(|a, b| a.0 < b.0) {
+                    children.sort_by(|a, b| a.0.cmp(&b.0));
+                    children.dedup_by(|a, b| a.0 == b.0);
+                }
+                children.shrink_to_fit();
+                Ok(FieldTree(children))
+            }
+        }
+        deserializer.deserialize_any(Tree)
+    }
+}
+
+impl Serialize for FieldTree {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(Some(self.0.len()))?;
+        for (element, child) in &self.0 {
+            map.serialize_entry(element, child)?;
+        }
+        map.end()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn tree(value: Value) -> FieldTree {
+        serde_json::from_value(value).unwrap()
+    }
+
+    #[test]
+    fn the_hash_tells_sets_of_fields_apart_whatever_their_order() {
+        let a = serde_json::from_str::<FieldTree>(r#"{"f:spec":{"f:a":{},"f:b":{}}}"#).unwrap();
+        let b = serde_json::from_str::<FieldTree>(r#"{"f:spec":{"f:b":{},"f:a":{}}}"#).unwrap();
+        assert_eq!(a.hash(), b.hash());
+        for other in
+            [json!({"f:spec": {"f:a": {}}}), json!({"f:spec": {"f:a": {"f:b": {}}}}), json!({}), json!({"f:spec": {}})]
+        {
+            assert_ne!(a.hash(), tree(other).hash());
+        }
+    }
+
+    #[test]
+    fn a_union_keeps_membership_of_nodes_that_get_children() {
+        for (a, b, expected) in [
+            (json!({"f:a": {}}), json!({"f:b": {}}), json!({"f:a": {}, "f:b": {}})),
+            (json!({"f:a": {}}), json!({"f:a": {"f:b": {}}}), json!({"f:a": {".": {}, "f:b": {}}})),
+            (json!({"f:a": {"f:b": {}}}), json!({"f:a": {}}), json!({"f:a": {".": {}, "f:b": {}}})),
+            (
+                json!({"f:a": {".": {}, "f:b": {}}}),
+                json!({"f:a": {"f:c": {}}}),
+                json!({"f:a": {".": {}, "f:b": {}, "f:c": {}}}),
+            ),
+        ] {
+            let mut united = tree(a);
+            united.unite(&tree(b));
+            assert_eq!(united, tree(expected));
+        }
+    }
+
+    #[test]
+    fn an_object_is_covered_if_each_of_its_leaves_is_owned() {
+        let owned = tree(json!({
+            "f:metadata": {"f:labels": {"f:app": {}}, "f:annotations": {"f:x": {}}},
+            "f:spec": {
+                "f:replicas": {},
+                "f:selector": {},
+                "f:finalizers": {"v:\"a\"": {}},
+                "f:template": {"f:spec": {"f:containers": {
+                    "k:{\"name\":\"web\"}": {".": {}, "f:name": {}, "f:image": {},
+                        "f:ports": {"k:{\"containerPort\":80,\"protocol\":\"TCP\"}": {".": {}, "f:containerPort": {}}}},
+                }}},
+            },
+        }));
+        let object = |spec: Value| json!({"apiVersion": "v1", "kind": "K", "metadata": {"name": "a", "namespace": "b", "labels": {"app": "x"}}, "spec": spec});
+        let containers = |c: Value| object(json!({"template": {"spec": {"containers": [c]}}}));
+        for (value, covered) in [
+            (object(json!({"replicas": 1})), true),
+            (object(json!({"replicas": null})), true),
+            (object(json!({"selector": {"matchLabels": {"a": "b"}}})), true),
+            (object(json!({"paused": true})), false),
+            (object(json!({"finalizers": ["a"]})), true),
+            (object(json!({"finalizers": ["a", "b"]})), false),
+            (containers(json!({"name": "web", "image": "i"})), true),
+            (containers(json!({"name": "web", "image": "i", "ports": [{"containerPort": 80}]})), true),
+            (containers(json!({"name": "web", "image": "i", "ports": [{"containerPort": 81}]})), false),
+            (containers(json!({"name": "web", "command": ["a"]})), false),
+            (containers(json!({"name": "other"})), false),
+            (json!({"metadata": {"name": "a", "labels": {"other": "x"}}}), false),
+        ] {
+            assert_eq!(owned.covers(&value), covered, "{value}");
+        }
+    }
+}

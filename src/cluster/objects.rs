@@ -1,0 +1,390 @@
+//! What is asked of single objects: apply, patch, delete, read; and the two kinds whose data is read whole.
+
+use std::collections::BTreeMap;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use bytes::Bytes;
+use http::Method;
+use secrecy::SecretSlice;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use crate::manifest::ObjectId;
+
+use super::connection::{Call, Cluster, JSON, Reply};
+use super::discovery::{ApiKind, segment};
+use super::error::{ApiError, ErrorClass};
+use super::seen::{Seen, WireObject};
+
+/// How an object is applied.
+#[derive(Clone, Copy, Debug)]
+pub struct ApplyOptions<'a> {
+    pub manager: &'a str,
+    /// Take over fields that other managers hold.
+    pub force: bool,
+    pub dry_run: bool,
+    pub validation: FieldValidation,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FieldValidation {
+    Strict,
+    Warn,
+    Ignore,
+}
+
+impl FieldValidation {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Strict => "Strict",
+            Self::Warn => "Warn",
+            Self::Ignore => "Ignore",
+        }
+    }
+}
+
+/// What the server says after a write: the object as it is now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Answer {
+    pub seen: Seen,
+    /// The object did not exist before.
+    pub created: bool,
+    /// Texts of the `Warning` headers.
+    pub warnings: Vec<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Propagation {
+    Background,
+    Foreground,
+    Orphan,
+}
+
+/// An event to be recorded about one of our own objects.
+#[derive(Clone, Debug)]
+pub struct EventNote<'a> {
+    pub api_version: &'a str,
+    pub kind: &'a str,
+    pub namespace: &'a str,
+    pub name: &'a str,
+    pub uid: &'a str,
+    /// `Warning` if true, else `Normal`.
+    pub warning: bool,
+    pub reason: &'a str,
+    pub message: &'a str,
+    /// Who reports it: `source.component`.
+    pub component: &'a str,
+    pub annotations: BTreeMap<String, String>,
+    pub at: jiff::Timestamp,
+}
+
+/// A Secret's data. Prints as masked.
+#[derive(Debug)]
+pub struct SecretData {
+    pub resource_version: String,
+    /// `Opaque`, `kubernetes.io/basic-auth`, …
+    pub kind: String,
+    pub data: BTreeMap<String, SecretSlice<u8>>,
+}
+
+/// A ConfigMap's data; `binaryData` is left out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConfigData {
+    pub resource_version: String,
+    pub data: BTreeMap<String, String>,
+}
+
+pub(super) const METADATA: &str = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1,application/json;q=0.9";
+pub(super) const METADATA_LIST: &str =
+    "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,application/json;q=0.9";
+
+/// Objects asked for in one page of a list; the API server's own tools use the same.
+pub(super) const PAGE: usize = 500;
+
+const APPLY_PATCH: &str = "application/apply-patch+yaml";
+const MERGE_PATCH: &str = "application/merge-patch+json";
+const JSON_PATCH: &str = "application/json-patch+json";
+
+impl Cluster {
+    /// Server-side apply. A dry run answers what would be, and changes nothing.
+    pub async fn apply(
+        &self,
+        kind: &ApiKind,
+        id: &ObjectId,
+        object: &Value,
+        options: ApplyOptions<'_>,
+    ) -> Result<Answer, ApiError> {
+        let mut query = vec![
+            ("fieldManager", options.manager),
+            ("fieldValidation", options.validation.as_str()),
+            ("force", if options.force { "true" } else { "false" }),
+        ];
+        if options.dry_run {
+            query.push(("dryRun", "All"));
+        }
+        let verb = if options.dry_run { "dry-run" } else { "apply" };
+        let body = (APPLY_PATCH, object.to_string().into_bytes());
+        let reply = self.on_object(verb, Method::PATCH, kind, id, None, &query, JSON, Some(body)).await;
+        reply.and_then(|reply| answer(kind, reply)).map_err(|e| without_secrets(e, id, object))
+    }
+
+    /// JSON merge patch of an object or of one of its subresources; answers the whole object.
+    pub async fn merge_patch(
+        &self,
+        kind: &ApiKind,
+        id: &ObjectId,
+        patch: &Value,
+        subresource: Option<&str>,
+        manager: &str,
+    ) -> Result<Value, ApiError> {
+        let body = (MERGE_PATCH, patch.to_string().into_bytes());
+        let query = [("fieldManager", manager)];
+        let reply = self.on_object("patch", Method::PATCH, kind, id, subresource, &query, JSON, Some(body)).await?;
+        decode(&reply.body)
+    }
+
+    /// JSON patch (RFC 6902) of an object; a `test` in it makes it conditional.
+    pub async fn json_patch(
+        &self,
+        kind: &ApiKind,
+        id: &ObjectId,
+        patch: &Value,
+        manager: &str,
+    ) -> Result<Answer, ApiError> {
+        let body = (JSON_PATCH, patch.to_string().into_bytes());
+        let query = [("fieldManager", manager)];
+        let reply = self.on_object("patch", Method::PATCH, kind, id, None, &query, JSON, Some(body)).await?;
+        answer(kind, reply)
+    }
+
+    /// Creates an object that must not exist yet; answers it whole.
+    pub async fn create(
+        &self,
+        kind: &ApiKind,
+        id: &ObjectId,
+        object: &Value,
+        manager: &str,
+    ) -> Result<Value, ApiError> {
+        let path = format!("{}?fieldManager={}", kind.collection(Some(&segment(&id.namespace))), segment(manager));
+        let call = Call {
+            verb: "create",
+            resource: &kind.resource(),
+            method: Method::POST,
+            path,
+            accept: JSON,
+            body: Some((JSON, object.to_string().into_bytes())),
+        };
+        let reply = self.call(call).await.map_err(|e| without_secrets(e, id, object))?;
+        decode(&reply.body)
+    }
+
+    /// Asks for deletion of the object with this uid; a newer object of the same name is left alone (`Conflict`).
+    /// Returns once the deletion is accepted, which may be long before the object is gone.
+    pub async fn delete(
+        &self,
+        kind: &ApiKind,
+        id: &ObjectId,
+        uid: &str,
+        propagation: Propagation,
+    ) -> Result<(), ApiError> {
+        let propagation = match propagation {
+            Propagation::Background => "Background",
+            Propagation::Foreground => "Foreground",
+            Propagation::Orphan => "Orphan",
+        };
+        let options = json!({
+            "apiVersion": "v1", "kind": "DeleteOptions",
+            "propagationPolicy": propagation, "preconditions": {"uid": uid},
+        });
+        let body = (JSON, options.to_string().into_bytes());
+        self.on_object("delete", Method::DELETE, kind, id, None, &[], JSON, Some(body)).await.map(drop)
+    }
+
+    /// The whole object; `None` if there is none.
+    pub async fn get(&self, kind: &ApiKind, id: &ObjectId) -> Result<Option<Value>, ApiError> {
+        self.read(kind, id, JSON).await?.map(|body| decode(&body)).transpose()
+    }
+
+    /// The object's metadata as JSON, managed fields included; `None` if there is no object.
+    pub async fn get_metadata(&self, kind: &ApiKind, id: &ObjectId) -> Result<Option<Value>, ApiError> {
+        #[derive(Deserialize)]
+        struct Partial {
+            metadata: Value,
+        }
+        let body = self.read(kind, id, METADATA).await?;
+        body.map(|body| decode::<Partial>(&body).map(|p| p.metadata)).transpose()
+    }
+
+    /// The object as a metadata-only watch would see it; `None` if there is none.
+    pub async fn get_seen(&self, kind: &ApiKind, id: &ObjectId) -> Result<Option<Seen>, ApiError> {
+        let body = self.read(kind, id, METADATA).await?;
+        body.map(|body| decode::<WireObject>(&body).map(|o| o.into_seen(kind, false).0)).transpose()
+    }
+
+    /// A Secret's data, decoded; `None` if there is no such Secret.
+    pub async fn get_secret(&self, namespace: &str, name: &str) -> Result<Option<SecretData>, ApiError> {
+        #[derive(Deserialize)]
+        struct Wire {
+            metadata: Versioned,
+            #[serde(default, rename = "type")]
+            kind: String,
+            #[serde(default)]
+            data: Option<BTreeMap<String, String>>,
+        }
+        let kind = ApiKind::new("", "v1", "Secret", "secrets", true);
+        let Some(body) = self.read(&kind, &ObjectId::new("", "Secret", namespace, name), JSON).await? else {
+            return Ok(None);
+        };
+        let wire: Wire = decode(&body)?;
+        let mut data = BTreeMap::new();
+        for (key, value) in wire.data.unwrap_or_default() {
+            // the server checks this on every write
+            let value = BASE64.decode(value.as_bytes()).map_err(|_| {
+                ApiError::new(ErrorClass::Other, format!("key `{key}` of Secret `{namespace}/{name}` is not base64"))
+            })?;
+            data.insert(key, SecretSlice::from(value));
+        }
+        Ok(Some(SecretData { resource_version: wire.metadata.resource_version, kind: wire.kind, data }))
+    }
+
+    /// A ConfigMap's data; `None` if there is no such ConfigMap.
+    pub async fn get_config_map(&self, namespace: &str, name: &str) -> Result<Option<ConfigData>, ApiError> {
+        #[derive(Deserialize)]
+        struct Wire {
+            metadata: Versioned,
+            #[serde(default)]
+            data: Option<BTreeMap<String, String>>,
+        }
+        let kind = ApiKind::new("", "v1", "ConfigMap", "configmaps", true);
+        let Some(body) = self.read(&kind, &ObjectId::new("", "ConfigMap", namespace, name), JSON).await? else {
+            return Ok(None);
+        };
+        let wire: Wire = decode(&body)?;
+        Ok(Some(ConfigData { resource_version: wire.metadata.resource_version, data: wire.data.unwrap_or_default() }))
+    }
+
+    /// Records an event.
+    pub async fn create_event(&self, note: &EventNote<'_>) -> Result<(), ApiError> {
+        let namespace = if note.namespace.is_empty() { "default" } else { note.namespace };
+        let at = note.at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
+        let event = json!({
+            "apiVersion": "v1",
+            "kind": "Event",
+            "metadata": {"generateName": format!("{}.", note.name), "namespace": namespace, "annotations": note.annotations},
+            "involvedObject": {
+                "apiVersion": note.api_version, "kind": note.kind,
+                "namespace": note.namespace, "name": note.name, "uid": note.uid,
+            },
+            "type": if note.warning { "Warning" } else { "Normal" },
+            "reason": note.reason,
+            "message": note.message,
+            "source": {"component": note.component},
+            "reportingComponent": note.component,
+            "firstTimestamp": at,
+            "lastTimestamp": at,
+            "count": 1,
+        });
+        let kind = ApiKind::new("", "v1", "Event", "events", true);
+        self.create(&kind, &ObjectId::new("", "Event", namespace, ""), &event, note.component).await.map(drop)
+    }
+
+    async fn read(&self, kind: &ApiKind, id: &ObjectId, accept: &'static str) -> Result<Option<Bytes>, ApiError> {
+        match self.on_object("get", Method::GET, kind, id, None, &[], accept, None).await {
+            Ok(reply) => Ok(Some(reply.body)),
+            Err(e) if e.class == ErrorClass::NotFound || e.class == ErrorClass::NamespaceMissing => Ok(None),
+            Err(e) => Err(e),
+        }
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "the parts of one request, named at each of the five callers above")]
+    async fn on_object(
+        &self,
+        verb: &'static str,
+        method: Method,
+        kind: &ApiKind,
+        id: &ObjectId,
+        subresource: Option<&str>,
+        query: &[(&str, &str)],
+        accept: &'static str,
+        body: Option<(&'static str, Vec<u8>)>,
+    ) -> Result<Reply, ApiError> {
+        // the same names that the server refuses as path segments
+        if id.name.is_empty() || matches!(id.name.as_str(), "." | "..") || id.name.contains(['/', '%']) {
+            return Err(ApiError::new(
+                ErrorClass::BadRequest,
+                format!("`{}` is not a name that an object can have", id.name),
+            ));
+        }
+        if kind.namespaced && id.namespace.is_empty() {
+            return Err(ApiError::new(ErrorClass::BadRequest, format!("`{id}` needs a namespace")));
+        }
+        let mut path = format!("{}/{}", kind.collection(Some(&segment(&id.namespace))), segment(&id.name));
+        if let Some(subresource) = subresource {
+            path.push('/');
+            path.push_str(subresource);
+        }
+        for (at, (key, value)) in query.iter().enumerate() {
+            path.push(if at == 0 { '?' } else { '&' });
+            path.push_str(key);
+            path.push('=');
+            path.push_str(&segment(value));
+        }
+        self.call(Call { verb, resource: &kind.resource(), method, path, accept, body }).await
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Versioned {
+    #[serde(default)]
+    resource_version: String,
+}
+
+fn answer(kind: &ApiKind, reply: Reply) -> Result<Answer, ApiError> {
+    let object: WireObject = decode(&reply.body)?;
+    let (seen, _) = object.into_seen(kind, true);
+    Ok(Answer { seen, created: reply.code == 201, warnings: reply.warnings })
+}
+
+fn decode<T: for<'de> Deserialize<'de>>(body: &[u8]) -> Result<T, ApiError> {
+    serde_json::from_slice(body).map_err(|e| {
+        // no excerpt: the body may be a Secret
+        ApiError::new(ErrorClass::Other, format!("the API server's answer can't be read (column {})", e.column()))
+    })
+}
+
+/// The server quotes what it refuses; of a Secret, nothing is passed on.
+fn without_secrets(error: ApiError, id: &ObjectId, object: &Value) -> ApiError {
+    if !(id.kind == "Secret" && id.group.is_empty()) {
+        return error;
+    }
+    let mut values = Vec::new();
+    for field in ["data", "stringData"] {
+        for value in object.get(field).and_then(Value::as_object).into_iter().flatten().map(|(_, value)| value) {
+            match value {
+                Value::String(text) => {
+                    values.extend(BASE64.decode(text).ok().and_then(|plain| String::from_utf8(plain).ok()));
+                    values.push(text.clone());
+                }
+                other => values.push(other.to_string()),
+            }
+        }
+    }
+    error.redacted(values.iter().map(String::as_str))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_server_quotes_of_a_secret_is_not_passed_on() {
+        let object = json!({"data": {"a": BASE64.encode("hunter2"), "b": 12345}, "stringData": {"c": "swordfish"}});
+        let error = ApiError::new(ErrorClass::Other, "got hunter2, 12345, swordfish");
+        let secret = ObjectId::new("", "Secret", "a", "b");
+        assert_eq!(without_secrets(error.clone(), &secret, &object).message, "got ***, ***, ***");
+        let other = ObjectId::new("", "ConfigMap", "a", "b");
+        assert_eq!(without_secrets(error.clone(), &other, &object), error);
+    }
+}

@@ -1,0 +1,373 @@
+//! One object as it was last seen in the cluster: its identity, its marks, a hash of the fields that are ours, and what
+//! its health depends on. Values of ConfigMaps and Secrets never come this far.
+
+use std::fmt;
+
+use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde_json::Value;
+
+use crate::api::{APPLY_MANAGER, DESIRED, FORCE, OWNER_NAME_LABEL, OWNER_NAMESPACE_LABEL, PRUNE, RECONCILE, SSA};
+use crate::manifest::ObjectId;
+
+use super::discovery::ApiKind;
+use super::fields::{EntryHash, FieldTree};
+use super::reduced::{Reduced, Spec, Status, lenient_number, lenient_struct, text_or_empty};
+
+/// The application that an object says it belongs to: the Kustomization of the two owner labels.
+pub type OwnerKey = crate::api::Key;
+
+/// What is known of one live object.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Seen {
+    pub id: ObjectId,
+    pub uid: Box<str>,
+    pub resource_version: Box<str>,
+    /// 0 for kinds without one.
+    pub generation: i64,
+    pub owner: Option<OwnerKey>,
+    /// The annotation `afresh.dev/desired`.
+    pub desired: Option<Box<str>>,
+    pub marks: Marks,
+    /// `metadata.deletionTimestamp` is set.
+    pub deleting: bool,
+    /// Kept only while deleting: they say what the deletion waits for.
+    pub finalizers: Vec<Box<str>>,
+    /// The fields that our own Apply entry holds; `None` without such an entry.
+    pub entry: Option<EntryHash>,
+    /// True if managers that we fold into ours hold fields: see [`crate::apply`].
+    pub foldable: bool,
+    /// `None` for kinds that are watched without their content.
+    pub health: Option<Box<Reduced>>,
+}
+
+impl Seen {
+    /// True if nothing that anyone decides upon is different.
+    pub(super) fn is_as(&self, other: &Seen) -> bool {
+        self.uid == other.uid
+            && self.generation == other.generation
+            && self.owner == other.owner
+            && self.desired == other.desired
+            && self.marks == other.marks
+            && self.deleting == other.deleting
+            && self.finalizers == other.finalizers
+            && self.entry == other.entry
+            && self.health == other.health
+    }
+}
+
+/// Labels or annotations by which a person tells us to keep off.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Marks {
+    /// `prune: disabled`: never deleted by us.
+    pub prune_disabled: bool,
+    /// `reconcile: disabled`: neither applied nor deleted by us.
+    pub reconcile_disabled: bool,
+    pub ssa: Ssa,
+    /// `force: enabled`.
+    pub force: bool,
+}
+
+/// How an object is applied.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Ssa {
+    #[default]
+    Override,
+    /// Other managers' entries are left alone.
+    Merge,
+    IfNotPresent,
+    /// Neither applied nor deleted.
+    Ignore,
+}
+
+impl Marks {
+    /// The marks of a declared object.
+    pub fn of(object: &Value) -> Self {
+        let mut marks = Self::default();
+        for map in ["labels", "annotations"] {
+            let Some(map) = object.get("metadata").and_then(|m| m.get(map)).and_then(Value::as_object) else {
+                continue;
+            };
+            for (key, value) in map {
+                if let Some(value) = value.as_str() {
+                    marks.read(key, value);
+                }
+            }
+        }
+        marks
+    }
+
+    /// True if we must not delete the object.
+    pub fn keeps_from_deletion(&self) -> bool {
+        self.prune_disabled || self.reconcile_disabled || self.ssa == Ssa::Ignore
+    }
+
+    /// Values are compared without regard to case, as Flux does.
+    fn read(&mut self, key: &str, value: &str) {
+        let is = |word: &str| value.eq_ignore_ascii_case(word);
+        match key {
+            PRUNE => self.prune_disabled |= is("disabled"),
+            RECONCILE => self.reconcile_disabled |= is("disabled"),
+            FORCE => self.force |= is("enabled"),
+            SSA if is("merge") => self.ssa = Ssa::Merge,
+            SSA if is("ifnotpresent") => self.ssa = Ssa::IfNotPresent,
+            SSA if is("ignore") => self.ssa = Ssa::Ignore,
+            _ => {}
+        }
+    }
+}
+
+/// Managers whose fields become ours at the first touch: what people used before, under the names that those tools
+/// give themselves. `kubectl-rollout` is not among them: a restart that someone asked for stays.
+const FOLDED_MANAGERS: [&str; 4] =
+    ["kubectl-client-side-apply", "kubectl-create", "kubectl-replace", "before-first-apply"];
+
+/// True if an entry of `managedFields` is folded into ours.
+pub(super) fn is_folded(manager: &str, operation: &str, subresource: &str) -> bool {
+    subresource.is_empty()
+        && (FOLDED_MANAGERS.contains(&manager) || (manager == APPLY_MANAGER && operation == "Update"))
+}
+
+/// An object as it comes over the wire, content included or not.
+#[derive(Debug, Default, serde::Deserialize)]
+#[serde(default)]
+pub(super) struct WireObject {
+    pub metadata: WireMeta,
+    #[serde(deserialize_with = "lenient_struct")]
+    spec: Option<Spec>,
+    #[serde(deserialize_with = "lenient_struct")]
+    status: Option<Status>,
+}
+
+#[derive(Debug, Default, serde::Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub(super) struct WireMeta {
+    #[serde(deserialize_with = "text_or_empty")]
+    pub name: Box<str>,
+    #[serde(deserialize_with = "text_or_empty")]
+    pub namespace: Box<str>,
+    #[serde(deserialize_with = "text_or_empty")]
+    pub uid: Box<str>,
+    #[serde(deserialize_with = "text_or_empty")]
+    pub resource_version: Box<str>,
+    #[serde(deserialize_with = "lenient_number")]
+    pub generation: Option<i64>,
+    #[serde(deserialize_with = "text_or_empty")]
+    pub deletion_timestamp: Box<str>,
+    finalizers: Option<Vec<Box<str>>>,
+    labels: Option<Picked>,
+    annotations: Option<Picked>,
+    managed_fields: Option<Managed>,
+}
+
+impl WireObject {
+    /// The object and the fields of our entry, which only the first look at an object needs. `full` says whether the
+    /// content was asked for.
+    pub fn into_seen(self, kind: &ApiKind, full: bool) -> (Seen, Option<FieldTree>) {
+        let WireObject { metadata, spec, status } = self;
+        let labels = metadata.labels.unwrap_or_default();
+        let annotations = metadata.annotations.unwrap_or_default();
+        let owner = match (labels.owner_namespace, labels.owner_name) {
+            (Some(namespace), Some(name)) => Some(OwnerKey::new(namespace, name)),
+            _ => None,
+        };
+        let marks = Marks {
+            prune_disabled: labels.marks.prune_disabled || annotations.marks.prune_disabled,
+            reconcile_disabled: labels.marks.reconcile_disabled || annotations.marks.reconcile_disabled,
+            force: labels.marks.force || annotations.marks.force,
+            ssa: if annotations.marks.ssa == Ssa::Override { labels.marks.ssa } else { annotations.marks.ssa },
+        };
+        let managed = metadata.managed_fields.unwrap_or_default();
+        let deleting = !metadata.deletion_timestamp.is_empty();
+        let seen = Seen {
+            id: ObjectId::new(&*kind.group, &*kind.kind, metadata.namespace, metadata.name),
+            uid: metadata.uid,
+            resource_version: metadata.resource_version,
+            generation: metadata.generation.unwrap_or_default(),
+            owner,
+            desired: annotations.desired,
+            marks,
+            deleting,
+            finalizers: if deleting { metadata.finalizers.unwrap_or_default() } else { Vec::new() },
+            entry: managed.ours.as_ref().map(FieldTree::hash),
+            foldable: managed.foldable,
+            health: full
+                .then(|| Box::new(Reduced { spec: spec.unwrap_or_default(), status: status.unwrap_or_default() })),
+        };
+        (seen, managed.ours)
+    }
+}
+
+/// The labels and annotations that we read; the others are dropped while decoding.
+#[derive(Debug, Default)]
+struct Picked {
+    owner_name: Option<Box<str>>,
+    owner_namespace: Option<Box<str>>,
+    desired: Option<Box<str>>,
+    marks: Marks,
+}
+
+/// A key that we know, without an allocation.
+struct Known(Option<&'static str>);
+
+const KNOWN: [&str; 7] = [OWNER_NAME_LABEL, OWNER_NAMESPACE_LABEL, DESIRED, PRUNE, RECONCILE, SSA, FORCE];
+
+impl<'de> Deserialize<'de> for Known {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Key;
+        impl Visitor<'_> for Key {
+            type Value = Known;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a key")
+            }
+            fn visit_str<E>(self, key: &str) -> Result<Known, E> {
+                Ok(Known(KNOWN.into_iter().find(|known| *known == key)))
+            }
+        }
+        deserializer.deserialize_str(Key)
+    }
+}
+
+impl<'de> Deserialize<'de> for Picked {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Map;
+        impl<'de> Visitor<'de> for Map {
+            type Value = Picked;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("labels or annotations")
+            }
+            fn visit_unit<E>(self) -> Result<Picked, E> {
+                Ok(Picked::default())
+            }
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Picked, A::Error> {
+                let mut picked = Picked::default();
+                while let Some(Known(key)) = map.next_key()? {
+                    let Some(key) = key else {
+                        map.next_value::<IgnoredAny>()?;
+                        continue;
+                    };
+                    let value = map.next_value::<Box<str>>()?;
+                    match key {
+                        OWNER_NAME_LABEL => picked.owner_name = Some(value),
+                        OWNER_NAMESPACE_LABEL => picked.owner_namespace = Some(value),
+                        DESIRED => picked.desired = Some(value),
+                        key => picked.marks.read(key, &value),
+                    }
+                }
+                Ok(picked)
+            }
+        }
+        deserializer.deserialize_any(Map)
+    }
+}
+
+/// What is kept of `managedFields`.
+#[derive(Debug, Default)]
+struct Managed {
+    ours: Option<FieldTree>,
+    foldable: bool,
+}
+
+#[derive(serde::Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+#[derive(Default)]
+struct WireEntry {
+    manager: Box<str>,
+    operation: Box<str>,
+    subresource: Box<str>,
+    #[serde(rename = "fieldsV1")]
+    fields: FieldTree,
+}
+
+impl<'de> Deserialize<'de> for Managed {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Entries;
+        impl<'de> Visitor<'de> for Entries {
+            type Value = Managed;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("managed fields")
+            }
+            fn visit_unit<E>(self) -> Result<Managed, E> {
+                Ok(Managed::default())
+            }
+            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Managed, A::Error> {
+                let mut managed = Managed::default();
+                while let Some(entry) = seq.next_element::<WireEntry>()? {
+                    managed.foldable |= is_folded(&entry.manager, &entry.operation, &entry.subresource);
+                    if &*entry.manager == APPLY_MANAGER && &*entry.operation == "Apply" && entry.subresource.is_empty()
+                    {
+                        managed.ours = Some(entry.fields);
+                    }
+                }
+                Ok(managed)
+            }
+        }
+        deserializer.deserialize_any(Entries)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn deployment() -> ApiKind {
+        ApiKind::new("apps", "v1", "Deployment", "deployments", true)
+    }
+
+    fn wire() -> Value {
+        json!({
+            "apiVersion": "apps/v1", "kind": "Deployment",
+            "metadata": {
+                "name": "web", "namespace": "shop", "uid": "u", "resourceVersion": "7", "generation": 3,
+                "labels": {"app": "web", OWNER_NAME_LABEL: "app", OWNER_NAMESPACE_LABEL: "flux-system", PRUNE: "Disabled"},
+                "annotations": {DESIRED: "v1.k.h", "big": "x", SSA: "Merge"},
+                "managedFields": [
+                    {"manager": "kubectl-rollout", "operation": "Update", "fieldsV1": {"f:spec": {}}},
+                    {"manager": APPLY_MANAGER, "operation": "Apply", "fieldsType": "FieldsV1", "fieldsV1": {"f:spec": {"f:replicas": {}}}},
+                    {"manager": APPLY_MANAGER, "operation": "Apply", "fieldsV1": {"f:status": {}}, "subresource": "status"},
+                ],
+            },
+            "spec": {"replicas": 2, "template": {"spec": {}}},
+            "status": {"readyReplicas": 1},
+        })
+    }
+
+    #[test]
+    fn an_object_is_reduced_while_it_is_decoded() {
+        let object: WireObject = serde_json::from_str(&wire().to_string()).unwrap();
+        let (seen, fields) = object.into_seen(&deployment(), true);
+        assert_eq!(seen.id, ObjectId::new("apps", "Deployment", "shop", "web"));
+        assert_eq!(seen.owner, Some(OwnerKey::new("flux-system", "app")));
+        assert_eq!((seen.desired.as_deref(), seen.generation), (Some("v1.k.h"), 3));
+        assert_eq!(seen.marks, Marks { prune_disabled: true, ssa: Ssa::Merge, ..Marks::default() });
+        assert!(!seen.foldable, "restarts that people asked for are left alone");
+        let health = seen.health.unwrap();
+        assert_eq!((health.spec.replicas, health.status.ready_replicas), (Some(2), Some(1)));
+        let fields = fields.unwrap();
+        assert_eq!(seen.entry, Some(fields.hash()));
+        assert!(fields.covers(&json!({"spec": {"replicas": 2}})));
+    }
+
+    #[test]
+    fn what_people_used_before_is_folded() {
+        for (manager, operation, subresource, folded) in [
+            ("kubectl-client-side-apply", "Update", "", true),
+            ("before-first-apply", "Apply", "", true),
+            (APPLY_MANAGER, "Update", "", true),
+            (APPLY_MANAGER, "Apply", "", false),
+            ("kubectl-create", "Update", "status", false),
+            ("kubectl-rollout", "Update", "", false),
+            ("kubectl-edit", "Update", "", false),
+        ] {
+            assert_eq!(is_folded(manager, operation, subresource), folded, "{manager} {operation}");
+        }
+    }
+
+    #[test]
+    fn marks_are_read_from_labels_and_annotations_whatever_their_case() {
+        let object = json!({"metadata": {"labels": {RECONCILE: "DISABLED"}, "annotations": {FORCE: "Enabled", SSA: "IfNotPresent"}}});
+        let expected = Marks { reconcile_disabled: true, force: true, ssa: Ssa::IfNotPresent, prune_disabled: false };
+        assert_eq!(Marks::of(&object), expected);
+        assert!(Marks::of(&object).keeps_from_deletion());
+    }
+}
