@@ -332,7 +332,9 @@ async fn announce_node(client: Client) {
             other => drop(other?),
         }
         let params = PatchParams { field_manager: Some(MANAGER.into()), ..PatchParams::default() };
-        nodes.patch_status(NODE, &params, &Patch::Merge(status.clone())).await
+        nodes.patch_status(NODE, &params, &Patch::Merge(status.clone())).await?;
+        // Admission taints every new Node as not ready, and the controller that would see it ready may be absent.
+        nodes.patch(NODE, &params, &Patch::Merge(json!({ "spec": { "taints": null } }))).await
     };
     while let Err(error) = announce().await {
         tracing::debug!(%error, "the node can't be announced yet");

@@ -23,15 +23,18 @@ mod replica_set;
 mod stateful_set;
 mod storage;
 
+use std::fmt::Debug;
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::Pod;
 use kube::{Client, Resource, ResourceExt};
+use serde::de::DeserializeOwned;
 use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use cluster::Cluster;
-use mirror::{controller_of, key_of};
+use mirror::{Mirror, controller_of, key_of};
 use queue::Queue;
 
 /// The kinds that are mirrored; nothing is reconciled before all of them were listed.
@@ -39,60 +42,111 @@ const MIRRORS: u32 = 9;
 
 #[derive(Default)]
 struct Queues {
-    claims: Arc<Queue>,
-    daemon_sets: Arc<Queue>,
-    deployments: Arc<Queue>,
-    jobs: Arc<Queue>,
-    replica_sets: Arc<Queue>,
-    services: Arc<Queue>,
-    stateful_sets: Arc<Queue>,
+    claims: Queue,
+    daemon_sets: Queue,
+    deployments: Queue,
+    jobs: Queue,
+    replica_sets: Queue,
+    services: Queue,
+    stateful_sets: Queue,
+}
+
+/// What all tasks share.
+struct Controllers {
+    cluster: Cluster,
+    queues: Queues,
+    /// One permit for each kind that is mirrored.
+    listed: Semaphore,
 }
 
 /// Runs all controllers against the server of `client` until `cancel`.
 pub async fn run(client: Client, cancel: CancellationToken) {
-    let cluster = Cluster::new(client.clone());
-    let queues = Queues::default();
-    let listed = Semaphore::new(0);
-    let keep = || {
-        let (cluster, queues, client) = (&cluster, &queues, || client.clone());
-        futures::future::join5(
-            cluster.pods.keep(client(), &listed, |pod| queues.owner_of_pod(pod)),
-            cluster.replica_sets.keep(client(), &listed, |set| {
-                queues.replica_sets.add(key_of(set));
-                queues.deployments.add_owner(set);
-            }),
-            futures::future::join3(
-                cluster.deployments.keep(client(), &listed, |object| queues.deployments.add(key_of(object))),
-                cluster.stateful_sets.keep(client(), &listed, |object| queues.stateful_sets.add(key_of(object))),
-                cluster.daemon_sets.keep(client(), &listed, |object| queues.daemon_sets.add(key_of(object))),
-            ),
-            futures::future::join3(
-                cluster.jobs.keep(client(), &listed, |object| queues.jobs.add(key_of(object))),
-                cluster.claims.keep(client(), &listed, |object| queues.claims.add(key_of(object))),
-                cluster.services.keep(client(), &listed, |object| queues.services.add(key_of(object))),
-            ),
-            cluster.nodes.keep(client(), &listed, |_| {
-                cluster.daemon_sets.all().iter().for_each(|set| queues.daemon_sets.add(key_of(set.as_ref())));
-            }),
-        )
-    };
-    let work = async || {
-        let _ = listed.acquire_many(MIRRORS).await;
-        tokio::join!(
-            queues.deployments.work("deployment", async |key| deployment::reconcile(&cluster, key).await),
-            queues.replica_sets.work("replicaset", async |key| replica_set::reconcile(&cluster, key).await),
-            queues.stateful_sets.work("statefulset", async |key| stateful_set::reconcile(&cluster, key).await),
-            queues.daemon_sets.work("daemonset", async |key| daemon_set::reconcile(&cluster, key).await),
-            queues.jobs.work("job", async |key| job::reconcile(&cluster, key).await),
-            queues.claims.work("claim", async |key| storage::reconcile(&cluster, key).await),
-            queues.services.work("service", async |key| load_balancer::reconcile(&cluster, key).await),
-        )
-    };
-    tokio::select! {
-        () = cancel.cancelled() => {}
-        _ = keep() => {}
-        _ = work() => {}
+    let cluster = Cluster::new(client);
+    let shared = Arc::new(Controllers { cluster, queues: Queues::default(), listed: Semaphore::new(0) });
+    // Ends its tasks when it is dropped.
+    let mut tasks = JoinSet::new();
+    shared.mirror(&mut tasks);
+    shared.reconcile(&mut tasks);
+    cancel.cancelled().await;
+}
+
+impl Controllers {
+    fn mirror(self: &Arc<Self>, tasks: &mut JoinSet<()>) {
+        keep(tasks, self, |cluster| &cluster.pods, |all, pod| all.queues.owner_of_pod(pod));
+        keep(
+            tasks,
+            self,
+            |cluster| &cluster.replica_sets,
+            |all, set| {
+                all.queues.replica_sets.add(key_of(set));
+                if let Some(owner) = controller_of(set) {
+                    all.queues.deployments.add((set.namespace().unwrap_or_default(), owner.name.clone()));
+                }
+            },
+        );
+        keep(tasks, self, |cluster| &cluster.deployments, |all, it| all.queues.deployments.add(key_of(it)));
+        keep(tasks, self, |cluster| &cluster.stateful_sets, |all, it| all.queues.stateful_sets.add(key_of(it)));
+        keep(tasks, self, |cluster| &cluster.daemon_sets, |all, it| all.queues.daemon_sets.add(key_of(it)));
+        keep(tasks, self, |cluster| &cluster.jobs, |all, it| all.queues.jobs.add(key_of(it)));
+        keep(tasks, self, |cluster| &cluster.claims, |all, it| all.queues.claims.add(key_of(it)));
+        keep(tasks, self, |cluster| &cluster.services, |all, it| all.queues.services.add(key_of(it)));
+        keep(
+            tasks,
+            self,
+            |cluster| &cluster.nodes,
+            |all, _| {
+                all.cluster.daemon_sets.all().iter().for_each(|set| all.queues.daemon_sets.add(key_of(set.as_ref())));
+            },
+        );
     }
+
+    fn reconcile(self: &Arc<Self>, tasks: &mut JoinSet<()>) {
+        /// A task that reconciles the objects of one queue.
+        macro_rules! work {
+            ($queue:ident, $module:ident) => {
+                let all = self.clone();
+                tasks.spawn(async move {
+                    all.is_listed().await;
+                    let queue = &all.queues.$queue;
+                    loop {
+                        let key = queue.next().await;
+                        let outcome = $module::reconcile(&all.cluster, &key).await;
+                        queue.done(stringify!($module), key, outcome);
+                    }
+                });
+            };
+        }
+        work!(claims, storage);
+        work!(daemon_sets, daemon_set);
+        work!(deployments, deployment);
+        work!(jobs, job);
+        work!(replica_sets, replica_set);
+        work!(services, load_balancer);
+        work!(stateful_sets, stateful_set);
+    }
+
+    /// Nothing is reconciled before all mirrors are complete.
+    async fn is_listed(&self) {
+        if let Ok(permits) = self.listed.acquire_many(MIRRORS).await {
+            drop(permits);
+        }
+    }
+}
+
+/// A task that keeps one mirror and fills queues with what its changes concern.
+fn keep<K>(
+    tasks: &mut JoinSet<()>,
+    all: &Arc<Controllers>,
+    mirror: impl Fn(&Cluster) -> &Mirror<K> + Send + 'static,
+    changed: impl Fn(&Controllers, &K) + Send + Sync + 'static,
+) where
+    K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + Sync + 'static,
+{
+    let all = all.clone();
+    tasks.spawn(async move {
+        let client = all.cluster.client.clone();
+        mirror(&all.cluster).keep(client, &all.listed, |object| changed(&all, object)).await;
+    });
 }
 
 impl Queues {
@@ -106,14 +160,5 @@ impl Queues {
             _ => return,
         };
         queue.add((pod.namespace().unwrap_or_default(), owner.name.clone()));
-    }
-}
-
-impl Queue {
-    /// Adds the controller of an object whose controller is of this queue's kind.
-    fn add_owner(&self, object: &impl Resource) {
-        if let Some(owner) = controller_of(object) {
-            self.add((object.namespace().unwrap_or_default(), owner.name.clone()));
-        }
     }
 }
