@@ -5,3 +5,4 @@ mod follow;
 pub mod git_server;
 pub mod kubelet;
 pub mod repository;
+pub mod typed;

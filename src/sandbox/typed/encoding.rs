@@ -1,0 +1,82 @@
+//! A built-in object as the server's own types write it.
+//!
+//! In: an object of a built-in kind. Out: the same with nulls and empty optional parts left out and with the parts
+//! that are always there, so that what was read and written again stays equal. Never touches unknown fields.
+
+use serde_json::{Map, Value};
+
+use super::schema::{Empty, Shape, Type};
+
+/// Rewrites an object in place.
+pub fn canonical(ty: Type<'_>, value: &mut Value) {
+    match (ty.shape(), value) {
+        (Shape::Map(_), Value::Object(map)) => {
+            if ty.fields().next().is_some() {
+                canonical_struct(ty, map);
+            } else {
+                for (name, entry) in map.iter_mut() {
+                    if let Some(ty) = ty.entry(name) {
+                        canonical(ty, entry);
+                    }
+                }
+            }
+        }
+        (Shape::List(_), Value::Array(items)) => {
+            for item in items {
+                canonical(ty.item(), item);
+            }
+        }
+        _ => {}
+    }
+}
+
+fn canonical_struct(ty: Type<'_>, map: &mut Map<String, Value>) {
+    for (name, entry) in map.iter_mut() {
+        if let Some((_, ty)) = ty.field(name) {
+            canonical(ty, entry);
+        }
+    }
+    map.retain(|name, entry| match ty.field(name) {
+        Some((field, _)) => is_written(field.empty, entry),
+        None => true,
+    });
+    for (name, field, ty) in ty.fields() {
+        if map.contains_key(name) {
+            continue;
+        }
+        let value = match field.empty {
+            Empty::Struct => ty.zero(),
+            Empty::Null => Value::Null,
+            Empty::Written => ty.zero_scalar(),
+            Empty::Omitted | Empty::Optional | Empty::Zero | Empty::Opaque => continue,
+        };
+        map.insert(name.into(), value);
+    }
+}
+
+fn is_written(empty: Empty, value: &Value) -> bool {
+    match empty {
+        Empty::Omitted => !is_empty(value),
+        Empty::Optional | Empty::Struct | Empty::Written => !value.is_null(),
+        Empty::Zero => !is_empty(value) && !is_zero(value),
+        Empty::Null | Empty::Opaque => true,
+    }
+}
+
+fn is_empty(value: &Value) -> bool {
+    match value {
+        Value::Null => true,
+        Value::Array(items) => items.is_empty(),
+        Value::Object(map) => map.is_empty(),
+        _ => false,
+    }
+}
+
+fn is_zero(value: &Value) -> bool {
+    match value {
+        Value::Bool(set) => !set,
+        Value::Number(n) => n.as_f64() == Some(0.0),
+        Value::String(text) => text.is_empty(),
+        _ => false,
+    }
+}
