@@ -82,9 +82,9 @@ pub struct Cluster {
 const ANSWER_BYTES_MAX: usize = 384 * 1024 * 1024;
 
 /// One request.
-pub(super) struct Call<'a> {
+pub(super) struct Call {
     pub verb: &'static str,
-    pub resource: &'a str,
+    pub resource: String,
     pub method: Method,
     /// Path and query.
     pub path: String,
@@ -145,9 +145,9 @@ impl Cluster {
     }
 
     /// Sends one request and reads its whole answer, within the deadline.
-    pub(super) async fn call(&self, call: Call<'_>) -> Result<Reply, ApiError> {
+    pub(super) async fn call(&self, call: Call) -> Result<Reply, ApiError> {
         let started = Instant::now();
-        let (verb, resource) = (call.verb, call.resource);
+        let (verb, resource) = (call.verb, call.resource.clone());
         let timeout = self.options.request_timeout;
         let result = match tokio::time::timeout(timeout, self.exchange(call)).await {
             Ok(result) => result,
@@ -160,11 +160,11 @@ impl Cluster {
             Ok(reply) => reply.code,
             Err(error) => error.code,
         };
-        self.options.observer.finished(RequestFacts { verb, resource, code, duration: started.elapsed() });
+        self.options.observer.finished(RequestFacts { verb, resource: &resource, code, duration: started.elapsed() });
         result
     }
 
-    async fn exchange(&self, call: Call<'_>) -> Result<Reply, ApiError> {
+    async fn exchange(&self, call: Call) -> Result<Reply, ApiError> {
         let response = self.send(call).await?;
         let code = response.status().as_u16();
         let warnings = warnings(response.headers());
@@ -182,9 +182,9 @@ impl Cluster {
     }
 
     /// Opens a stream: the answer's head within the deadline, its body by and by.
-    pub(super) async fn open(&self, call: Call<'_>) -> Result<Body, ApiError> {
+    pub(super) async fn open(&self, call: Call) -> Result<Body, ApiError> {
         let started = Instant::now();
-        let (verb, resource) = (call.verb, call.resource);
+        let (verb, resource) = (call.verb, call.resource.clone());
         let head = async {
             let response = self.send(call).await?;
             let code = response.status().as_u16();
@@ -206,11 +206,11 @@ impl Cluster {
             Ok((code, _)) => *code,
             Err(error) => error.code,
         };
-        self.options.observer.finished(RequestFacts { verb, resource, code, duration: started.elapsed() });
+        self.options.observer.finished(RequestFacts { verb, resource: &resource, code, duration: started.elapsed() });
         result.map(|(_, body)| body)
     }
 
-    async fn send(&self, call: Call<'_>) -> Result<Response<Body>, ApiError> {
+    async fn send(&self, call: Call) -> Result<Response<Body>, ApiError> {
         let mut request =
             Request::builder().method(call.method).uri(call.path).header(http::header::ACCEPT, call.accept);
         let body = match call.body {

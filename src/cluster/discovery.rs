@@ -130,9 +130,22 @@ impl Cluster {
         })
     }
 
-    /// Forgets a group, so that the next question about it is put to the server: its definitions changed.
-    pub fn forget_group(&self, group: &str) {
+    /// Asks for the kinds of one group anew: its definitions changed.
+    pub async fn refresh_group(&self, group: &str) -> Result<(), ApiError> {
+        let kinds = match self.resources_of_group(group).await {
+            Ok(kinds) => kinds,
+            Err(e) if e.is_not_found() => Vec::new(),
+            Err(e) => return Err(e),
+        };
         self.discovery.write().retain(|(g, _), _| &**g != group);
+        self.discovery.add(kinds);
+        Ok(())
+    }
+
+    /// The kind as the server prefers it now, whatever was known.
+    pub async fn rediscover(&self, group: &str, kind: &str) -> Result<ApiKind, ApiError> {
+        self.refresh_group(group).await?;
+        self.resolve(group, kind, None).await
     }
 
     /// Refreshes one group. One question at a time; who waited for another's answer uses it.
@@ -199,7 +212,7 @@ impl Cluster {
     }
 
     async fn discovery_call(&self, path: String, accept: &'static str) -> Result<bytes::Bytes, ApiError> {
-        let call = Call { verb: "discover", resource: "apis", method: Method::GET, path, accept, body: None };
+        let call = Call { verb: "discover", resource: "apis".into(), method: Method::GET, path, accept, body: None };
         Ok(self.call(call).await?.body)
     }
 }

@@ -31,7 +31,7 @@ pub enum ErrorClass {
     UnknownField {
         paths: Vec<String>,
     },
-    /// The request itself is malformed: 400 and the like.
+    /// The object or the request has the wrong shape: a text where a number belongs, a name that no object can have.
     BadRequest,
     /// Not allowed by RBAC, or not known at all (401).
     Forbidden,
@@ -107,7 +107,7 @@ impl ApiError {
                 Some("the namespace is being deleted; wait for it or look at its finalizers")
             }
             ErrorClass::Forbidden => Some("grant the named verb to the service account that Afresh applies with"),
-            ErrorClass::Invalid { .. } if self.is_only_immutable() => {
+            ErrorClass::Invalid { .. } if CHANGE_IN_PLACE.iter().any(|words| self.message.contains(words)) => {
                 Some("the field can't be changed in place; delete the object or declare it under a new name")
             }
             _ => None,
@@ -129,6 +129,9 @@ impl ApiError {
         self
     }
 }
+
+/// How API servers say that a field can't be changed: most kinds, claims, StatefulSets, role bindings.
+const CHANGE_IN_PLACE: [&str; 3] = ["immutable", "updates to statefulset spec", "cannot change roleRef"];
 
 /// Shorter values ("1", "no") are not secrets and would tear words apart.
 const REDACTED_BYTES_MIN: usize = 3;
@@ -213,11 +216,44 @@ impl ApiError {
                 (408 | 504, _) | (_, "Timeout" | "ServerTimeout") => ErrorClass::Timeout,
                 (502 | 503, _) => ErrorClass::Unreachable,
                 (400 | 415, _) => ErrorClass::BadRequest,
+                _ if MISSHAPEN.iter().any(|words| message.starts_with(words)) => ErrorClass::BadRequest,
                 _ => ErrorClass::Other,
             }
         };
-        Self { class, code, message: shortened(if message.is_empty() { reason } else { message }) }
+        let message = match &class {
+            ErrorClass::Invalid { causes } => without_dumps(&message, causes),
+            _ => without_values(if message.is_empty() { reason } else { message }),
+        };
+        Self { class, code, message: shortened(message) }
     }
+}
+
+/// Apply answers 500 to objects that don't fit their schema (tried on 1.36).
+const MISSHAPEN: [&str; 2] = ["failed to create typed patch object", "failed to convert new object"];
+
+/// `.data.a: expected string, got &value.valueUnstructured{Value:…}`: the value helps nobody and may be a secret.
+fn without_values(message: String) -> String {
+    match message.split_once("got &value.valueUnstructured{") {
+        Some((before, _)) => format!("{before}got something else"),
+        None => message,
+    }
+}
+
+/// Validation quotes whole pod templates, as Go prints them. Short values are left: they are what the person wrote.
+fn without_dumps(message: &str, causes: &[Cause]) -> String {
+    const SHORT: usize = 200;
+    let Some((object, _)) = message.split_once(" is invalid: ") else { return message.to_owned() };
+    if causes.iter().all(|c| c.message.len() <= SHORT) {
+        return message.to_owned();
+    }
+    let said = causes.iter().map(|cause| {
+        let end = cause.message.rfind("}: ").or_else(|| cause.message.rfind("]: "));
+        match end {
+            Some(end) if cause.message.len() > SHORT => format!("{}: {}", cause.field, &cause.message[end + 3..]),
+            _ => cause.to_string(),
+        }
+    });
+    format!("{object} is invalid: {}", said.collect::<Vec<_>>().join(", "))
 }
 
 /// Admission speaks through many codes; its words are stable.
@@ -343,6 +379,11 @@ mod tests {
                 ErrorClass::Throttled { retry_after: Some(Duration::from_secs(3)) },
             ),
             (410, json!({"message": "too old", "reason": "Expired"}), ErrorClass::Expired),
+            (
+                500,
+                json!({"message": "failed to create typed patch object (a/b; apps/v1, Kind=Deployment): .spec.replicas: expected numeric (int or float), got string"}),
+                ErrorClass::BadRequest,
+            ),
             (504, json!({"message": "slow", "reason": "Timeout"}), ErrorClass::Timeout),
             (503, json!({"message": "down", "reason": "ServiceUnavailable"}), ErrorClass::Unreachable),
         ];
@@ -368,6 +409,29 @@ mod tests {
         ] {
             assert_eq!(unknown_fields(message), expected);
         }
+    }
+
+    #[test]
+    fn what_the_server_quotes_is_cut_to_what_it_says() {
+        let body = |message: String, field: &str| {
+            serde_json::json!({"message": format!("Job.batch \"j\" is invalid: {field}: {message}"), "reason": "Invalid",
+                "details": {"name": "j", "causes": [{"reason": "FieldValueInvalid", "message": message, "field": field}]}})
+        };
+        let dump = format!("Invalid value: {{\"labels\":\"{}\"}}: field is immutable", "x".repeat(900));
+        for (message, expected) in [
+            (dump, "Job.batch \"j\" is invalid: spec.template: field is immutable"),
+            (
+                "Invalid value: \"a\": no".to_owned(),
+                "Job.batch \"j\" is invalid: spec.template: Invalid value: \"a\": no",
+            ),
+        ] {
+            let error = ApiError::from_answer(422, body(message, "spec.template").to_string().as_bytes(), None);
+            assert_eq!(error.message, expected);
+            assert_eq!(error.is_only_immutable(), expected.ends_with("immutable"));
+        }
+        let secret = serde_json::json!({"message": "failed to create typed patch object (a/s; /v1, Kind=Secret): .stringData.a: expected string, got &value.valueUnstructured{Value:map[string]interface {}{\"x\":\"hunter2\"}}"});
+        let error = ApiError::from_answer(500, secret.to_string().as_bytes(), None);
+        assert!(error.message.ends_with(".stringData.a: expected string, got something else"), "{error}");
     }
 
     #[test]

@@ -16,8 +16,10 @@ mod error;
 mod fields;
 mod gate;
 mod objects;
+mod observed;
 mod reduced;
 mod seen;
+mod watch;
 
 pub use connection::{Cluster, ClusterError, ClusterOptions, NoObserver, RequestFacts, RequestObserver};
 pub use discovery::ApiKind;
@@ -25,5 +27,7 @@ pub use error::{ApiError, Cause, ErrorClass};
 pub use fields::{EntryHash, FieldTree};
 pub use gate::{Abandoned, WriteGate};
 pub use objects::{Answer, ApplyOptions, ConfigData, EventNote, FieldValidation, Propagation, SecretData};
+pub use observed::{Holding, Observed, ObservedOptions, WatchError, WatchState};
 pub use reduced::{Reduced, SeenCondition, Spec, Status};
 pub use seen::{Marks, OwnerKey, Seen, Ssa};
+pub use watch::{Collection, Named, WatchEvent, Watchable, Watcher};

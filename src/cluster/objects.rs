@@ -169,7 +169,7 @@ impl Cluster {
         let path = format!("{}?fieldManager={}", kind.collection(Some(&segment(&id.namespace))), segment(manager));
         let call = Call {
             verb: "create",
-            resource: &kind.resource(),
+            resource: kind.resource(),
             method: Method::POST,
             path,
             accept: JSON,
@@ -330,7 +330,7 @@ impl Cluster {
             path.push('=');
             path.push_str(&segment(value));
         }
-        self.call(Call { verb, resource: &kind.resource(), method, path, accept, body }).await
+        self.call(Call { verb, resource: kind.resource(), method, path, accept, body }).await
     }
 }
 
@@ -361,17 +361,23 @@ fn without_secrets(error: ApiError, id: &ObjectId, object: &Value) -> ApiError {
     }
     let mut values = Vec::new();
     for field in ["data", "stringData"] {
-        for value in object.get(field).and_then(Value::as_object).into_iter().flatten().map(|(_, value)| value) {
-            match value {
-                Value::String(text) => {
-                    values.extend(BASE64.decode(text).ok().and_then(|plain| String::from_utf8(plain).ok()));
-                    values.push(text.clone());
-                }
-                other => values.push(other.to_string()),
-            }
-        }
+        collect(object.get(field).unwrap_or(&Value::Null), &mut values);
     }
     error.redacted(values.iter().map(String::as_str))
+}
+
+/// All texts and numbers inside, and what the texts are in base64.
+fn collect(value: &Value, into: &mut Vec<String>) {
+    match value {
+        Value::Object(map) => map.values().for_each(|value| collect(value, into)),
+        Value::Array(items) => items.iter().for_each(|value| collect(value, into)),
+        Value::String(text) => {
+            into.extend(BASE64.decode(text).ok().and_then(|plain| String::from_utf8(plain).ok()));
+            into.push(text.clone());
+        }
+        Value::Number(number) => into.push(number.to_string()),
+        Value::Null | Value::Bool(_) => {}
+    }
 }
 
 #[cfg(test)]

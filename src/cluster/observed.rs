@@ -1,0 +1,569 @@
+//! What is seen of the objects that we own: one shared watch per kind, one store.
+//!
+//! ```text
+//!  watch of each kind in use ──▶ store by id, by owner ──▶ bells, one per owner
+//!                          ▲                ▲
+//!       events of an object that is         └── answers to our own writes
+//!       being written to wait here
+//! ```
+//!
+//! Restricted to objects with our owner label. No values are kept: a digest of what was sent, a hash of which fields are
+//! ours, and the few fields that health depends on.
+
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
+
+use serde_json::Value;
+use tokio::sync::watch;
+use tokio::task::AbortHandle;
+
+use crate::api::OWNER_NAME_LABEL;
+use crate::manifest::{GroupKind, ObjectId};
+
+use super::connection::Cluster;
+use super::discovery::ApiKind;
+use super::error::{ApiError, ErrorClass};
+use super::fields::{EntryHash, FieldTree};
+use super::gate::WriteGate;
+use super::objects::Answer;
+use super::seen::{OwnerKey, Seen, WireObject};
+use super::watch::{Collection, WatchEvent, Watchable, Watcher};
+
+/// How our objects are watched.
+#[derive(Clone, Debug)]
+pub struct ObservedOptions {
+    /// Only objects in this namespace; `None`: all.
+    pub namespace: Option<String>,
+    /// How long to wait for the first list of a kind.
+    pub list_timeout: Duration,
+}
+
+impl Default for ObservedOptions {
+    fn default() -> Self {
+        Self { namespace: None, list_timeout: Duration::from_secs(30) }
+    }
+}
+
+/// Why it can't be known what is in the cluster.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum WatchError {
+    #[error("can't watch `{resource}`: {message}\nhint: grant `list` and `watch` to Afresh's service account")]
+    Forbidden { resource: String, message: String },
+    #[error("can't watch `{resource}`: the API server does not serve it")]
+    NotServed { resource: String },
+    /// The first list is still not in; the attempts go on.
+    #[error("no list of `{resource}` within {seconds} s{}", last.as_ref().map(|e| format!(": {e}")).unwrap_or_default())]
+    TimedOut { resource: String, seconds: u64, last: Option<ApiError> },
+}
+
+/// How a declared object stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Holding {
+    /// As it was declared, and nobody took a field of ours since.
+    Held,
+    Absent,
+    /// Being deleted: it can't be brought back before it is gone.
+    Deleting,
+    /// Something else was sent last, or nothing.
+    Outdated,
+    /// A field that we sent was changed or taken by someone.
+    Drifted,
+    /// Sent by an earlier process, and which fields are ours does not show that all is well. One apply or dry run tells.
+    Undecided,
+}
+
+/// The state of one kind's watch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum WatchState {
+    /// The first list is not in yet.
+    Starting,
+    Current,
+    /// The connection is down; what is known may be outdated.
+    Lost(ApiError),
+}
+
+/// The store. Clones share it; the watches end with the last clone.
+#[derive(Clone)]
+pub struct Observed(Arc<Shared>);
+
+struct Shared {
+    cluster: Cluster,
+    gate: WriteGate,
+    options: ObservedOptions,
+    store: Mutex<Store>,
+}
+
+/// Written by the watches (`listed`, `see`, `gone`) and by answers (`note`).
+#[derive(Default)]
+struct Store {
+    objects: HashMap<ObjectId, Slot>,
+    owners: HashMap<OwnerKey, Owner>,
+    kinds: HashMap<GroupKind, KindWatch>,
+    /// The newest event of each object that is being written to.
+    held_back: HashMap<ObjectId, Told>,
+}
+
+struct Slot {
+    seen: Arc<Seen>,
+    /// Our entry's hash when we last knew that the object is as declared.
+    expected: Option<EntryHash>,
+    /// The fields of our entry, kept only while nothing is expected.
+    fields: Option<FieldTree>,
+}
+
+struct Owner {
+    objects: BTreeSet<ObjectId>,
+    bell: watch::Sender<u64>,
+}
+
+struct KindWatch {
+    content: bool,
+    /// The first list is in, and what the connection is doing.
+    state: watch::Sender<(bool, WatchState)>,
+    task: AbortHandle,
+}
+
+enum Told {
+    Changed(Seen, Option<FieldTree>),
+    Deleted(ObjectId),
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        for kind in self.store.get_mut().unwrap_or_else(PoisonError::into_inner).kinds.values() {
+            kind.task.abort();
+        }
+    }
+}
+
+impl Observed {
+    pub fn new(cluster: Cluster, gate: WriteGate, options: ObservedOptions) -> Self {
+        let shared = Arc::new(Shared { cluster, gate, options, store: Mutex::default() });
+        let weak = Arc::downgrade(&shared);
+        shared.gate.on_answer(move |id| {
+            if let Some(shared) = weak.upgrade() {
+                shared.release(id);
+            }
+        });
+        Self(shared)
+    }
+
+    /// Watches these kinds from now on, and returns once everything of them is known.
+    ///
+    /// Fails at once where the server says no, else after the timeout; the watches go on in any case.
+    pub async fn ensure_watched(&self, kinds: &[ApiKind]) -> Result<(), WatchError> {
+        let mut waiting = Vec::new();
+        for kind in kinds.iter().filter(|kind| kind.watchable) {
+            waiting.push((kind.resource(), self.0.start(kind)));
+        }
+        let deadline = tokio::time::Instant::now() + self.0.options.list_timeout;
+        for (resource, mut state) in waiting {
+            let known = state.wait_for(|(listed, state)| {
+                *listed || matches!(state, WatchState::Lost(e) if e.class == ErrorClass::Forbidden || e.is_not_found())
+            });
+            let known = tokio::time::timeout_at(deadline, known).await.map(|state| state.map(|s| s.clone()));
+            match known {
+                Ok(Ok((true, _))) => {}
+                Ok(Ok((false, WatchState::Lost(e)))) if e.is_not_found() => {
+                    return Err(WatchError::NotServed { resource });
+                }
+                Ok(Ok((false, WatchState::Lost(e)))) => {
+                    return Err(WatchError::Forbidden { resource, message: e.message });
+                }
+                _ => {
+                    let last = match &state.borrow().1 {
+                        WatchState::Lost(error) => Some(error.clone()),
+                        _ => None,
+                    };
+                    let seconds = self.0.options.list_timeout.as_secs();
+                    return Err(WatchError::TimedOut { resource, seconds, last });
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Ends the watches of all other kinds and forgets their objects.
+    pub fn retain_kinds(&self, used: &HashSet<GroupKind>) {
+        let mut store = self.0.store();
+        store.kinds.retain(|kind, watch| {
+            let keep = used.contains(kind);
+            if !keep {
+                watch.task.abort();
+            }
+            keep
+        });
+        let gone: Vec<ObjectId> = store.objects.keys().filter(|id| !used.contains(&id.group_kind())).cloned().collect();
+        for id in gone {
+            store.remove(&id);
+        }
+        store.owners.retain(|_, owner| !owner.objects.is_empty() || owner.bell.receiver_count() > 0);
+    }
+
+    pub fn get(&self, id: &ObjectId) -> Option<Arc<Seen>> {
+        self.0.store().objects.get(id).map(|slot| slot.seen.clone())
+    }
+
+    /// All objects that carry this owner's labels, in order.
+    pub fn owned(&self, owner: &OwnerKey) -> Vec<Arc<Seen>> {
+        let store = self.0.store();
+        let Some(owner) = store.owners.get(owner) else { return Vec::new() };
+        owner.objects.iter().filter_map(|id| store.objects.get(id)).map(|slot| slot.seen.clone()).collect()
+    }
+
+    /// A bell that rings whenever an object of this owner (before or after the change) changed in a way that anyone
+    /// decides upon.
+    pub fn subscribe(&self, owner: &OwnerKey) -> watch::Receiver<u64> {
+        self.0.store().owner(owner).bell.subscribe()
+    }
+
+    /// How each watch is doing.
+    pub fn watches(&self) -> Vec<(GroupKind, WatchState)> {
+        let store = self.0.store();
+        store.kinds.iter().map(|(kind, watch)| (kind.clone(), watch.state.borrow().1.clone())).collect()
+    }
+
+    /// How a declared object stands: `digest` is what its `afresh.dev/desired` annotation must say.
+    pub fn holding(&self, id: &ObjectId, digest: &str, declared: &Value) -> Holding {
+        let mut store = self.0.store();
+        let Some(slot) = store.objects.get_mut(id) else { return Holding::Absent };
+        if slot.seen.deleting {
+            return Holding::Deleting;
+        }
+        if slot.seen.desired.as_deref() != Some(digest) {
+            return Holding::Outdated;
+        }
+        match (slot.expected, &slot.fields) {
+            (Some(expected), _) if slot.seen.entry == Some(expected) => Holding::Held,
+            (Some(_), _) => Holding::Drifted,
+            (None, Some(fields)) if fields.covers(declared) => {
+                slot.expected = slot.seen.entry;
+                slot.fields = None;
+                Holding::Held
+            }
+            (None, _) => Holding::Undecided,
+        }
+    }
+
+    /// Takes in the answer to a write of ours, so that nothing older is believed afterwards.
+    pub fn note(&self, answer: &Answer) {
+        let mut seen = answer.seen.clone();
+        let mut store = self.0.store();
+        let Some(kind) = store.kinds.get(&seen.id.group_kind()) else { return };
+        if !kind.content {
+            seen.health = None;
+        }
+        let (id, entry) = (seen.id.clone(), seen.entry);
+        store.see(seen, None);
+        if let Some(slot) = store.objects.get_mut(&id) {
+            slot.expected = entry;
+            slot.fields = None;
+        }
+    }
+}
+
+impl Shared {
+    fn store(&self) -> MutexGuard<'_, Store> {
+        self.store.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The state of the kind's watch, which is begun if there is none.
+    fn start(self: &Arc<Self>, kind: &ApiKind) -> watch::Receiver<(bool, WatchState)> {
+        let key = GroupKind { group: kind.group.to_string(), kind: kind.kind.to_string() };
+        let mut store = self.store();
+        if let Some(watch) = store.kinds.get(&key) {
+            return watch.state.subscribe();
+        }
+        let content = has_health(&kind.group, &kind.kind);
+        let (state, receiver) = watch::channel((false, WatchState::Starting));
+        let task = tokio::spawn(follow(Arc::downgrade(self), kind.clone(), content, state.clone())).abort_handle();
+        store.kinds.insert(key, KindWatch { content, state, task });
+        receiver
+    }
+
+    fn release(&self, id: &ObjectId) {
+        let mut store = self.store();
+        // a newer write may have begun already
+        if self.gate.in_flight(id) {
+            return;
+        }
+        match store.held_back.remove(id) {
+            Some(Told::Changed(seen, fields)) => store.see(seen, fields),
+            Some(Told::Deleted(id)) => store.remove(&id),
+            None => {}
+        }
+    }
+
+    fn take(&self, told: Told) {
+        let id = match &told {
+            Told::Changed(seen, _) => &seen.id,
+            Told::Deleted(id) => id,
+        };
+        let mut store = self.store();
+        if self.gate.in_flight(id) {
+            store.held_back.insert(id.clone(), told);
+            return;
+        }
+        match told {
+            Told::Changed(seen, fields) => store.see(seen, fields),
+            Told::Deleted(id) => store.remove(&id),
+        }
+    }
+
+    fn listed(&self, kind: &GroupKind, items: Vec<(Seen, Option<FieldTree>)>, version: &str) {
+        let mut store = self.store();
+        let present: HashSet<&ObjectId> = items.iter().map(|(seen, _)| &seen.id).collect();
+        let gone: Vec<ObjectId> = store
+            .objects
+            .iter()
+            .filter(|(id, slot)| {
+                id.kind == kind.kind
+                    && id.group == kind.group
+                    && !present.contains(id)
+                    // what we wrote after the list was read
+                    && !is_newer(&slot.seen.resource_version, version)
+                    && !self.gate.in_flight(id)
+            })
+            .map(|(id, _)| id.clone())
+            .collect();
+        drop(present);
+        for id in gone {
+            store.remove(&id);
+        }
+        for (seen, fields) in items {
+            if self.gate.in_flight(&seen.id) {
+                store.held_back.insert(seen.id.clone(), Told::Changed(seen, fields));
+            } else {
+                store.see(seen, fields);
+            }
+        }
+    }
+}
+
+/// Follows one kind until aborted or the store is gone.
+async fn follow(shared: Weak<Shared>, kind: ApiKind, content: bool, state: watch::Sender<(bool, WatchState)>) {
+    let key = GroupKind { group: kind.group.to_string(), kind: kind.kind.to_string() };
+    let mut kind = kind;
+    'kind: loop {
+        let mut watcher = {
+            let Some(shared) = shared.upgrade() else { return };
+            let collection = Collection {
+                labels: Some(OWNER_NAME_LABEL.to_owned()),
+                metadata_only: !content,
+                namespace: shared.options.namespace.clone().filter(|_| kind.namespaced),
+                ..Collection::all(kind.clone())
+            };
+            Watcher::<WireObject>::new(shared.cluster.clone(), collection)
+        };
+        loop {
+            let event = watcher.next().await;
+            let Some(shared) = shared.upgrade() else { return };
+            match event {
+                WatchEvent::Listed { items, resource_version } => {
+                    let items = items.into_iter().map(|o| o.into_seen(&kind, content)).collect();
+                    shared.listed(&key, items, &resource_version);
+                    state.send_replace((true, WatchState::Current));
+                }
+                WatchEvent::Changed(object) => {
+                    let (seen, fields) = object.into_seen(&kind, content);
+                    if key.kind == "CustomResourceDefinition" {
+                        refresh_kinds_of(&shared.cluster, &seen.id.name);
+                    }
+                    shared.take(Told::Changed(seen, fields));
+                    recovered(&state);
+                }
+                WatchEvent::Deleted(object) => {
+                    let (seen, _) = object.into_seen(&kind, content);
+                    shared.take(Told::Deleted(seen.id));
+                    recovered(&state);
+                }
+                WatchEvent::Resumed => recovered(&state),
+                WatchEvent::Lost { error, .. } => {
+                    let gone = error.is_not_found();
+                    tracing::debug!(resource = kind.resource(), %error, "the watch is down");
+                    state.send_modify(|(_, state)| *state = WatchState::Lost(error));
+                    if gone {
+                        // no kind, no objects; or another version of it is served now
+                        shared.listed(&key, Vec::new(), "");
+                        let cluster = shared.cluster.clone();
+                        drop(shared);
+                        if let Ok(now) = cluster.rediscover(&kind.group, &kind.kind).await
+                            && now.version != kind.version
+                        {
+                            kind = now;
+                            continue 'kind;
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn recovered(state: &watch::Sender<(bool, WatchState)>) {
+    state.send_if_modified(|(_, state)| std::mem::replace(state, WatchState::Current) != WatchState::Current);
+}
+
+/// A definition changed: what is known of its group's kinds may be outdated. Its name is `<plural>.<group>`.
+fn refresh_kinds_of(cluster: &Cluster, definition: &str) {
+    if let Some((_, group)) = definition.split_once('.') {
+        let (cluster, group) = (cluster.clone(), group.to_owned());
+        tokio::spawn(async move {
+            if let Err(error) = cluster.refresh_group(&group).await {
+                tracing::debug!(group, %error, "the kinds of a group could not be asked for");
+            }
+        });
+    }
+}
+
+impl Store {
+    fn owner(&mut self, key: &OwnerKey) -> &mut Owner {
+        self.owners
+            .entry(key.clone())
+            .or_insert_with(|| Owner { objects: BTreeSet::new(), bell: watch::Sender::new(0) })
+    }
+
+    fn ring(&mut self, owner: Option<&OwnerKey>) {
+        if let Some(owner) = owner.and_then(|key| self.owners.get(key)) {
+            owner.bell.send_modify(|n| *n += 1);
+        }
+    }
+
+    fn see(&mut self, seen: Seen, fields: Option<FieldTree>) {
+        let mut slot = Slot { seen: Arc::new(seen), expected: None, fields };
+        let seen = slot.seen.clone();
+        if let Some(old) = self.objects.get(&seen.id) {
+            let same = old.seen.uid == seen.uid;
+            if same && !is_newer(&seen.resource_version, &old.seen.resource_version) {
+                return;
+            }
+            if same && old.expected.is_some() {
+                slot.expected = old.expected;
+                slot.fields = None;
+            }
+            if same && old.seen.is_as(&seen) {
+                self.objects.insert(seen.id.clone(), slot);
+                return;
+            }
+        }
+        let before = self.objects.insert(seen.id.clone(), slot).and_then(|old| old.seen.owner.clone());
+        if before != seen.owner {
+            if let Some(owner) = before.as_ref().and_then(|key| self.owners.get_mut(key)) {
+                owner.objects.remove(&seen.id);
+            }
+            self.ring(before.as_ref());
+        }
+        if let Some(key) = &seen.owner {
+            self.owner(key).objects.insert(seen.id.clone());
+        }
+        self.ring(seen.owner.as_ref());
+    }
+
+    fn remove(&mut self, id: &ObjectId) {
+        let Some(old) = self.objects.remove(id) else { return };
+        if let Some(key) = &old.seen.owner {
+            if let Some(owner) = self.owners.get_mut(key) {
+                owner.objects.remove(id);
+            }
+            self.ring(Some(key));
+        }
+    }
+}
+
+/// Resource versions are numbers that grow (KEP-5504); where they are not, the latest word counts.
+fn is_newer(a: &str, b: &str) -> bool {
+    match (a.parse::<u64>(), b.parse::<u64>()) {
+        (Ok(a), Ok(b)) => a > b,
+        _ => a != b,
+    }
+}
+
+impl Watchable for WireObject {
+    fn resource_version(&self) -> &str {
+        &self.metadata.resource_version
+    }
+}
+
+/// Whether a kind has a health to judge. Of the others only the metadata is watched: no Secret's data ever comes in.
+fn has_health(group: &str, kind: &str) -> bool {
+    match group {
+        "" => !matches!(
+            kind,
+            "ConfigMap"
+                | "Secret"
+                | "ServiceAccount"
+                | "Endpoints"
+                | "LimitRange"
+                | "ResourceQuota"
+                | "PodTemplate"
+                | "Event"
+        ),
+        "rbac.authorization.k8s.io" | "admissionregistration.k8s.io" | "discovery.k8s.io" | "coordination.k8s.io" => {
+            false
+        }
+        "networking.k8s.io" => !matches!(kind, "NetworkPolicy" | "IngressClass"),
+        "apps" => kind != "ControllerRevision",
+        "storage.k8s.io" | "scheduling.k8s.io" | "node.k8s.io" => false,
+        _ => true,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cluster::Marks;
+
+    fn seen(name: &str, version: u64, owner: &str) -> Seen {
+        Seen {
+            id: ObjectId::new("", "ConfigMap", "shop", name),
+            uid: "u".into(),
+            resource_version: version.to_string().into(),
+            generation: 0,
+            owner: Some(OwnerKey::new("flux-system", owner)),
+            desired: Some("d".into()),
+            marks: Marks::default(),
+            deleting: false,
+            finalizers: Vec::new(),
+            entry: None,
+            foldable: false,
+            health: None,
+        }
+    }
+
+    #[test]
+    fn an_owner_is_told_of_what_it_gains_and_loses_and_of_nothing_else() {
+        let mut store = Store::default();
+        let key = |name| OwnerKey::new("flux-system", name);
+        let a = store.owner(&key("a")).bell.subscribe();
+        let b = store.owner(&key("b")).bell.subscribe();
+        let rung = |a: &watch::Receiver<u64>, b: &watch::Receiver<u64>| (*a.borrow(), *b.borrow());
+        store.see(seen("x", 1, "a"), None);
+        assert_eq!(rung(&a, &b), (1, 0));
+        store.see(seen("x", 2, "a"), None);
+        assert_eq!(rung(&a, &b), (1, 0), "nothing but the version changed");
+        store.see(seen("x", 3, "b"), None);
+        assert_eq!(rung(&a, &b), (2, 1), "it changed hands");
+        store.see(seen("x", 2, "a"), None);
+        assert_eq!(rung(&a, &b), (2, 1), "what is older than what is known is not believed");
+        store.remove(&seen("x", 3, "b").id);
+        assert_eq!(rung(&a, &b), (2, 2));
+        assert!(store.owners[&key("b")].objects.is_empty());
+    }
+
+    #[test]
+    fn only_metadata_of_kinds_without_health_is_watched() {
+        for (group, kind, content) in [
+            ("", "Secret", false),
+            ("", "ConfigMap", false),
+            ("", "Service", true),
+            ("apps", "Deployment", true),
+            ("rbac.authorization.k8s.io", "Role", false),
+            ("networking.k8s.io", "Ingress", true),
+            ("networking.k8s.io", "NetworkPolicy", false),
+            ("example.org", "Anything", true),
+        ] {
+            assert_eq!(has_health(group, kind), content, "{group}/{kind}");
+        }
+    }
+}
