@@ -3,6 +3,7 @@
 //! Pure data: no Kubernetes client, no async runtime, no clock, no file system.
 
 mod identity;
+mod memory_tree;
 mod normalise;
 mod object;
 mod source_error;
@@ -10,6 +11,7 @@ mod tree;
 pub mod yaml;
 
 pub use identity::{GroupKind, ObjectId};
+pub use memory_tree::MemoryTree;
 pub use normalise::normalise;
 pub use object::{Object, Origin};
 pub use source_error::SourceError;

@@ -1,1 +1,143 @@
-//! Empty for now.
+//! The second stage: a tree of files and the settings of an application become Kubernetes objects.
+//!
+//! ```text
+//!  Tree ──reader──► files ──► plain: every YAML below the path
+//!            │                template: afresh.yaml + values + templates
+//!            ▼                    │
+//!        ReadSet                  ▼
+//!                    objects ──► target namespace ──► substitution ──► common metadata ──► Rendered
+//! ```
+//!
+//! In: a [`Request`]. Out: [`Rendered`], or [`Failed`]; both carry the [`ReadSet`], which tells whether another
+//! revision would render the same. Pure and synchronous: no Kubernetes client, no async runtime, no clock, no
+//! randomness, no file system; nothing outside the tree is read. No error contains a substituted value or a line of a
+//! Secret.
+
+mod discovery;
+mod error;
+mod objects;
+mod path;
+mod read_set;
+mod reader;
+mod rendered;
+mod scope;
+mod settings;
+mod substitution;
+mod template;
+mod transform;
+mod values;
+
+use std::collections::BTreeMap;
+
+pub use error::{Failed, RenderError};
+pub use read_set::ReadSet;
+pub use rendered::Rendered;
+pub use scope::is_cluster_scoped;
+pub use settings::SETTINGS_FILE;
+
+use crate::manifest::{Tree, yaml};
+use objects::Draft;
+use reader::Reader;
+
+/// Objects of one application: more is a mistake, and the inventory of an application is one Kubernetes object.
+pub const MAX_OBJECTS: usize = 20_000;
+/// Files that one application may read.
+pub const MAX_FILES: usize = 20_000;
+/// Bytes that one application may read.
+pub const MAX_BYTES: u64 = 128 << 20;
+
+/// The application that is rendered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AppRef {
+    pub name: String,
+    pub namespace: String,
+}
+
+/// Everything that a rendering depends on.
+pub struct Request<'a> {
+    pub tree: &'a dyn Tree,
+    /// `spec.path`: relative to the root of the tree, with or without `./`.
+    pub path: &'a str,
+    pub app: &'a AppRef,
+    /// `spec.targetNamespace`.
+    pub target_namespace: Option<&'a str>,
+    /// `spec.commonMetadata`.
+    pub common_metadata: Option<CommonMetadata<'a>>,
+    pub substitution: Substitution<'a>,
+    /// Asked between files and templates; true ends the rendering with [`RenderError::Cancelled`].
+    pub cancelled: &'a dyn Fn() -> bool,
+}
+
+/// Labels and annotations that are set on every object, over what the files say.
+#[derive(Clone, Copy, Debug)]
+pub struct CommonMetadata<'a> {
+    pub labels: &'a BTreeMap<String, String>,
+    pub annotations: &'a BTreeMap<String, String>,
+}
+
+/// `spec.postBuild`.
+#[derive(Clone, Copy)]
+pub enum Substitution<'a> {
+    /// There is no `postBuild`: `${…}` in manifests is text.
+    Off,
+    /// Substitute if there is at least one variable, as Flux does by default. The variables are those of
+    /// `substituteFrom` in order, then `substitute`.
+    WithVariables(&'a BTreeMap<String, String>),
+    /// `substituteStrategy: Always`.
+    Always(&'a BTreeMap<String, String>),
+}
+
+/// Renders an application.
+pub fn render(request: &Request<'_>) -> Result<Rendered, Failed> {
+    let reader = Reader::new(request.tree);
+    match render_with(request, &reader) {
+        Ok(mut rendered) => {
+            rendered.read_set = reader.into_read_set();
+            Ok(rendered)
+        }
+        Err(error) => Err(Failed { error, read_set: reader.into_read_set() }),
+    }
+}
+
+fn render_with(request: &Request<'_>, reader: &Reader<'_>) -> Result<Rendered, RenderError> {
+    let texts = discovery::texts(request, reader)?;
+    let mut drafts = Vec::new();
+    for (index, text) in texts.iter().enumerate() {
+        check_cancelled(request)?;
+        objects::read(index, text, &mut drafts)?;
+        if drafts.len() > MAX_OBJECTS {
+            return Err(RenderError::TooManyObjects { limit: MAX_OBJECTS });
+        }
+    }
+    if let Some(namespace) = request.target_namespace {
+        transform::set_namespace(&mut drafts, namespace);
+    }
+    substitute(request, &texts, &mut drafts)?;
+    if let Some(metadata) = &request.common_metadata {
+        for draft in &mut drafts {
+            transform::set_common_metadata(&mut draft.value, metadata);
+        }
+    }
+    rendered::finish(texts, drafts)
+}
+
+fn substitute(request: &Request<'_>, texts: &[objects::Text], drafts: &mut [Draft]) -> Result<(), RenderError> {
+    let variables = match request.substitution {
+        Substitution::Off => return Ok(()),
+        Substitution::WithVariables(variables) if variables.is_empty() => return Ok(()),
+        Substitution::WithVariables(variables) | Substitution::Always(variables) => variables,
+    };
+    substitution::check_names(variables)?;
+    for draft in drafts {
+        check_cancelled(request)?;
+        substitution::apply(draft, texts, variables)?;
+    }
+    Ok(())
+}
+
+fn check_cancelled(request: &Request<'_>) -> Result<(), RenderError> {
+    if (request.cancelled)() { Err(RenderError::Cancelled) } else { Ok(()) }
+}
+
+#[cfg(test)]
+mod tests;

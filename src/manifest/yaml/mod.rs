@@ -9,6 +9,6 @@ mod read;
 mod scalar;
 mod write;
 
-pub use position::{PathSegment, locate};
-pub use read::{Document, MAX_DEPTH, MAX_DOCUMENTS, MAX_FILE_BYTES, MAX_NODES, documents, single};
+pub use position::{PathSegment, item_lines, locate};
+pub use read::{Document, MAX_DEPTH, MAX_DOCUMENTS, MAX_FILE_BYTES, MAX_NODES, documents, single, text};
 pub use write::write;

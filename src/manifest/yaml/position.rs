@@ -28,16 +28,7 @@ impl From<usize> for PathSegment {
 /// `None` if there is no such document or the text isn't YAML.
 pub fn locate(text: &str, document: usize, path: &[PathSegment]) -> Option<(u32, u32)> {
     let mut events = Events::new(text);
-    let mut seen = 0;
-    loop {
-        match events.next()?.data {
-            EventData::DocumentStart { .. } if seen == document => break,
-            EventData::DocumentStart { .. } => seen += 1,
-            EventData::StreamEnd => return None,
-            _ => {}
-        }
-    }
-    let mut current = events.next()?;
+    let mut current = events.enter_document(document)?;
     let mut mark = current.start_mark;
     for segment in path {
         let found = match (segment, &current.data) {
@@ -50,6 +41,23 @@ pub fn locate(text: &str, document: usize, path: &[PathSegment]) -> Option<(u32,
         current = event;
     }
     Some((mark.line as u32 + 1, mark.column as u32 + 1))
+}
+
+/// The lines (from 1) of the items of a list that is the value of `key` at the top of a document.
+pub fn item_lines(text: &str, document: usize, key: &str) -> Vec<u32> {
+    let mut lines = Vec::new();
+    let mut events = Events::new(text);
+    let list = events.enter_document(document).and_then(|_| events.enter_key(key));
+    if !list.is_some_and(|(_, event)| matches!(event.data, EventData::SequenceStart { .. })) {
+        return lines;
+    }
+    while let Some((mark, event)) = events.enter_item(0) {
+        lines.push(mark.line as u32 + 1);
+        if events.skip(&event.data).is_none() {
+            break;
+        }
+    }
+    lines
 }
 
 /// Where a key was first given in the mapping that begins at `mapping`.
@@ -77,6 +85,19 @@ impl<'a> Events<'a> {
             Ok(event) if event.data == EventData::StreamEnd => None,
             Ok(event) => Some(event),
             Err(_) => None,
+        }
+    }
+
+    /// The first event of a document.
+    fn enter_document(&mut self, document: usize) -> Option<Event> {
+        let mut seen = 0;
+        loop {
+            if let EventData::DocumentStart { .. } = self.next()?.data {
+                if seen == document {
+                    return self.next();
+                }
+                seen += 1;
+            }
         }
     }
 
@@ -160,6 +181,7 @@ mod tests {
             (1, &["spec".into(), "absent".into()], Some((4, 1))),
             (2, &[], None),
         ];
+        assert_eq!(item_lines("kind: List\nitems:\n- a: 1\n\n- b: [2]\n- c\n", 0, "items"), [3, 5, 6]);
         for (document, path, wanted) in cases {
             assert_eq!(locate(text, document, path), wanted, "{path:?}");
         }

@@ -43,14 +43,38 @@ pub fn single(path: &str, bytes: &[u8]) -> Result<Document, SourceError> {
     let first = documents.next().unwrap_or(Document { value: Value::Null, line: 1, index: 0 });
     match documents.find(|d| !d.value.is_null()) {
         None => Ok(first),
-        Some(second) => {
-            Err(SourceError::new(path, &text_of(bytes), second.line, 1, "this file can hold one document only"))
-        }
+        Some(second) => Err(SourceError::new(
+            path,
+            &String::from_utf8_lossy(bytes),
+            second.line,
+            1,
+            "this file can hold one document only",
+        )),
     }
 }
 
-fn text_of(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes).into_owned()
+/// The text of a file, without a byte order mark: not too long, and UTF-8.
+pub fn text<'a>(path: &str, bytes: &'a [u8]) -> Result<&'a str, SourceError> {
+    if bytes.len() as u64 > MAX_FILE_BYTES {
+        return Err(SourceError::whole_file(
+            path,
+            format!("the file is {} bytes long, over the limit of {MAX_FILE_BYTES}", bytes.len()),
+        ));
+    }
+    let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
+    std::str::from_utf8(bytes).map_err(|error| {
+        let valid = String::from_utf8_lossy(&bytes[..error.valid_up_to()]);
+        let line = valid.matches('\n').count() as u32 + 1;
+        let column = valid.rsplit('\n').next().map_or(0, |l| l.chars().count()) as u32 + 1;
+        let byte = bytes.get(error.valid_up_to()).copied().unwrap_or_default();
+        SourceError::new(
+            path,
+            &String::from_utf8_lossy(bytes),
+            line,
+            column,
+            format!("the file is not UTF-8 text: byte 0x{byte:02x}"),
+        )
+    })
 }
 
 /// What an anchor stands for.
@@ -81,26 +105,7 @@ struct Reader<'a> {
 
 impl<'a> Reader<'a> {
     fn new(path: &'a str, bytes: &'a [u8]) -> Result<Self, SourceError> {
-        if bytes.len() as u64 > MAX_FILE_BYTES {
-            return Err(SourceError::whole_file(
-                path,
-                format!("the file is {} bytes long, over the limit of {MAX_FILE_BYTES}", bytes.len()),
-            ));
-        }
-        let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
-        let text = std::str::from_utf8(bytes).map_err(|error| {
-            let valid = String::from_utf8_lossy(&bytes[..error.valid_up_to()]);
-            let line = valid.matches('\n').count() as u32 + 1;
-            let column = valid.rsplit('\n').next().map_or(0, |l| l.chars().count()) as u32 + 1;
-            let byte = bytes.get(error.valid_up_to()).copied().unwrap_or_default();
-            SourceError::new(
-                path,
-                &text_of(bytes),
-                line,
-                column,
-                format!("the file is not UTF-8 text: byte 0x{byte:02x}"),
-            )
-        })?;
+        let text = text(path, bytes)?;
         let mut parser = Parser::new();
         parser.set_input(text.as_bytes());
         Ok(Self { path, text, parser, anchors: HashMap::new(), nodes: 0, bytes: 0, deepest: 0 })

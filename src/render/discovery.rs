@@ -1,0 +1,110 @@
+//! Which files of a tree an application is made of.
+
+use super::error::RenderError;
+use super::objects::Text;
+use super::reader::Reader;
+use super::settings::{self, Mode, SETTINGS_FILE};
+use super::{Request, check_cancelled, path, template};
+use crate::manifest::yaml::MAX_FILE_BYTES;
+use crate::manifest::{Entry, EntryKind, SourceError};
+
+/// Directories below the path of an application.
+const MAX_DIRECTORY_DEPTH: usize = 64;
+/// The names under which kustomize looks for its file.
+const KUSTOMIZATION_FILES: [&str; 3] = ["kustomization.yaml", "kustomization.yml", "Kustomization"];
+
+/// The texts that hold an application's manifests, in a stable order.
+pub(super) fn texts(request: &Request<'_>, reader: &Reader<'_>) -> Result<Vec<Text>, RenderError> {
+    let wanted = path::clean(request.path).map_err(|_| RenderError::PathEscapes { path: request.path.to_owned() })?;
+    let directory = match reader.resolve(&wanted)? {
+        Some(resolved) if resolved.kind == EntryKind::Directory => resolved.path,
+        Some(resolved) if resolved.kind == EntryKind::Submodule => {
+            return Err(RenderError::Submodule { path: resolved.path });
+        }
+        Some(_) => return Err(RenderError::NotADirectory { path: wanted }),
+        None => return Err(not_found(reader, wanted)?),
+    };
+    let mut texts = Vec::new();
+    Walk { request, reader, texts: &mut texts }.directory(&directory, 0)?;
+    Ok(texts)
+}
+
+/// The file of kustomize in a directory, if it has one.
+pub(super) fn kustomization_file(entries: &[Entry]) -> Option<&str> {
+    KUSTOMIZATION_FILES.into_iter().find(|name| entries.iter().any(|entry| entry.name == *name && is_file(entry)))
+}
+
+/// A file, or a symlink, which is resolved when it is read.
+pub(super) fn is_file(entry: &Entry) -> bool {
+    matches!(entry.kind, EntryKind::File | EntryKind::Symlink)
+}
+
+pub(super) fn is_yaml(name: &str) -> bool {
+    name.ends_with(".yaml") || name.ends_with(".yml")
+}
+
+struct Walk<'a> {
+    request: &'a Request<'a>,
+    reader: &'a Reader<'a>,
+    texts: &'a mut Vec<Text>,
+}
+
+impl Walk<'_> {
+    /// A directory as its settings say, or every YAML file in it and below, as Flux generates a kustomization.
+    /// Symlinks to directories aren't followed, as in Flux.
+    fn directory(&mut self, directory: &str, depth: usize) -> Result<(), RenderError> {
+        check_cancelled(self.request)?;
+        if depth > MAX_DIRECTORY_DEPTH {
+            return Err(RenderError::TooDeep { path: directory.to_owned(), limit: MAX_DIRECTORY_DEPTH });
+        }
+        let entries = self.reader.list(directory)?;
+        if entries.iter().any(|entry| entry.name == SETTINGS_FILE && is_file(entry)) {
+            let settings = settings::read(self.reader, directory)?;
+            if settings.mode == Mode::Template {
+                self.texts.extend(template::render(self.request, self.reader, directory, &settings)?);
+                return Ok(());
+            }
+        } else if let Some(name) = kustomization_file(&entries) {
+            return Err(RenderError::Later { path: path::child(directory, name), what: "building with kustomize" });
+        }
+        for entry in entries {
+            let path = path::child(directory, &entry.name);
+            match entry.kind {
+                EntryKind::Directory => self.directory(&path, depth + 1)?,
+                _ if is_file(&entry) && is_yaml(&entry.name) && entry.name != SETTINGS_FILE => self.file(path)?,
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn file(&mut self, path: String) -> Result<(), RenderError> {
+        check_cancelled(self.request)?;
+        match self.reader.resolve(&path)? {
+            None => Err(SourceError::whole_file(&path, "this symlink leads to nothing").into()),
+            Some(resolved) if resolved.kind == EntryKind::File => {
+                if let Some(content) = self.reader.text(&path, MAX_FILE_BYTES)? {
+                    self.texts.push(Text { path: path.into(), content, is_rendered: false });
+                }
+                Ok(())
+            }
+            Some(_) => Ok(()),
+        }
+    }
+}
+
+fn not_found(reader: &Reader<'_>, wanted: String) -> Result<RenderError, RenderError> {
+    let mut parent = wanted.as_str();
+    loop {
+        parent = path::split(parent).0;
+        if let Some(resolved) = reader.resolve(parent)?.filter(|resolved| resolved.kind == EntryKind::Directory) {
+            let entries = reader.list(&resolved.path)?;
+            let names = entries.into_iter().filter(|e| e.kind == EntryKind::Directory).map(|e| e.name).collect();
+            let parent = parent.to_owned();
+            return Ok(RenderError::PathNotFound { path: wanted, parent, names });
+        }
+        if parent.is_empty() {
+            return Ok(RenderError::PathNotFound { path: wanted, parent: String::new(), names: Vec::new() });
+        }
+    }
+}

@@ -1,0 +1,118 @@
+//! The result of a rendering.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::Arc;
+
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+
+use super::error::RenderError;
+use super::objects::{self, Draft, Place, Text};
+use super::read_set::ReadSet;
+use super::scope;
+use crate::manifest::yaml::PathSegment;
+use crate::manifest::{Object, ObjectId, Origin, SourceError, normalise};
+
+/// What an application declares at a revision.
+pub struct Rendered {
+    /// In the order of the files, [normalised](crate::manifest::normalise); no identity twice.
+    pub objects: Vec<Arc<Object>>,
+    /// Over identities and values, whatever files and order they were written in.
+    pub digest: [u8; 32],
+    pub read_set: ReadSet,
+    /// Where each object stands, for [`Rendered::error_at`].
+    places: Vec<Place>,
+    texts: Vec<Text>,
+}
+
+impl Rendered {
+    /// An error at a value of `objects[index]`, with line, column and excerpt: an unknown field, a policy's finding.
+    /// Falls back to the nearest parent that is in the text. The message must not contain a Secret's value.
+    pub fn error_at(&self, index: usize, path: &[PathSegment], message: impl Into<String>) -> SourceError {
+        match self.places.get(index) {
+            Some(place) => self.texts[place.text].error(*place, path, message),
+            None => SourceError::whole_file("", message),
+        }
+    }
+
+    /// The index of an object.
+    pub fn position(&self, id: &ObjectId) -> Option<usize> {
+        self.objects.iter().position(|object| object.id == *id)
+    }
+}
+
+/// Without values, which may be secret.
+impl fmt::Debug for Rendered {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Rendered")
+            .field("objects", &self.objects.iter().map(|object| &object.id).collect::<Vec<_>>())
+            .field("digest", &hex::encode(self.digest))
+            .finish_non_exhaustive()
+    }
+}
+
+/// Checks the objects as a set and makes the result; its read set is the caller's to fill in.
+pub(super) fn finish(texts: Vec<Text>, drafts: Vec<Draft>) -> Result<Rendered, RenderError> {
+    let cluster_scoped = scope::defined_here(&drafts);
+    let mut first_of: HashMap<ObjectId, Place> = HashMap::with_capacity(drafts.len());
+    let mut objects = Vec::with_capacity(drafts.len());
+    let mut places = Vec::with_capacity(drafts.len());
+    for draft in drafts {
+        let place = draft.place;
+        let text = &texts[place.text];
+        objects::check(&draft.value, place, text)?;
+        let id = ObjectId::new(draft.group(), draft.kind(), draft.namespace(), draft.name());
+        if !id.namespace.is_empty()
+            && (scope::is_cluster_scoped(&id.group, &id.kind)
+                || cluster_scoped.contains(&(id.group.clone(), id.kind.clone())))
+        {
+            let message = format!("{}/{} can't have a namespace: its kind is cluster-scoped", id.kind, id.name);
+            let error = text.error(place, &["metadata".into(), "namespace".into()], message);
+            return Err(error.with_hint("remove `metadata.namespace`").into());
+        }
+        if let Some(first) = first_of.insert(id.clone(), place) {
+            return Err(twice(&id, (&texts[first.text], first), (text, place)).into());
+        }
+        let version = draft.text_at(&["apiVersion"]).map_or("", |v| v.rsplit('/').next().unwrap_or(v)).to_owned();
+        let origin = Origin { path: text.path.clone(), line: place.line };
+        let mut value = draft.value;
+        normalise(&mut value);
+        objects.push(Arc::new(Object { id, version, value, origin }));
+        places.push(place);
+    }
+    let digest = digest(&objects);
+    Ok(Rendered { objects, digest, read_set: ReadSet::default(), places, texts })
+}
+
+fn twice(id: &ObjectId, first: (&Text, Place), second: (&Text, Place)) -> SourceError {
+    let (first_text, first) = first;
+    let (second_text, second) = second;
+    let message = format!("{id} is declared twice, first in {}:{}", first_text.path, first.line);
+    let error = SourceError::new(&second_text.path, &second_text.content, second.line, 1, message);
+    second_text.noted(error.with_related_in(
+        &first_text.path,
+        &first_text.content,
+        first.line,
+        1,
+        "first declared here",
+    ))
+}
+
+fn digest(objects: &[Arc<Object>]) -> [u8; 32] {
+    let mut sorted: Vec<&Arc<Object>> = objects.iter().collect();
+    sorted.sort_by(|a, b| a.id.cmp(&b.id));
+    let mut hash = Sha256::new();
+    for object in sorted {
+        let value = canonical(&object.value);
+        hash.update((value.len() as u64).to_le_bytes());
+        hash.update(value);
+    }
+    hash.finalize().into()
+}
+
+/// The value as JSON with sorted keys; it contains the identity.
+fn canonical(value: &Value) -> Vec<u8> {
+    // A value can always be written: its keys are text and its sink is memory.
+    serde_json::to_vec(value).unwrap_or_default()
+}

@@ -1,0 +1,70 @@
+//! Which kinds have no namespace, as far as it is known without a cluster.
+
+use std::collections::HashSet;
+
+use super::objects::Draft;
+
+const RBAC: &str = "rbac.authorization.k8s.io";
+const ADMISSION: &str = "admissionregistration.k8s.io";
+
+/// The cluster-scoped kinds that Kubernetes itself serves.
+const CLUSTER_SCOPED: [(&str, &str); 31] = [
+    ("", "ComponentStatus"),
+    ("", "Namespace"),
+    ("", "Node"),
+    ("", "PersistentVolume"),
+    (ADMISSION, "MutatingAdmissionPolicy"),
+    (ADMISSION, "MutatingAdmissionPolicyBinding"),
+    (ADMISSION, "MutatingWebhookConfiguration"),
+    (ADMISSION, "ValidatingAdmissionPolicy"),
+    (ADMISSION, "ValidatingAdmissionPolicyBinding"),
+    (ADMISSION, "ValidatingWebhookConfiguration"),
+    ("apiextensions.k8s.io", "CustomResourceDefinition"),
+    ("apiregistration.k8s.io", "APIService"),
+    ("authentication.k8s.io", "SelfSubjectReview"),
+    ("authentication.k8s.io", "TokenReview"),
+    ("authorization.k8s.io", "SelfSubjectAccessReview"),
+    ("authorization.k8s.io", "SelfSubjectRulesReview"),
+    ("authorization.k8s.io", "SubjectAccessReview"),
+    ("certificates.k8s.io", "CertificateSigningRequest"),
+    ("certificates.k8s.io", "ClusterTrustBundle"),
+    ("flowcontrol.apiserver.k8s.io", "FlowSchema"),
+    ("flowcontrol.apiserver.k8s.io", "PriorityLevelConfiguration"),
+    ("networking.k8s.io", "IngressClass"),
+    ("networking.k8s.io", "IPAddress"),
+    ("networking.k8s.io", "ServiceCIDR"),
+    ("node.k8s.io", "RuntimeClass"),
+    (RBAC, "ClusterRole"),
+    (RBAC, "ClusterRoleBinding"),
+    ("resource.k8s.io", "DeviceClass"),
+    ("scheduling.k8s.io", "PriorityClass"),
+    ("storage.k8s.io", "StorageClass"),
+    ("storage.k8s.io", "VolumeAttachment"),
+];
+/// Those whose names are shared with no namespaced kind of the same group, in other API groups.
+const MORE_CLUSTER_SCOPED: [(&str, &str); 4] = [
+    ("resource.k8s.io", "ResourceSlice"),
+    ("storage.k8s.io", "CSIDriver"),
+    ("storage.k8s.io", "CSINode"),
+    ("storage.k8s.io", "VolumeAttributesClass"),
+];
+
+/// Whether Kubernetes itself serves this kind without namespaces. False for custom resources.
+pub fn is_cluster_scoped(group: &str, kind: &str) -> bool {
+    CLUSTER_SCOPED.contains(&(group, kind)) || MORE_CLUSTER_SCOPED.contains(&(group, kind))
+}
+
+/// The cluster-scoped kinds that CustomResourceDefinitions among the objects define.
+pub(super) fn defined_here(drafts: &[Draft]) -> HashSet<(String, String)> {
+    drafts
+        .iter()
+        .filter(|draft| {
+            draft.kind() == "CustomResourceDefinition" && draft.text_at(&["spec", "scope"]) == Some("Cluster")
+        })
+        .filter_map(|draft| {
+            let group = draft.text_at(&["spec", "group"])?;
+            let kind = draft.text_at(&["spec", "names", "kind"])?;
+            Some((group.to_owned(), kind.to_owned()))
+        })
+        .collect()
+}
