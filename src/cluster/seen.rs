@@ -122,7 +122,7 @@ const FOLDED_MANAGERS: [&str; 4] =
     ["kubectl-client-side-apply", "kubectl-create", "kubectl-replace", "before-first-apply"];
 
 /// True if an entry of `managedFields` is folded into ours.
-pub(super) fn is_folded(manager: &str, operation: &str, subresource: &str) -> bool {
+pub(crate) fn is_folded(manager: &str, operation: &str, subresource: &str) -> bool {
     subresource.is_empty()
         && (FOLDED_MANAGERS.contains(&manager) || (manager == APPLY_MANAGER && operation == "Update"))
 }

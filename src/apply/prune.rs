@@ -1,0 +1,101 @@
+//! Deletion of what is no longer declared: only what carries the owner's labels, in the opposite order of apply.
+
+use futures::StreamExt;
+use tokio_util::sync::CancellationToken;
+
+use crate::cluster::{ApiError, ErrorClass, OwnerKey, Propagation};
+use crate::manifest::ObjectId;
+
+use super::applier::{Applier, PARALLEL};
+use super::order::{Stage, stage_of};
+
+/// Why an object was left as it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kept {
+    /// There is no such object any more.
+    Absent,
+    /// Its labels name another owner, or none.
+    NotOurs,
+    /// A label or annotation keeps us from deleting it.
+    Marked,
+}
+
+/// What became of each object that was to be deleted.
+#[derive(Clone, Debug, Default)]
+pub struct Pruned {
+    /// The server has accepted the deletion; finalizers may hold an object longer.
+    pub deleted: Vec<ObjectId>,
+    pub kept: Vec<(ObjectId, Kept)>,
+    /// These stay in the inventory.
+    pub failed: Vec<(ObjectId, ApiError)>,
+    /// Not begun; these stay in the inventory too.
+    pub left: Vec<ObjectId>,
+}
+
+enum Fate {
+    Deleted,
+    Kept(Kept),
+    Failed(ApiError),
+    Left,
+}
+
+impl Applier {
+    /// Deletes objects in the background, stage by stage from the last, and does not wait until they are gone. Each is
+    /// looked at first: labels decide, not the inventory.
+    pub async fn delete_all(&self, ids: &[ObjectId], owner: &OwnerKey, cancel: &CancellationToken) -> Pruned {
+        let mut pruned = Pruned::default();
+        for stage in Stage::ALL.into_iter().rev() {
+            let mut stage: Vec<&ObjectId> = ids.iter().filter(|id| stage_of(id) == stage).collect();
+            stage.sort();
+            stage.dedup();
+            let mut fates = futures::stream::iter(stage)
+                .map(|id| async move { (id.clone(), self.delete(id, owner, cancel).await) })
+                .buffered(PARALLEL);
+            while let Some((id, fate)) = fates.next().await {
+                match fate {
+                    Fate::Deleted => pruned.deleted.push(id),
+                    Fate::Kept(why) => pruned.kept.push((id, why)),
+                    Fate::Failed(error) => pruned.failed.push((id, error)),
+                    Fate::Left => pruned.left.push(id),
+                }
+            }
+        }
+        pruned
+    }
+
+    async fn delete(&self, id: &ObjectId, owner: &OwnerKey, cancel: &CancellationToken) -> Fate {
+        if cancel.is_cancelled() {
+            return Fate::Left;
+        }
+        let (cluster, object, owner) = (self.cluster.clone(), id.clone(), owner.clone());
+        let write = async move {
+            let kind = match cluster.resolve(&object.group, &object.kind, None).await {
+                Ok(kind) => kind,
+                // with its kind the object is gone
+                Err(error) if error.class == ErrorClass::NoSuchKind => return Fate::Kept(Kept::Absent),
+                Err(error) => return Fate::Failed(error),
+            };
+            let live = match cluster.get_seen(&kind, &object).await {
+                Ok(Some(live)) => live,
+                Ok(None) => return Fate::Kept(Kept::Absent),
+                Err(error) if error.is_not_found() => return Fate::Kept(Kept::Absent),
+                Err(error) => return Fate::Failed(error),
+            };
+            if live.owner.as_ref() != Some(&owner) {
+                return Fate::Kept(Kept::NotOurs);
+            }
+            if live.marks.keeps_from_deletion() {
+                return Fate::Kept(Kept::Marked);
+            }
+            if live.deleting {
+                return Fate::Deleted;
+            }
+            match cluster.delete(&kind, &object, &live.uid, Propagation::Background).await {
+                Ok(()) => Fate::Deleted,
+                Err(error) if error.is_not_found() => Fate::Kept(Kept::Absent),
+                Err(error) => Fate::Failed(error),
+            }
+        };
+        self.gate.write(id, cancel, write).await.unwrap_or(Fate::Left)
+    }
+}
