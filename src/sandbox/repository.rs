@@ -27,6 +27,7 @@ struct State {
 impl TestRepository {
     /// Makes an empty bare repository at `path`, which must not hold one yet.
     pub fn create(path: &Path) -> Result<TestRepository, Error> {
+        crate::source::git::isolate();
         let mut options = RepositoryInitOptions::new();
         options.bare(true).no_reinit(true).external_template(false).initial_head(BRANCH);
         let repository = Repository::init_opts(path, &options)?;

@@ -45,9 +45,9 @@ pub enum SourceError {
     Redirected { url: SourceUrl, to: String },
     #[error("`{url}` has no {reference}")]
     RefNotFound { url: SourceUrl, reference: Reference },
-    /// The server doesn't give this commit: it was never there, or was dropped since its id was read.
+    /// The server doesn't give this commit: a pinned one was never there, another was dropped since its id was read.
     #[error("`{url}` doesn't give commit `{commit}`")]
-    CommitNotFound { url: SourceUrl, commit: Oid },
+    CommitNotFound { url: SourceUrl, commit: Oid, pinned: bool },
     #[error("the repository `{url}` has no commits")]
     EmptyRepository { url: SourceUrl },
     /// The ref or pinned id names a tree or a blob.
@@ -77,12 +77,13 @@ impl SourceError {
             SourceError::Unauthorized { .. } => Class::Auth,
             SourceError::NotFound { .. }
             | SourceError::RefNotFound { .. }
-            | SourceError::CommitNotFound { .. }
+            | SourceError::CommitNotFound { pinned: true, .. }
             | SourceError::EmptyRepository { .. } => Class::NotFound,
             SourceError::Unreachable { .. } | SourceError::ServerFailure { .. } | SourceError::Timeout { .. } => {
                 Class::Unreachable
             }
             SourceError::RateLimited { .. }
+            | SourceError::CommitNotFound { pinned: false, .. }
             | SourceError::Protocol { .. }
             | SourceError::Cancelled { .. }
             | SourceError::Store { .. } => Class::Transient,

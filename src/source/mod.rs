@@ -1,14 +1,33 @@
-//! From a source's spec to an immutable tree.
+//! From a source's spec to an immutable tree: probe the remote, fetch what is new, open a [`Snapshot`].
+//!
+//! ```text
+//!  url + access ─→ Remotes ─→ Remote ── probe ────→ commit id     one small request
+//!                               │
+//!                               └────── snapshot ─→ Snapshot      fetches if the commit is not held
+//!                                          │
+//!                    cache: one generation of packs per remote, read in place, disposable at any time
+//! ```
+//!
+//! What is deliberately absent: Kubernetes, a checkout, a decision to probe ([`pacing`] says when one may be made, the
+//! engine makes it), and credentials in any message.
 
+mod attempt;
+pub mod cache;
 pub mod credentials;
 pub mod error;
 pub mod git;
 pub mod ignore;
 pub mod pacing;
 pub mod reference;
+pub mod remote;
+pub mod snapshot;
 pub mod url;
 
+pub use cache::{DataDir, DataDirError};
 pub use credentials::{Access, CredentialsError};
 pub use error::{Class, SourceError};
+pub use pacing::{Failure, Pacing, ProbeKind, When};
 pub use reference::{Reference, ReferenceError, Revision};
+pub use remote::{Remote, RemoteOptions, Remotes};
+pub use snapshot::{CommitInfo, Snapshot};
 pub use url::{SourceUrl, UrlError};

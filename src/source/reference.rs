@@ -19,6 +19,15 @@ pub enum Reference {
     },
 }
 
+/// How a reference leads to a commit.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Lookup {
+    /// The server is asked for the ref of this full name.
+    Named(String),
+    /// Nobody needs to be asked.
+    Pinned(Oid),
+}
+
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ReferenceError {
     #[error("`{name}` is not a valid branch name")]
@@ -52,12 +61,12 @@ impl Reference {
         Ok(Reference::Branch(branch.unwrap_or_else(|| DEFAULT_BRANCH.to_owned())))
     }
 
-    /// The full name of the ref that a server is asked for; `None` for a pinned commit.
-    pub fn full_name(&self) -> Option<String> {
+    /// What finding the commit takes.
+    pub fn lookup(&self) -> Lookup {
         match self {
-            Reference::Branch(name) => Some(format!("refs/heads/{name}")),
-            Reference::Tag(name) => Some(format!("refs/tags/{name}")),
-            Reference::Commit { .. } => None,
+            Reference::Branch(name) => Lookup::Named(format!("refs/heads/{name}")),
+            Reference::Tag(name) => Lookup::Named(format!("refs/tags/{name}")),
+            Reference::Commit { sha, .. } => Lookup::Pinned(*sha),
         }
     }
 

@@ -5,6 +5,7 @@
 
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use reqwest::Url;
 use secrecy::{ExposeSecret, SecretString};
@@ -16,8 +17,11 @@ const URL_BYTES_MAX: usize = 2_048;
 const KNOWN_SCHEMES: [&str; 10] =
     ["ssh", "git", "git+ssh", "git+https", "git+http", "ftp", "ftps", "rsync", "oci", "s3"];
 
+/// Cheap to clone: it is in every error.
 #[derive(Clone)]
-pub struct SourceUrl {
+pub struct SourceUrl(Arc<Address>);
+
+struct Address {
     location: Location,
     /// User name and password that were written into the URL.
     userinfo: Option<(SecretString, SecretString)>,
@@ -60,7 +64,7 @@ impl SourceUrl {
             return Err(UrlError::TooLong);
         }
         if text.starts_with('/') {
-            return Ok(SourceUrl { location: Location::Local(PathBuf::from(text)), userinfo: None });
+            return Ok(Self::new(Location::Local(PathBuf::from(text)), None));
         }
         let Some((scheme, rest)) = text.split_once("://") else {
             // `git@host:path` is ssh in short; anything else without a scheme is a relative path.
@@ -99,7 +103,7 @@ impl SourceUrl {
         let _ = url.set_password(None);
         let path = url.path().trim_end_matches('/').to_owned();
         url.set_path(&path);
-        Ok(SourceUrl { location: Location::Http(url), userinfo })
+        Ok(Self::new(Location::Http(url), userinfo))
     }
 
     fn parse_file(rest: &str) -> Result<SourceUrl, UrlError> {
@@ -112,21 +116,25 @@ impl SourceUrl {
         }
         let path =
             percent_decoded(path).ok_or_else(|| UrlError::Malformed { reason: "its path is not UTF-8".to_owned() })?;
-        Ok(SourceUrl { location: Location::Local(PathBuf::from(path)), userinfo: None })
+        Ok(Self::new(Location::Local(PathBuf::from(path)), None))
+    }
+
+    fn new(location: Location, userinfo: Option<(SecretString, SecretString)>) -> SourceUrl {
+        SourceUrl(Arc::new(Address { location, userinfo }))
     }
 
     pub fn location(&self) -> &Location {
-        &self.location
+        &self.0.location
     }
 
     /// User name and password that were written into the URL.
     pub fn userinfo(&self) -> Option<(&str, &str)> {
-        self.userinfo.as_ref().map(|(user, password)| (user.expose_secret(), password.expose_secret()))
+        self.0.userinfo.as_ref().map(|(user, password)| (user.expose_secret(), password.expose_secret()))
     }
 
     /// The host whose patience probes use up, with its port; `None` for a repository on this machine.
     pub fn host(&self) -> Option<String> {
-        match &self.location {
+        match &self.0.location {
             Location::Http(url) => {
                 let host = url.host_str().unwrap_or_default();
                 Some(url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}")))
@@ -136,7 +144,7 @@ impl SourceUrl {
     }
 
     pub fn local_path(&self) -> Option<&Path> {
-        match &self.location {
+        match &self.0.location {
             Location::Local(path) => Some(path),
             Location::Http(_) => None,
         }
@@ -145,7 +153,7 @@ impl SourceUrl {
 
 impl fmt::Display for SourceUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.location {
+        match &self.0.location {
             Location::Http(url) => f.write_str(url.as_str()),
             Location::Local(path) => write!(f, "{}", path.display()),
         }

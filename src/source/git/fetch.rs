@@ -1,0 +1,314 @@
+//! Fetches one commit without its history into a generation of the cache: ids in, a pack on disk.
+//!
+//! ```text
+//!  server ── packets ──→ bands ── pack bytes ──→ bounded channel ──→ a blocking thread: index, resolve deltas, write
+//!            (async: deadline, idle, byte limit)                     (object limit, stop flag)
+//! ```
+//!
+//! What is held already is offered, so that the server sends the difference alone.
+
+use std::io::Write;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use bytes::Bytes;
+use git2::Oid;
+use tokio::sync::mpsc;
+
+use super::client::{HttpClient, Packets, Server, Version, command};
+use super::pktline::{Encoder, Packet};
+use crate::source::attempt::Attempt;
+use crate::source::cache::Generation;
+use crate::source::error::SourceError;
+
+/// What one fetch may bring.
+#[derive(Clone, Copy, Debug)]
+pub struct FetchLimits {
+    /// Of the answer, compressed.
+    pub bytes: u64,
+    pub objects: u64,
+}
+
+impl Default for FetchLimits {
+    /// Ten times the largest repositories of manifests that we know of, and small enough for a node's disk.
+    fn default() -> Self {
+        FetchLimits { bytes: 1024 * 1024 * 1024, objects: 5_000_000 }
+    }
+}
+
+/// So many packets of at most 64 kB wait for the disk; then the server waits.
+const PIECES_WAITING_MAX: usize = 16;
+
+/// Bytes of a pack before its first object: the signature, the version and the number of objects.
+const PACK_HEADER_BYTES: usize = 12;
+
+enum Piece {
+    Pack(Bytes),
+    End,
+}
+
+/// Why the blocking half failed.
+enum WriteError {
+    Stopped,
+    NotAPack,
+    TooManyObjects,
+    Store(String),
+}
+
+impl HttpClient {
+    /// Makes `want` present in the generation.
+    pub async fn fetch(
+        &self,
+        want: Oid,
+        generation: &Arc<Generation>,
+        limits: FetchLimits,
+        attempt: &Attempt,
+    ) -> Result<(), SourceError> {
+        let server = self.server(attempt).await?;
+        let held = generation.tips();
+        let result = match server.version {
+            Version::V2 => {
+                let packets = self.post(&server, request_v2(&server, want, &held), limits.bytes, attempt).await;
+                self.receive(packets?, Band::head_v2, want, generation, limits, attempt).await
+            }
+            Version::V0 => {
+                if !server.capabilities.side_band_64k {
+                    let reason = "the server's Git is too old (it lacks `side-band-64k`)".to_owned();
+                    return Err(SourceError::Unsupported { url: attempt.url.clone(), reason });
+                }
+                let packets = self.post(&server, request_v0(&server, want, &held), limits.bytes, attempt).await;
+                self.receive(packets?, Band::head_v0, want, generation, limits, attempt).await
+            }
+        };
+        if matches!(result, Err(SourceError::Protocol { .. })) {
+            self.forget();
+        }
+        result
+    }
+
+    async fn receive(
+        &self,
+        mut packets: Packets,
+        head: fn(&[u8]) -> Band,
+        want: Oid,
+        generation: &Arc<Generation>,
+        limits: FetchLimits,
+        attempt: &Attempt,
+    ) -> Result<(), SourceError> {
+        let (pieces, waiting) = mpsc::channel(PIECES_WAITING_MAX);
+        // However this function is left, the blocking half hears of it, also while it reads nothing.
+        let stop = StopOnDrop(Arc::new(AtomicBool::new(false)));
+        let writer = tokio::task::spawn_blocking({
+            let (generation, stop) = (Arc::clone(generation), Arc::clone(&stop.0));
+            move || write_pack(&generation, want, waiting, limits.objects, &stop)
+        });
+        let sent = self.forward(&mut packets, head, want, &pieces, attempt).await;
+        // If the blocking half failed, its reason is the better one; otherwise the server's failure is.
+        if let Err(Some(error)) = sent {
+            return Err(error);
+        }
+        let written = attempt.run("storing its objects", writer).await?;
+        let url = || attempt.url.clone();
+        match written {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(WriteError::Stopped)) => Err(attempt.protocol("its pack broke off")),
+            Ok(Err(WriteError::NotAPack)) => Err(attempt.protocol("it sent something that is not a pack")),
+            Ok(Err(WriteError::TooManyObjects)) => {
+                Err(SourceError::TooLarge { url: url(), limit: limits.objects, unit: "objects" })
+            }
+            Ok(Err(WriteError::Store(reason))) => Err(attempt.store(reason)),
+            Err(_) => Err(attempt.store("the thread that stores objects died")),
+        }
+    }
+
+    /// Reads the answer to its end. `Err(None)`: the blocking half has stopped listening.
+    async fn forward(
+        &self,
+        packets: &mut Packets,
+        head: fn(&[u8]) -> Band,
+        want: Oid,
+        pieces: &mpsc::Sender<Piece>,
+        attempt: &Attempt,
+    ) -> Result<(), Option<SourceError>> {
+        let mut in_pack = false;
+        let mut got_pack = false;
+        while let Some(packet) = packets.next(attempt).await? {
+            let Packet::Data(line) = packet else {
+                // Marks end sections; the pack is the last one.
+                if in_pack {
+                    break;
+                }
+                continue;
+            };
+            let band = if in_pack { Band::of(&line) } else { head(&line) };
+            match band {
+                Band::Head => {}
+                Band::PackFollows => in_pack = true,
+                Band::Pack => {
+                    in_pack = true;
+                    got_pack = true;
+                    let sent = pieces.send(Piece::Pack(line.slice(1..)));
+                    if attempt.run("storing its objects", sent).await?.is_err() {
+                        return Err(None);
+                    }
+                }
+                Band::Progress => in_pack = true,
+                Band::Failure => return Err(Some(self.refusal(&line, want, attempt))),
+                Band::Unknown => return Err(Some(attempt.protocol("its answer to a fetch is not understood"))),
+            }
+        }
+        if !got_pack {
+            return Err(Some(attempt.protocol("it sent no pack")));
+        }
+        if attempt.run("storing its objects", pieces.send(Piece::End)).await?.is_err() {
+            return Err(None);
+        }
+        Ok(())
+    }
+
+    fn refusal(&self, line: &[u8], want: Oid, attempt: &Attempt) -> SourceError {
+        let words = line.strip_prefix(b"ERR ").or_else(|| line.get(1..)).unwrap_or_default();
+        let words = self.scrub(words);
+        // What upload-pack says to an id that it doesn't have or doesn't show.
+        if words.contains("not our ref") || words.contains("unadvertised object") {
+            return SourceError::CommitNotFound { url: attempt.url.clone(), commit: want, pinned: false };
+        }
+        attempt.protocol(format!("it refuses the fetch: {words}"))
+    }
+}
+
+/// What a line of the answer is.
+#[derive(Debug, PartialEq, Eq)]
+enum Band {
+    /// Before the pack: acknowledgements and where the history was cut.
+    Head,
+    /// Bands begin after this line.
+    PackFollows,
+    Pack,
+    Progress,
+    Failure,
+    Unknown,
+}
+
+impl Band {
+    fn of(line: &[u8]) -> Band {
+        match line.first() {
+            Some(1) => Band::Pack,
+            Some(2) => Band::Progress,
+            Some(3) => Band::Failure,
+            _ if line.starts_with(b"ERR ") => Band::Failure,
+            _ => Band::Unknown,
+        }
+    }
+
+    /// Version 2 names its sections; the pack's comes last.
+    fn head_v2(line: &[u8]) -> Band {
+        match line.strip_suffix(b"\n").unwrap_or(line) {
+            b"packfile" => Band::PackFollows,
+            _ if line.starts_with(b"ERR ") => Band::Failure,
+            _ => Band::Head,
+        }
+    }
+
+    /// Versions 0 and 1 go over to bands without a word.
+    fn head_v0(line: &[u8]) -> Band {
+        let head: [&[u8]; 4] = [b"shallow ", b"unshallow ", b"ACK ", b"NAK"];
+        if head.iter().any(|prefix| line.starts_with(prefix)) { Band::Head } else { Band::of(line) }
+    }
+}
+
+fn request_v2(server: &Server, want: Oid, held: &[Oid]) -> Bytes {
+    let mut body = Encoder::default();
+    command(&mut body, "fetch", &server.capabilities);
+    body.line("thin-pack").line("no-progress").line("ofs-delta");
+    if server.capabilities.shallow {
+        for tip in held {
+            body.line(&format!("shallow {tip}"));
+        }
+        body.line("deepen 1");
+    }
+    body.line(&format!("want {want}"));
+    for tip in held {
+        body.line(&format!("have {tip}"));
+    }
+    body.line("done").flush();
+    body.finish()
+}
+
+fn request_v0(server: &Server, want: Oid, held: &[Oid]) -> Bytes {
+    let offered = &server.capabilities;
+    let mut features = vec!["side-band-64k"];
+    features.extend(offered.thin_pack.then_some("thin-pack"));
+    features.extend(offered.ofs_delta.then_some("ofs-delta"));
+    features.extend(offered.no_progress.then_some("no-progress"));
+    features.extend(offered.agent.then_some(concat!("agent=git/2.0-afresh/", env!("CARGO_PKG_VERSION"))));
+    let mut body = Encoder::default();
+    body.line(&format!("want {want} {}", features.join(" ")));
+    if offered.shallow {
+        for tip in held {
+            body.line(&format!("shallow {tip}"));
+        }
+        body.line("deepen 1");
+    }
+    body.flush();
+    for tip in held {
+        body.line(&format!("have {tip}"));
+    }
+    body.line("done");
+    body.finish()
+}
+
+struct StopOnDrop(Arc<AtomicBool>);
+
+impl Drop for StopOnDrop {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// The blocking half. What was begun and not finished is removed by the indexer's drop.
+fn write_pack(
+    generation: &Generation,
+    want: Oid,
+    mut pieces: mpsc::Receiver<Piece>,
+    objects_max: u64,
+    stop: &Arc<AtomicBool>,
+) -> Result<(), WriteError> {
+    let store = |error: &dyn std::fmt::Display| match stop.load(Ordering::Relaxed) {
+        true => WriteError::Stopped,
+        false => WriteError::Store(error.to_string()),
+    };
+    let mut header = Vec::with_capacity(PACK_HEADER_BYTES);
+    let mut indexer = generation.indexer().map_err(|error| store(&error))?;
+    let progress_stop = Arc::clone(stop);
+    indexer.progress(move |_| !progress_stop.load(Ordering::Relaxed));
+    loop {
+        match pieces.blocking_recv() {
+            Some(Piece::Pack(bytes)) => {
+                if header.len() < PACK_HEADER_BYTES {
+                    header.extend(bytes.iter().take(PACK_HEADER_BYTES - header.len()));
+                    check_header(&header, objects_max)?;
+                }
+                indexer.write_all(&bytes).map_err(|error| store(&error))?;
+            }
+            Some(Piece::End) => break,
+            None => return Err(WriteError::Stopped),
+        }
+    }
+    if header.len() < PACK_HEADER_BYTES {
+        return Err(WriteError::NotAPack);
+    }
+    let name = indexer.commit().map_err(|error| store(&error))?;
+    generation.adopt(&name, want).map_err(|error| store(&error))
+}
+
+fn check_header(header: &[u8], objects_max: u64) -> Result<(), WriteError> {
+    let signature = b"PACK";
+    if !signature.starts_with(&header[..header.len().min(signature.len())]) {
+        return Err(WriteError::NotAPack);
+    }
+    match header.get(8..PACK_HEADER_BYTES).and_then(|count| <[u8; 4]>::try_from(count).ok()) {
+        Some(count) if u64::from(u32::from_be_bytes(count)) > objects_max => Err(WriteError::TooManyObjects),
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,368 @@
+//! The asynchronous face of sources: which commit is there now, and a snapshot of it.
+//!
+//! One [`Remote`] per URL and access is shared by all who ask for it. Its probes of one ref share requests, its fetches
+//! follow each other, and every wait has a deadline. Work on the object store runs on threads that may block.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::{Duration, Instant};
+
+use futures::FutureExt;
+use futures::future::{BoxFuture, Shared};
+use git2::Oid;
+use reqwest::{Certificate, Client, Identity, redirect};
+use secrecy::ExposeSecret;
+use tokio_util::sync::CancellationToken;
+
+use super::attempt::Attempt;
+use super::cache::{DataDir, Generation, Generations, PACKS_MAX, StoreError};
+use super::credentials::{Access, Tls};
+use super::error::SourceError;
+use super::git;
+use super::git::client::HttpClient;
+use super::git::fetch::FetchLimits;
+use super::git::local::LocalRepository;
+use super::pacing::{Failure, HostPace, ProbeKind, RemotePace};
+use super::reference::{Lookup, Reference};
+use super::snapshot::{OpenError, Snapshot};
+use super::url::{Location, SourceUrl};
+
+/// A connection that takes longer is not going to be made.
+const CONNECT_MAX: Duration = Duration::from_secs(10);
+/// Between two probes in attention the connection is kept; longer silence closes it.
+const POOL_IDLE_MAX: Duration = Duration::from_secs(90);
+
+#[derive(Clone, Copy, Debug, Default)]
+pub struct RemoteOptions {
+    /// Repositories on this machine may be named: by `file://` and by absolute paths.
+    pub allow_local_sources: bool,
+    pub limits: FetchLimits,
+}
+
+/// All remotes of the process. Owns the data folder, the HTTP clients, and what hosts have to bear.
+pub struct Remotes {
+    data: DataDir,
+    options: RemoteOptions,
+    /// By the folder of its cache, which tells URL and access apart.
+    remotes: Mutex<HashMap<std::path::PathBuf, Weak<Remote>>>,
+    clients: Mutex<HashMap<ClientKind, Client>>,
+    hosts: Mutex<HashMap<String, Arc<Mutex<HostPace>>>>,
+}
+
+/// Clients without TLS material of their own are shared, and with them connections.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum ClientKind {
+    /// No proxy is asked for the machine itself.
+    Loopback,
+    /// No certificates are needed, which a minimal container may not have.
+    Plain,
+    Secure,
+}
+
+impl Remotes {
+    pub fn new(data: DataDir, options: RemoteOptions) -> Remotes {
+        git::isolate();
+        Remotes { data, options, remotes: Mutex::default(), clients: Mutex::default(), hosts: Mutex::default() }
+    }
+
+    /// The remote at this URL with this access; the same one for all who ask while it is in use.
+    pub fn get(&self, url: &SourceUrl, access: &Access) -> Result<Arc<Remote>, SourceError> {
+        let access = access.or_userinfo(url);
+        let folder = self.data.remote_folder(url, &access);
+        if let Some(remote) = lock(&self.remotes).get(&folder).and_then(Weak::upgrade) {
+            return Ok(remote);
+        }
+        let transport = match url.location() {
+            Location::Http(base) => Transport::Http {
+                client: Box::new(HttpClient::new(self.client(url, &access.tls)?, base.clone(), access)),
+                generations: Arc::new(Generations::new(folder.clone())),
+            },
+            Location::Local(_) if !self.options.allow_local_sources => {
+                let reason = "repositories on this machine need `--allow-local-sources`".to_owned();
+                return Err(SourceError::Unsupported { url: url.clone(), reason });
+            }
+            Location::Local(path) => Transport::Local(Arc::new(LocalRepository::new(url.clone(), path.clone()))),
+        };
+        let remote = Arc::new(Remote {
+            url: url.clone(),
+            transport,
+            limits: self.options.limits,
+            probes: Mutex::default(),
+            fetching: Arc::default(),
+            pace: Mutex::new(RemotePace::new(now())),
+            host: url.host().map(|host| Arc::clone(lock(&self.hosts).entry(host).or_default())),
+        });
+        let mut remotes = lock(&self.remotes);
+        remotes.retain(|_, remote| remote.strong_count() > 0);
+        // Somebody may have been faster.
+        if let Some(remote) = remotes.get(&folder).and_then(Weak::upgrade) {
+            return Ok(remote);
+        }
+        remotes.insert(folder, Arc::downgrade(&remote));
+        Ok(remote)
+    }
+
+    fn client(&self, url: &SourceUrl, tls: &Tls) -> Result<Client, SourceError> {
+        let Location::Http(base) = url.location() else { return build_client(ClientKind::Plain, tls, url) };
+        let kind = match base.host_str() {
+            Some("127.0.0.1" | "localhost" | "[::1]") if base.scheme() == "http" => ClientKind::Loopback,
+            _ if base.scheme() == "http" => ClientKind::Plain,
+            _ => ClientKind::Secure,
+        };
+        if tls.ca_pem.is_some() || tls.client_cert_pem.is_some() {
+            return build_client(kind, tls, url);
+        }
+        let mut clients = lock(&self.clients);
+        if let Some(client) = clients.get(&kind) {
+            return Ok(client.clone());
+        }
+        let client = build_client(kind, tls, url)?;
+        clients.insert(kind, client.clone());
+        Ok(client)
+    }
+}
+
+fn build_client(kind: ClientKind, tls: &Tls, url: &SourceUrl) -> Result<Client, SourceError> {
+    let unsupported = |reason: &str| SourceError::Unsupported { url: url.clone(), reason: reason.to_owned() };
+    let mut builder = Client::builder()
+        .redirect(redirect::Policy::none())
+        .referer(false)
+        .connect_timeout(CONNECT_MAX)
+        .pool_idle_timeout(POOL_IDLE_MAX);
+    builder = match kind {
+        ClientKind::Loopback => builder.no_proxy().tls_certs_only([]),
+        ClientKind::Plain => builder.tls_certs_only([]),
+        ClientKind::Secure => builder,
+    };
+    if let Some(pem) = &tls.ca_pem {
+        let certificates = Certificate::from_pem_bundle(pem.expose_secret())
+            .map_err(|_| unsupported("the CA certificate of its Secret is not usable"))?;
+        builder = builder.tls_certs_only(certificates);
+    }
+    if let (Some(certificate), Some(key)) = (&tls.client_cert_pem, &tls.client_key_pem) {
+        let identity = Identity::from_pem(&[certificate.expose_secret(), b"\n", key.expose_secret()].concat())
+            .map_err(|_| unsupported("the client certificate of its Secret is not usable"))?;
+        builder = builder.identity(identity);
+    }
+    builder.build().map_err(|error| {
+        let cause = std::error::Error::source(&error).map(|cause| format!(": {cause}")).unwrap_or_default();
+        unsupported(&format!("no HTTP client can be made for it{cause}"))
+    })
+}
+
+/// One remote. Cheap to keep; drop all handles and it goes, its cache stays on disk.
+pub struct Remote {
+    url: SourceUrl,
+    transport: Transport,
+    limits: FetchLimits,
+    probes: Mutex<HashMap<Reference, Probes>>,
+    /// Held while something is fetched.
+    fetching: Arc<tokio::sync::Mutex<()>>,
+    pace: Mutex<RemotePace>,
+    host: Option<Arc<Mutex<HostPace>>>,
+}
+
+enum Transport {
+    Http { client: Box<HttpClient>, generations: Arc<Generations> },
+    Local(Arc<LocalRepository>),
+}
+
+type Probe = Shared<BoxFuture<'static, Result<Oid, SourceError>>>;
+
+/// The probes of one ref: one under way, and one that waits for it and that everybody may join.
+#[derive(Default)]
+struct Probes {
+    gate: Arc<tokio::sync::Mutex<()>>,
+    /// Has not asked the server yet.
+    waiting: Option<Probe>,
+}
+
+impl Remote {
+    pub fn url(&self) -> &SourceUrl {
+        &self.url
+    }
+
+    /// Takes the leave for one probe now, or says when to ask again.
+    pub fn permit(&self, kind: ProbeKind, now: Instant) -> Result<(), Instant> {
+        let mut host = self.host.as_ref().map(|host| lock(host));
+        lock(&self.pace).take(kind, host.as_deref_mut(), now)
+    }
+
+    /// Asks which commit the reference names now: one small request, none for a pinned commit.
+    ///
+    /// The answer is never older than the call: a caller joins a request only before it is sent. The work of a joined
+    /// request goes on if some of its callers leave; `timeout` is that of the one who came first.
+    pub async fn probe(self: &Arc<Self>, reference: &Reference, timeout: Duration) -> Result<Oid, SourceError> {
+        let name = match reference.lookup() {
+            Lookup::Pinned(commit) => return Ok(commit),
+            Lookup::Named(name) => name,
+        };
+        let probe = {
+            let mut probes = lock(&self.probes);
+            let of_reference = probes.entry(reference.clone()).or_default();
+            match &of_reference.waiting {
+                Some(waiting) => waiting.clone(),
+                None => {
+                    let remote = Arc::clone(self);
+                    let work = remote.probe_in_turn(Arc::clone(&of_reference.gate), reference.clone(), name, timeout);
+                    of_reference.waiting.insert(work.boxed().shared()).clone()
+                }
+            }
+        };
+        let result = probe.await;
+        if let Err(error) = &result
+            && let Some(pause) = Failure::from(error).retry_after
+        {
+            lock(&self.pace).silence(pause, now());
+        }
+        result
+    }
+
+    async fn probe_in_turn(
+        self: Arc<Self>,
+        gate: Arc<tokio::sync::Mutex<()>>,
+        reference: Reference,
+        name: String,
+        timeout: Duration,
+    ) -> Result<Oid, SourceError> {
+        // The one before has a deadline, so this wait has an end.
+        let _turn = gate.lock().await;
+        if let Some(probes) = lock(&self.probes).get_mut(&reference) {
+            probes.waiting = None;
+        }
+        let attempt = Attempt::new(&self.url, timeout, CancellationToken::new());
+        match &self.transport {
+            Transport::Http { client, .. } => client.resolve(&reference, &name, &attempt).await,
+            Transport::Local(repository) => {
+                let repository = Arc::clone(repository);
+                blocking(&attempt, "reading its refs", move || repository.resolve(&reference, &name)).await
+            }
+        }
+    }
+
+    /// Makes the commit present and opens it. Asks the server only if the commit is not held.
+    pub async fn snapshot(
+        &self,
+        reference: &Reference,
+        commit: Oid,
+        spec_ignore: Option<&str>,
+        timeout: Duration,
+        cancel: CancellationToken,
+    ) -> Result<Snapshot, SourceError> {
+        let attempt = Attempt::new(&self.url, timeout, cancel);
+        let opener = Opener { reference: reference.clone(), commit, spec_ignore: spec_ignore.map(str::to_owned) };
+        if let Some(snapshot) = self.open(&opener, &attempt).await? {
+            return Ok(snapshot);
+        }
+        let Transport::Http { client, generations } = &self.transport else {
+            return Err(opener.not_found(&self.url));
+        };
+        let _fetching = attempt.run("waiting for another fetch", self.fetching.lock()).await?;
+        // The fetch before may have brought it.
+        if let Some(snapshot) = self.open(&opener, &attempt).await? {
+            return Ok(snapshot);
+        }
+        let store = |error: StoreError| attempt.store(error.reason);
+        let current = generations.current().map_err(store)?;
+        let crowded = current.pack_count() >= PACKS_MAX;
+        if !crowded {
+            match client.fetch(commit, &current, self.limits, &attempt).await {
+                Ok(()) => {
+                    if let Some(snapshot) = self.open(&opener, &attempt).await? {
+                        return Ok(snapshot);
+                    }
+                }
+                // A store that fails is given up, not repaired; the next one starts empty.
+                Err(SourceError::Store { reason, .. }) if !current.tips().is_empty() => {
+                    tracing::warn!(url = %self.url, reason, "the cache of a source failed and is fetched anew");
+                }
+                Err(SourceError::CommitNotFound { .. }) => return Err(opener.not_found(&self.url)),
+                Err(error) => return Err(error),
+            }
+        }
+        let fresh = generations.fresh().map_err(store)?;
+        match client.fetch(commit, &fresh, self.limits, &attempt).await {
+            Ok(()) => {}
+            Err(SourceError::CommitNotFound { .. }) => return Err(opener.not_found(&self.url)),
+            Err(error) => return Err(error),
+        }
+        generations.swap(fresh);
+        match self.open(&opener, &attempt).await? {
+            Some(snapshot) => Ok(snapshot),
+            None => Err(attempt.store("what was just fetched can't be read")),
+        }
+    }
+
+    /// Opens the commit if it is held and can be read.
+    async fn open(&self, opener: &Opener, attempt: &Attempt) -> Result<Option<Snapshot>, SourceError> {
+        let (opener, url) = (opener.clone(), self.url.clone());
+        let failed = |url, error: StoreError| SourceError::Store { url, reason: error.reason };
+        match &self.transport {
+            Transport::Http { generations, .. } => {
+                let generations = Arc::clone(generations);
+                let work = move || {
+                    let generation = generations.current().map_err(|error| failed(url.clone(), error))?;
+                    match opener.open(&generation) {
+                        Ok(snapshot) => Ok(Some(snapshot)),
+                        // After a failure the generation is suspect, and a fetch goes to a new one.
+                        Err(OpenError::NotHeld | OpenError::Store(_)) => Ok(None),
+                        Err(OpenError::NotACommit) => Err(opener.not_a_commit(&url)),
+                    }
+                };
+                blocking(attempt, "reading its objects", work).await
+            }
+            Transport::Local(repository) => {
+                let repository = Arc::clone(repository);
+                let work = move || match opener.open(&repository.view()?) {
+                    Ok(snapshot) => Ok(Some(snapshot)),
+                    Err(OpenError::NotHeld) => Ok(None),
+                    Err(OpenError::NotACommit) => Err(opener.not_a_commit(&url)),
+                    Err(OpenError::Store(error)) => Err(failed(url, error)),
+                };
+                blocking(attempt, "reading its objects", work).await
+            }
+        }
+    }
+}
+
+#[derive(Clone)]
+struct Opener {
+    reference: Reference,
+    commit: Oid,
+    spec_ignore: Option<String>,
+}
+
+impl Opener {
+    fn open(&self, generation: &Arc<Generation>) -> Result<Snapshot, OpenError> {
+        Snapshot::open(generation, self.reference.at(self.commit), self.spec_ignore.as_deref())
+    }
+
+    fn not_a_commit(&self, url: &SourceUrl) -> SourceError {
+        SourceError::NotACommit { url: url.clone(), reference: self.reference.clone() }
+    }
+
+    fn not_found(&self, url: &SourceUrl) -> SourceError {
+        let pinned = matches!(self.reference, Reference::Commit { .. });
+        SourceError::CommitNotFound { url: url.clone(), commit: self.commit, pinned }
+    }
+}
+
+async fn blocking<T: Send + 'static>(
+    attempt: &Attempt,
+    doing: &'static str,
+    work: impl FnOnce() -> Result<T, SourceError> + Send + 'static,
+) -> Result<T, SourceError> {
+    attempt
+        .run(doing, tokio::task::spawn_blocking(work))
+        .await?
+        .unwrap_or_else(|_| Err(attempt.store("the thread that reads objects died")))
+}
+
+/// The runtime's clock, which tests can stop.
+fn now() -> Instant {
+    tokio::time::Instant::now().into_std()
+}
+
+fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

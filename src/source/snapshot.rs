@@ -1,0 +1,299 @@
+//! One revision of a repository as a tree of files, read straight from the object store.
+//!
+//! Nothing is walked or copied up front: a path costs the trees on its way, a file its blob. Ignore rules are applied on
+//! the way down. A snapshot keeps its generation of the cache alive, so it stays readable whatever happens to the cache.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bytes::Bytes;
+use git2::{ObjectType, Oid};
+
+use super::cache::{Generation, StoreError};
+use super::ignore::{self, IGNORE_FILE, IGNORE_FILE_BYTES_MAX, Pattern, Rules, Verdict};
+use super::reference::{Revision, parse_id};
+use crate::manifest::{Entry, EntryId, EntryKind, Tree, TreeError};
+
+/// A directory of 100,000 files takes 4 MB.
+const TREE_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// Commits are a few hundred bytes; signatures and long messages make some kilobytes.
+const COMMIT_BYTES_MAX: usize = 1024 * 1024;
+/// Of a commit's subject and author, what a report shows.
+const SHOWN_CHARS_MAX: usize = 200;
+
+#[derive(Clone, Debug)]
+pub struct Snapshot {
+    pub revision: Revision,
+    inner: Arc<Inner>,
+    rules: Arc<Rules>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    generation: Arc<Generation>,
+    commit: CommitInfo,
+    /// The patterns of `.sourceignore` files by their content.
+    patterns: Mutex<HashMap<EntryId, Arc<[Pattern]>>>,
+}
+
+/// The entries of a directory, and the rules that hold for them.
+struct Directory {
+    entries: Arc<[Entry]>,
+    rules: Arc<Rules>,
+}
+
+/// What a commit says of itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CommitInfo {
+    tree: Oid,
+    /// The first line of the message.
+    pub subject: String,
+    /// Name and address, as in `Jane Doe <jane@example.com>`.
+    pub author: String,
+    /// When it was committed, in seconds since 1970.
+    pub committed: i64,
+}
+
+/// Why a commit could not be opened.
+#[derive(Debug)]
+pub(super) enum OpenError {
+    NotHeld,
+    NotACommit,
+    Store(StoreError),
+}
+
+impl Snapshot {
+    /// Opens a commit that the generation holds.
+    pub(super) fn open(
+        generation: &Arc<Generation>,
+        revision: Revision,
+        spec_ignore: Option<&str>,
+    ) -> Result<Snapshot, OpenError> {
+        let failed = |error: StoreError| {
+            generation.mark_suspect();
+            OpenError::Store(error)
+        };
+        let odb = generation.odb();
+        let (size, kind) = match odb.read_header(revision.commit) {
+            Ok(header) => header,
+            Err(error) if error.code() == git2::ErrorCode::NotFound => return Err(OpenError::NotHeld),
+            Err(error) => return Err(failed(error.into())),
+        };
+        if kind != ObjectType::Commit {
+            return Err(OpenError::NotACommit);
+        }
+        if size > COMMIT_BYTES_MAX {
+            return Err(OpenError::Store(StoreError::new("the commit object is too large")));
+        }
+        let object = odb.read(revision.commit).map_err(|error| failed(error.into()))?;
+        let commit = CommitInfo::parse(object.data())
+            .ok_or_else(|| OpenError::Store(StoreError::new("the commit object is malformed")))?;
+        let inner = Inner { generation: Arc::clone(generation), commit, patterns: Mutex::default() };
+        let snapshot = Snapshot { revision, inner: Arc::new(inner), rules: Arc::new(Rules::new(spec_ignore)) };
+        // The root must be there; the rest is found out when it is read.
+        snapshot.inner.tree(snapshot.inner.commit.tree).map_err(OpenError::Store)?;
+        Ok(snapshot)
+    }
+
+    /// The same revision under another `spec.ignore`.
+    pub fn with_ignore(&self, spec_ignore: Option<&str>) -> Snapshot {
+        Snapshot { rules: Arc::new(Rules::new(spec_ignore)), ..self.clone() }
+    }
+
+    /// The same content found under another name.
+    pub fn with_revision(&self, revision: Revision) -> Snapshot {
+        Snapshot { revision, ..self.clone() }
+    }
+
+    /// The id of the root tree: equal ids mean equal content (before ignore rules).
+    pub fn tree_id(&self) -> EntryId {
+        entry_id(self.inner.commit.tree)
+    }
+
+    pub fn commit(&self) -> &CommitInfo {
+        &self.inner.commit
+    }
+
+    /// The rules at the entries of a directory that is `depth` names under the root.
+    fn rules_in(&self, entries: &[Entry], depth: usize, above: &Arc<Rules>) -> Result<Arc<Rules>, TreeError> {
+        let Some(file) = find(entries, IGNORE_FILE).filter(|entry| entry.kind == EntryKind::File) else {
+            return Ok(Arc::clone(above));
+        };
+        let known = self.inner.patterns.lock().unwrap_or_else(PoisonError::into_inner).get(&file.id).cloned();
+        let patterns = match known {
+            Some(patterns) => patterns,
+            None => {
+                let bytes = self.inner.blob(IGNORE_FILE, file.id, IGNORE_FILE_BYTES_MAX)?;
+                let patterns = ignore::parse(&String::from_utf8_lossy(&bytes));
+                let mut known = self.inner.patterns.lock().unwrap_or_else(PoisonError::into_inner);
+                known.insert(file.id, Arc::clone(&patterns));
+                patterns
+            }
+        };
+        Ok(Arc::new(above.descend(depth, patterns)))
+    }
+
+    /// Goes down to a directory.
+    fn directory(&self, names: &[&str]) -> Result<Option<Directory>, TreeError> {
+        let tree = |id| {
+            let path = || names.join("/");
+            self.inner.tree(id).map_err(|error| TreeError::Store { path: path(), reason: error.reason })
+        };
+        let mut entries = tree(self.inner.commit.tree)?;
+        let mut rules = self.rules_in(&entries, 0, &self.rules)?;
+        for (index, name) in names.iter().enumerate() {
+            let Some(entry) = find(&entries, name).filter(|entry| entry.kind == EntryKind::Directory) else {
+                return Ok(None);
+            };
+            if rules.verdict(&names[..=index], true) == Verdict::Hidden {
+                return Ok(None);
+            }
+            let below = tree(Oid::from_bytes(&entry.id.0).unwrap_or(Oid::ZERO_SHA1))?;
+            rules = self.rules_in(&below, index + 1, &rules)?;
+            entries = below;
+        }
+        Ok(Some(Directory { entries, rules }))
+    }
+}
+
+impl Tree for Snapshot {
+    fn entry(&self, path: &str) -> Result<Option<Entry>, TreeError> {
+        if path.is_empty() {
+            return Ok(Some(Entry { name: String::new(), kind: EntryKind::Directory, id: self.tree_id() }));
+        }
+        let Some(names) = names(path) else { return Ok(None) };
+        let Some((name, parents)) = names.split_last() else { return Ok(None) };
+        let Some(Directory { entries, rules }) = self.directory(parents)? else { return Ok(None) };
+        let Some(entry) = find(&entries, name) else { return Ok(None) };
+        let visible = rules.verdict(&names, entry.kind == EntryKind::Directory) == Verdict::Visible;
+        Ok(visible.then(|| entry.clone()))
+    }
+
+    fn list(&self, path: &str) -> Result<Option<Vec<Entry>>, TreeError> {
+        let Some(mut names) = names(path) else { return Ok(None) };
+        let Some(Directory { entries, rules }) = self.directory(&names)? else { return Ok(None) };
+        let mut visible = Vec::with_capacity(entries.len());
+        for entry in &*entries {
+            names.push(&entry.name);
+            if rules.verdict(&names, entry.kind == EntryKind::Directory) == Verdict::Visible {
+                visible.push(entry.clone());
+            }
+            names.pop();
+        }
+        Ok(Some(visible))
+    }
+
+    fn read(&self, path: &str, limit: u64) -> Result<Option<Bytes>, TreeError> {
+        match self.entry(path)? {
+            Some(Entry { kind: EntryKind::File | EntryKind::Symlink, id, .. }) => {
+                self.inner.blob(path, id, limit).map(Some)
+            }
+            _ => Ok(None),
+        }
+    }
+}
+
+impl Inner {
+    /// The entries of a tree object, sorted by name.
+    fn tree(&self, id: Oid) -> Result<Arc<[Entry]>, StoreError> {
+        if let Some(entries) = self.generation.cached_tree(id) {
+            return Ok(entries);
+        }
+        let entries: Arc<[Entry]> = self.read_tree(id).inspect_err(|_| self.generation.mark_suspect())?.into();
+        self.generation.cache_tree(id, &entries);
+        Ok(entries)
+    }
+
+    fn read_tree(&self, id: Oid) -> Result<Vec<Entry>, StoreError> {
+        let odb = self.generation.odb();
+        let (size, kind) = odb.read_header(id)?;
+        if kind != ObjectType::Tree || size > TREE_BYTES_MAX {
+            return Err(StoreError::new(format!("object `{id}` is not a tree of at most {TREE_BYTES_MAX} bytes")));
+        }
+        let object = odb.read(id)?;
+        let mut entries =
+            parse_tree(object.data()).ok_or_else(|| StoreError::new(format!("tree `{id}` is malformed")))?;
+        // Git sorts directories as if their names ended in a slash.
+        entries.sort_by(|a, b| a.name.cmp(&b.name));
+        Ok(entries)
+    }
+
+    /// The content of a blob. Its size is asked for first: a small pack can hold a huge blob.
+    fn blob(&self, path: &str, id: EntryId, limit: u64) -> Result<Bytes, TreeError> {
+        let failed = |error: git2::Error| {
+            self.generation.mark_suspect();
+            TreeError::Store { path: path.to_owned(), reason: error.message().to_owned() }
+        };
+        let id = Oid::from_bytes(&id.0).map_err(failed)?;
+        let odb = self.generation.odb();
+        let (size, _) = odb.read_header(id).map_err(failed)?;
+        if size as u64 > limit {
+            return Err(TreeError::TooLarge { path: path.to_owned(), size: size as u64, limit });
+        }
+        Ok(Bytes::copy_from_slice(odb.read(id).map_err(failed)?.data()))
+    }
+}
+
+impl CommitInfo {
+    /// Reads a commit object: headers, an empty line, the message.
+    fn parse(data: &[u8]) -> Option<CommitInfo> {
+        let text = String::from_utf8_lossy(data);
+        let (headers, message) = text.split_once("\n\n").unwrap_or((&text, ""));
+        let header = |name: &str| headers.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        let author = header("author").unwrap_or_default();
+        let author = author.rfind('>').map_or(author, |end| &author[..=end]);
+        let committed = header("committer").and_then(|line| line.rsplit(' ').nth(1)?.parse().ok());
+        let subject = message.trim_start().lines().next().unwrap_or_default();
+        Some(CommitInfo {
+            tree: parse_id(header("tree")?)?,
+            subject: shown(subject),
+            author: shown(author),
+            committed: committed.unwrap_or_default(),
+        })
+    }
+}
+
+fn shown(text: &str) -> String {
+    text.trim().chars().filter(|character| !character.is_control()).take(SHOWN_CHARS_MAX).collect()
+}
+
+/// The entries of a tree object: mode, space, name, NUL, 20 bytes of id, each.
+fn parse_tree(mut data: &[u8]) -> Option<Vec<Entry>> {
+    let mut entries = Vec::new();
+    while !data.is_empty() {
+        let space = data.iter().position(|byte| *byte == b' ')?;
+        let kind = match &data[..space] {
+            b"40000" => EntryKind::Directory,
+            b"120000" => EntryKind::Symlink,
+            b"160000" => EntryKind::Submodule,
+            _ => EntryKind::File,
+        };
+        let rest = &data[space + 1..];
+        let end = rest.iter().position(|byte| *byte == 0)?;
+        let id = rest.get(end + 1..end + 21)?.try_into().ok()?;
+        // A name that is not UTF-8 is shown, and found, by its replacement.
+        let name = String::from_utf8_lossy(&rest[..end]).into_owned();
+        entries.push(Entry { name, kind, id: EntryId(id) });
+        data = &rest[end + 21..];
+    }
+    Some(entries)
+}
+
+fn find<'a>(entries: &'a [Entry], name: &str) -> Option<&'a Entry> {
+    entries.binary_search_by(|entry| entry.name.as_str().cmp(name)).ok().map(|index| &entries[index])
+}
+
+/// The names of a path; `None` if it is not in the form that [`Tree`] asks for.
+fn names(path: &str) -> Option<Vec<&str>> {
+    if path.is_empty() {
+        return Some(Vec::new());
+    }
+    let names: Vec<_> = path.split('/').collect();
+    (!names.iter().any(|name| matches!(*name, "" | "." | ".."))).then_some(names)
+}
+
+fn entry_id(oid: Oid) -> EntryId {
+    let mut id = [0; 20];
+    id.copy_from_slice(oid.as_bytes());
+    EntryId(id)
+}
