@@ -1,0 +1,319 @@
+//! Reading and preparing `metadata`: the fields the server owns, names and their rules.
+
+use jiff::Timestamp;
+use rand::RngExt as _;
+use serde_json::{Map, Value, json};
+
+use super::refusal::Cause;
+
+/// Longest name of an object (a DNS subdomain).
+const NAME_MAX: usize = 253;
+/// Longest DNS label: a namespace, a Service.
+const LABEL_MAX: usize = 63;
+/// Longest `generateName` that leaves room for the suffix.
+const GENERATED_BASE_MAX: usize = LABEL_MAX - SUFFIX_LENGTH;
+const SUFFIX_LENGTH: usize = 5;
+/// Letters and digits of generated names: no vowels, nothing that looks like something else.
+const SUFFIX_ALPHABET: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
+/// All annotations of an object together.
+const ANNOTATIONS_BYTES_MAX: usize = 256 * 1024;
+
+pub fn field<'a>(value: &'a Value, name: &str) -> &'a str {
+    value.get("metadata").and_then(|m| m.get(name)).and_then(Value::as_str).unwrap_or_default()
+}
+
+pub fn name(value: &Value) -> &str {
+    field(value, "name")
+}
+
+pub fn namespace(value: &Value) -> &str {
+    field(value, "namespace")
+}
+
+pub fn uid(value: &Value) -> &str {
+    field(value, "uid")
+}
+
+pub fn finalizers(value: &Value) -> Vec<&str> {
+    let list = value.get("metadata").and_then(|m| m.get("finalizers")).and_then(Value::as_array);
+    list.into_iter().flatten().filter_map(Value::as_str).collect()
+}
+
+pub fn is_terminating(value: &Value) -> bool {
+    value.get("metadata").and_then(|m| m.get("deletionTimestamp")).is_some_and(|t| !t.is_null())
+}
+
+pub fn owner_references(value: &Value) -> &[Value] {
+    let list = value.get("metadata").and_then(|m| m.get("ownerReferences")).and_then(Value::as_array);
+    list.map_or(&[], Vec::as_slice)
+}
+
+pub fn owner_uids(value: &Value) -> impl Iterator<Item = &str> {
+    owner_references(value).iter().filter_map(|r| r.get("uid").and_then(Value::as_str))
+}
+
+/// `metadata` as a map, made if it is not there.
+pub fn of(value: &mut Value) -> &mut Map<String, Value> {
+    let object = as_map(value);
+    as_map(object.entry("metadata").or_insert_with(|| json!({})))
+}
+
+/// The value as a map; what is no map becomes an empty one.
+pub fn as_map(value: &mut Value) -> &mut Map<String, Value> {
+    if !value.is_object() {
+        *value = json!({});
+    }
+    match value {
+        Value::Object(map) => map,
+        _ => unreachable!("made a map just before"),
+    }
+}
+
+/// The object as JSON text without `kind` and `apiVersion`.
+pub fn json_without_type(value: &Value) -> String {
+    struct Rest<'a>(&'a Map<String, Value>);
+    impl serde::Serialize for Rest<'_> {
+        fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+            serializer.collect_map(self.0.iter().filter(|(key, _)| !matches!(key.as_str(), "kind" | "apiVersion")))
+        }
+    }
+    let empty = Map::new();
+    let map = value.as_object().unwrap_or(&empty);
+    serde_json::to_string(&Rest(map)).expect("JSON without foreign types always serialises")
+}
+
+/// The object reduced to its metadata.
+pub fn partial(value: &Value) -> Value {
+    json!({
+        "kind": "PartialObjectMetadata",
+        "apiVersion": "meta.k8s.io/v1",
+        "metadata": value.get("metadata").cloned().unwrap_or_else(|| json!({})),
+    })
+}
+
+/// Now, to the second, as the API server writes times.
+pub fn now() -> String {
+    Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
+}
+
+/// A random version 4 UUID.
+pub fn new_uid() -> String {
+    let mut b: [u8; 16] = rand::rng().random();
+    b[6] = (b[6] & 0x0f) | 0x40;
+    b[8] = (b[8] & 0x3f) | 0x80;
+    let hex = hex::encode(b);
+    format!("{}-{}-{}-{}-{}", &hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..])
+}
+
+/// A name made from `metadata.generateName`.
+pub fn generated_name(base: &str) -> String {
+    let mut rng = rand::rng();
+    let mut name: String = base.chars().take(GENERATED_BASE_MAX).collect();
+    for _ in 0..SUFFIX_LENGTH {
+        name.push(char::from(SUFFIX_ALPHABET[rng.random_range(0..SUFFIX_ALPHABET.len())]));
+    }
+    name
+}
+
+const SUBDOMAIN: &str = "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or \
+    '.', and must start and end with an alphanumeric character (e.g. 'example.com', regex used for validation is \
+    '[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')";
+const LABEL: &str = "a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', and must \
+    start and end with an alphanumeric character (e.g. 'my-name',  or '123-abc', regex used for validation is \
+    '[a-z0-9]([-a-z0-9]*[a-z0-9])?')";
+const LABEL_1035: &str = "a DNS-1035 label must consist of lower case alphanumeric characters or '-', start with an \
+    alphabetic character, and end with an alphanumeric character (e.g. 'my-name',  or 'abc-123', regex used for \
+    validation is '[a-z]([-a-z0-9]*[a-z0-9])?')";
+const QUALIFIED: &str = "name part must consist of alphanumeric characters, '-', '_' or '.', and must start and end \
+    with an alphanumeric character (e.g. 'MyName',  or 'my.name',  or '123-abc', regex used for validation is \
+    '([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]')";
+const LABEL_VALUE: &str = "a valid label must be an empty string or consist of alphanumeric characters, '-', '_' or \
+    '.', and must start and end with an alphanumeric character (e.g. 'MyValue',  or 'my_value',  or '12345', regex \
+    used for validation is '(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?')";
+
+fn is_label(text: &str) -> bool {
+    let inner = |c: u8| c.is_ascii_lowercase() || c.is_ascii_digit() || c == b'-';
+    let edge = |c: &u8| c.is_ascii_lowercase() || c.is_ascii_digit();
+    text.bytes().all(inner) && text.as_bytes().first().is_some_and(edge) && text.as_bytes().last().is_some_and(edge)
+}
+
+fn is_qualified_part(text: &str) -> bool {
+    let inner = |c: u8| c.is_ascii_alphanumeric() || matches!(c, b'-' | b'_' | b'.');
+    let edge = |c: &u8| c.is_ascii_alphanumeric();
+    text.bytes().all(inner) && text.as_bytes().first().is_some_and(edge) && text.as_bytes().last().is_some_and(edge)
+}
+
+/// What is wrong with a DNS subdomain, in the API server's words.
+pub fn subdomain_errors(text: &str) -> Vec<String> {
+    let mut errors = Vec::new();
+    if text.len() > NAME_MAX {
+        errors.push(format!("must be no more than {NAME_MAX} bytes"));
+    }
+    if !text.split('.').all(is_label) {
+        errors.push(SUBDOMAIN.to_owned());
+    }
+    errors
+}
+
+/// What is wrong with a DNS label.
+pub fn label_errors(text: &str) -> Vec<String> {
+    let mut errors = Vec::new();
+    if text.len() > LABEL_MAX {
+        errors.push(format!("must be no more than {LABEL_MAX} bytes"));
+    }
+    if !is_label(text) {
+        errors.push(LABEL.to_owned());
+    }
+    errors
+}
+
+/// What is wrong with a DNS label that starts with a letter.
+pub fn label_1035_errors(text: &str) -> Vec<String> {
+    let mut errors = Vec::new();
+    if text.len() > LABEL_MAX {
+        errors.push(format!("must be no more than {LABEL_MAX} bytes"));
+    }
+    if !is_label(text) || !text.starts_with(|c: char| c.is_ascii_lowercase()) {
+        errors.push(LABEL_1035.to_owned());
+    }
+    errors
+}
+
+/// What is wrong with a label's or annotation's key.
+pub fn qualified_errors(text: &str) -> Vec<String> {
+    let mut errors = Vec::new();
+    let part = match text.split_once('/') {
+        None => text,
+        Some((prefix, part)) => {
+            if prefix.is_empty() {
+                errors.push("prefix part must be non-empty".to_owned());
+            } else {
+                errors.extend(subdomain_errors(prefix).into_iter().map(|e| format!("prefix part {e}")));
+            }
+            part
+        }
+    };
+    if part.is_empty() {
+        errors.push("name part must be non-empty".to_owned());
+    } else if part.len() > LABEL_MAX {
+        errors.push(format!("name part must be no more than {LABEL_MAX} bytes"));
+    }
+    if !is_qualified_part(part) {
+        errors.push(QUALIFIED.to_owned());
+    }
+    errors
+}
+
+/// What is wrong with a label's value.
+pub fn label_value_errors(text: &str) -> Vec<String> {
+    let mut errors = Vec::new();
+    if text.len() > LABEL_MAX {
+        errors.push(format!("must be no more than {LABEL_MAX} bytes"));
+    }
+    if !text.is_empty() && !is_qualified_part(text) {
+        errors.push(LABEL_VALUE.to_owned());
+    }
+    errors
+}
+
+/// What is wrong with an RBAC name: anything that fits into a path.
+fn path_segment_errors(text: &str) -> Vec<String> {
+    let mut errors = Vec::new();
+    if text == "." || text == ".." {
+        errors.push(format!("may not be '{text}'"));
+    }
+    for bad in ["/", "%"] {
+        if text.contains(bad) {
+            errors.push(format!("may not contain '{bad}'"));
+        }
+    }
+    errors
+}
+
+/// The rule for the name of an object.
+fn name_errors(group: &str, plural: &str, name: &str) -> Vec<String> {
+    match (group, plural) {
+        ("", "namespaces") => label_errors(name),
+        ("", "services") => label_1035_errors(name),
+        ("rbac.authorization.k8s.io", _) => path_segment_errors(name),
+        _ => subdomain_errors(name),
+    }
+}
+
+/// Errors in the metadata of an object that is about to be stored.
+pub fn validate(group: &str, plural: &str, value: &Value) -> Vec<Cause> {
+    let mut causes = Vec::new();
+    let name = name(value);
+    if name.is_empty() {
+        causes.push(Cause::required("metadata.name", "name or generateName is required"));
+    }
+    for error in name_errors(group, plural, name) {
+        if !name.is_empty() {
+            causes.push(Cause::invalid_text("metadata.name", name, error));
+        }
+    }
+    let Some(metadata) = value.get("metadata") else { return causes };
+    let map = |key: &str| metadata.get(key).and_then(Value::as_object).into_iter().flatten();
+    for (key, value) in map("labels") {
+        causes.extend(qualified_errors(key).iter().map(|e| Cause::invalid_text("metadata.labels", key, e)));
+        let text = value.as_str().unwrap_or_default();
+        causes.extend(label_value_errors(text).iter().map(|e| Cause::invalid_text("metadata.labels", text, e)));
+    }
+    let mut total = 0;
+    for (key, value) in map("annotations") {
+        let lower = key.to_lowercase();
+        causes.extend(qualified_errors(&lower).iter().map(|e| Cause::invalid_text("metadata.annotations", key, e)));
+        total += key.len() + value.as_str().map_or(0, str::len);
+    }
+    if total > ANNOTATIONS_BYTES_MAX {
+        causes.push(Cause::too_long("metadata.annotations", ANNOTATIONS_BYTES_MAX));
+    }
+    for (i, reference) in owner_references(value).iter().enumerate() {
+        for key in ["apiVersion", "kind", "name", "uid"] {
+            if reference.get(key).and_then(Value::as_str).unwrap_or_default().is_empty() {
+                let detail = if key == "apiVersion" { "version must not be empty" } else { "must not be empty" };
+                let path = format!("metadata.ownerReferences[{i}].{key}");
+                let empty = reference.get(key).cloned().unwrap_or_else(|| "".into());
+                causes.push(Cause::invalid(path, &empty, detail));
+            }
+        }
+    }
+    for finalizer in finalizers(value) {
+        causes.extend(
+            qualified_errors(finalizer).iter().map(|e| Cause::invalid_text("metadata.finalizers", finalizer, e)),
+        );
+    }
+    causes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_checked_by_the_rule_of_their_kind() {
+        for (group, plural, name, good) in [
+            ("", "configmaps", "a.b-c", true),
+            ("", "configmaps", "A", false),
+            ("", "configmaps", "-a", false),
+            ("", "namespaces", "a.b", false),
+            ("", "services", "1a", false),
+            ("", "services", "a1", true),
+            ("rbac.authorization.k8s.io", "clusterroles", "system:a", true),
+            ("rbac.authorization.k8s.io", "clusterroles", "a/b", false),
+            ("apps", "deployments", "", true),
+        ] {
+            let errors = if name.is_empty() { Vec::new() } else { name_errors(group, plural, name) };
+            assert_eq!(errors.is_empty(), good, "{plural} {name}");
+        }
+        assert_eq!(validate("", "configmaps", &json!({"metadata": {}})).len(), 1);
+    }
+
+    #[test]
+    fn generated_names_keep_their_base_and_differ() {
+        let (a, b) = (generated_name("web-"), generated_name("web-"));
+        assert!(a.starts_with("web-") && a.len() == 9);
+        assert_ne!(a, b);
+        assert_eq!(new_uid().len(), 36);
+    }
+}

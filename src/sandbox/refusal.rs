@@ -1,0 +1,300 @@
+//! An answer other than success, in the API server's own form: the `Status` object with its code, reason and causes.
+
+use serde_json::{Value, json};
+
+use super::resource::Resource;
+
+/// One cause of a refusal; `field` is a path such as `spec.replicas`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cause {
+    pub reason: &'static str,
+    pub message: String,
+    pub field: String,
+}
+
+impl Cause {
+    fn new(reason: &'static str, message: String, field: impl Into<String>) -> Self {
+        Self { reason, message, field: field.into() }
+    }
+
+    /// `value` is printed as the API server does: strings quoted, the rest as JSON.
+    pub fn invalid(field: impl Into<String>, value: &Value, detail: impl AsRef<str>) -> Self {
+        Self::new("FieldValueInvalid", format!("Invalid value: {value}: {}", detail.as_ref()), field)
+    }
+
+    pub fn invalid_text(field: impl Into<String>, value: &str, detail: impl AsRef<str>) -> Self {
+        Self::invalid(field, &Value::String(value.to_owned()), detail)
+    }
+
+    pub fn required(field: impl Into<String>, detail: &str) -> Self {
+        let message = if detail.is_empty() { "Required value".to_owned() } else { format!("Required value: {detail}") };
+        Self::new("FieldValueRequired", message, field)
+    }
+
+    pub fn forbidden(field: impl Into<String>, detail: impl AsRef<str>) -> Self {
+        Self::new("FieldValueForbidden", format!("Forbidden: {}", detail.as_ref()), field)
+    }
+
+    pub fn duplicate(field: impl Into<String>, value: &Value) -> Self {
+        Self::new("FieldValueDuplicate", format!("Duplicate value: {value}"), field)
+    }
+
+    pub fn not_found(field: impl Into<String>, value: &Value) -> Self {
+        Self::new("FieldValueNotFound", format!("Not found: {value}"), field)
+    }
+
+    pub fn type_invalid(field: impl Into<String>, value: &Value, detail: impl AsRef<str>) -> Self {
+        Self::new("FieldValueTypeInvalid", format!("Invalid value: {value}: {}", detail.as_ref()), field)
+    }
+
+    pub fn too_long(field: impl Into<String>, limit: usize) -> Self {
+        Self::new("FieldValueTooLong", format!("Too long: may not be more than {limit} bytes"), field)
+    }
+
+    /// `allowed` is listed in the message in the order given.
+    pub fn not_supported(field: impl Into<String>, value: &Value, allowed: &[&str]) -> Self {
+        let list = allowed.iter().map(|a| format!("\"{a}\"")).collect::<Vec<_>>().join(", ");
+        Self::new("FieldValueNotSupported", format!("Unsupported value: {value}: supported values: {list}"), field)
+    }
+
+    /// A cause that names a field manager that owns the field.
+    pub fn manager_conflict(field: impl Into<String>, message: String) -> Self {
+        Self::new("FieldManagerConflict", message, field)
+    }
+
+    pub fn namespace_terminating(namespace: &str) -> Self {
+        Self::new("NamespaceTerminating", format!("namespace {namespace} is being terminated"), "metadata.namespace")
+    }
+
+    fn to_value(&self) -> Value {
+        if self.field.is_empty() {
+            json!({ "reason": self.reason, "message": self.message })
+        } else {
+            json!({ "reason": self.reason, "message": self.message, "field": self.field })
+        }
+    }
+}
+
+/// A request that was not carried out.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Refusal {
+    pub code: u16,
+    /// The machine-readable word; empty where the API server gives none.
+    pub reason: &'static str,
+    pub message: String,
+    details: Option<Value>,
+}
+
+impl Refusal {
+    fn plain(code: u16, reason: &'static str, message: impl Into<String>) -> Self {
+        Self { code, reason, message: message.into(), details: None }
+    }
+
+    fn about(mut self, resource: &Resource, name: &str) -> Self {
+        let mut details = serde_json::Map::new();
+        if !name.is_empty() {
+            details.insert("name".into(), name.into());
+        }
+        if !resource.group.is_empty() {
+            details.insert("group".into(), resource.group.clone().into());
+        }
+        details.insert("kind".into(), resource.plural.clone().into());
+        self.details = Some(Value::Object(details));
+        self
+    }
+
+    pub fn bad_request(message: impl Into<String>) -> Self {
+        Self::plain(400, "BadRequest", message)
+    }
+
+    pub fn not_found(resource: &Resource, name: &str) -> Self {
+        Self::plain(404, "NotFound", format!("{} \"{name}\" not found", resource.qualified())).about(resource, name)
+    }
+
+    pub fn method_not_allowed() -> Self {
+        let message = "the server does not allow this method on the requested resource";
+        let mut refusal = Self::plain(405, "MethodNotAllowed", message);
+        refusal.details = Some(json!({}));
+        refusal
+    }
+
+    pub fn not_acceptable() -> Self {
+        let message = "only the following media types are accepted: application/json, application/json;stream=watch";
+        Self::plain(406, "NotAcceptable", message)
+    }
+
+    pub fn already_exists(resource: &Resource, name: &str) -> Self {
+        Self::plain(409, "AlreadyExists", format!("{} \"{name}\" already exists", resource.qualified()))
+            .about(resource, name)
+    }
+
+    pub fn conflict(resource: &Resource, name: &str, why: impl AsRef<str>) -> Self {
+        let message = format!("Operation cannot be fulfilled on {} \"{name}\": {}", resource.qualified(), why.as_ref());
+        Self::plain(409, "Conflict", message).about(resource, name)
+    }
+
+    pub fn modified(resource: &Resource, name: &str) -> Self {
+        let why = "the object has been modified; please apply your changes to the latest version and try again";
+        Self::conflict(resource, name, why)
+    }
+
+    /// Server-side apply met fields of other managers.
+    pub fn apply_conflict(message: String, causes: &[Cause]) -> Self {
+        let mut refusal = Self::plain(409, "Conflict", message);
+        refusal.details = Some(json!({ "causes": causes.iter().map(Cause::to_value).collect::<Vec<_>>() }));
+        refusal
+    }
+
+    pub fn invalid(resource: &Resource, name: &str, causes: &[Cause]) -> Self {
+        let kind = if resource.group.is_empty() {
+            resource.kind.clone()
+        } else {
+            format!("{}.{}", resource.kind, resource.group)
+        };
+        // the same error twice is printed once
+        let mut lines: Vec<String> = Vec::new();
+        for cause in causes {
+            let line = if cause.field.is_empty() {
+                cause.message.clone()
+            } else {
+                format!("{}: {}", cause.field, cause.message)
+            };
+            if !lines.contains(&line) {
+                lines.push(line);
+            }
+        }
+        let text = if let [only] = lines.as_slice() { only.clone() } else { format!("[{}]", lines.join(", ")) };
+        let mut refusal = Self::plain(422, "Invalid", format!("{kind} \"{name}\" is invalid: {text}"));
+        let mut details = serde_json::Map::new();
+        if !name.is_empty() {
+            details.insert("name".into(), name.into());
+        }
+        if !resource.group.is_empty() {
+            details.insert("group".into(), resource.group.clone().into());
+        }
+        details.insert("kind".into(), resource.kind.clone().into());
+        details.insert("causes".into(), causes.iter().map(Cause::to_value).collect());
+        refusal.details = Some(Value::Object(details));
+        refusal
+    }
+
+    pub fn forbidden(resource: &Resource, name: &str, why: impl AsRef<str>) -> Self {
+        let message = if name.is_empty() {
+            format!("{} is forbidden: {}", resource.qualified(), why.as_ref())
+        } else {
+            format!("{} \"{name}\" is forbidden: {}", resource.qualified(), why.as_ref())
+        };
+        Self::plain(403, "Forbidden", message).about(resource, name)
+    }
+
+    pub fn with_causes(mut self, causes: &[Cause]) -> Self {
+        let list: Value = causes.iter().map(Cause::to_value).collect();
+        match &mut self.details {
+            Some(Value::Object(details)) => {
+                details.insert("causes".into(), list);
+            }
+            details => *details = Some(json!({ "causes": list })),
+        }
+        self
+    }
+
+    /// The denial of a validating webhook: its code is 400 unless the webhook says otherwise, its reason empty.
+    pub fn denied(code: u16, webhook: &str, why: &str) -> Self {
+        let reason = if code == 403 { "Forbidden" } else { "BadRequest" };
+        Self::plain(code, reason, format!("admission webhook \"{webhook}\" denied the request: {why}"))
+    }
+
+    pub fn expired(message: impl Into<String>) -> Self {
+        Self::plain(410, "Expired", message)
+    }
+
+    pub fn too_large(limit: usize) -> Self {
+        let message = format!("Request entity too large: limit is {limit}");
+        Self::plain(413, "RequestEntityTooLarge", message)
+    }
+
+    pub fn unsupported_media_type(accepted: &[&str]) -> Self {
+        let message = format!(
+            "the body of the request was in an unknown format - accepted media types include: {}",
+            accepted.join(", ")
+        );
+        Self::plain(415, "UnsupportedMediaType", message)
+    }
+
+    pub fn unprocessable(message: impl Into<String>) -> Self {
+        Self::plain(422, "Invalid", message)
+    }
+
+    pub fn internal(why: impl AsRef<str>) -> Self {
+        Self::plain(500, "InternalError", format!("Internal error occurred: {}", why.as_ref()))
+    }
+
+    /// An answer that a fault rule asks for; the reason is the usual one of that code.
+    pub fn injected(code: u16, message: impl Into<String>) -> Self {
+        let reason = match code {
+            400 => "BadRequest",
+            401 => "Unauthorized",
+            403 => "Forbidden",
+            404 => "NotFound",
+            409 => "Conflict",
+            410 => "Expired",
+            422 => "Invalid",
+            429 => "TooManyRequests",
+            500 => "InternalError",
+            503 => "ServiceUnavailable",
+            504 => "Timeout",
+            _ => "",
+        };
+        Self::plain(code, reason, message)
+    }
+
+    /// The `Status` object.
+    pub fn to_value(&self) -> Value {
+        let mut status = json!({
+            "kind": "Status",
+            "apiVersion": "v1",
+            "metadata": {},
+            "status": "Failure",
+            "message": self.message,
+        });
+        if !self.reason.is_empty() {
+            status["reason"] = self.reason.into();
+        }
+        if let Some(details) = &self.details {
+            status["details"] = details.clone();
+        }
+        status["code"] = self.code.into();
+        status
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sandbox::builtin;
+
+    #[test]
+    fn messages_read_as_the_api_servers_do() {
+        let deployments = builtin::resource("apps", "deployments");
+        let causes = [
+            Cause::invalid("spec.replicas", &json!(-1), "must be greater than or equal to 0"),
+            Cause::required("spec.selector", ""),
+        ];
+        assert_eq!(
+            Refusal::invalid(&deployments, "web", &causes[..1]).message,
+            "Deployment.apps \"web\" is invalid: spec.replicas: Invalid value: -1: must be greater than or equal to 0"
+        );
+        assert_eq!(
+            Refusal::invalid(&deployments, "web", &causes).message,
+            "Deployment.apps \"web\" is invalid: [spec.replicas: Invalid value: -1: must be greater than or equal to 0, \
+             spec.selector: Required value]"
+        );
+        let pods = builtin::resource("", "pods");
+        assert_eq!(
+            Refusal::not_found(&pods, "a").to_value(),
+            json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
+                "message": "pods \"a\" not found", "reason": "NotFound",
+                "details": {"name": "a", "kind": "pods"}, "code": 404})
+        );
+    }
+}

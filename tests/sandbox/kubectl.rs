@@ -1,0 +1,104 @@
+//! kubectl works on the sandbox. Skipped, with a word, where there is no kubectl.
+
+use std::process::{Command, Output, Stdio};
+
+use serde_json::json;
+use tempfile::TempDir;
+
+use crate::support::{CONFIG_MAPS, Cluster, DEPLOYMENTS, cluster, config_map, deployment};
+
+struct Kubectl {
+    home: TempDir,
+}
+
+impl Kubectl {
+    fn for_cluster(c: &Cluster) -> Option<Self> {
+        let there =
+            Command::new("kubectl").args(["version", "--client"]).stdout(Stdio::null()).stderr(Stdio::null()).status();
+        if !there.is_ok_and(|s| s.success()) {
+            eprintln!("skipped: no kubectl");
+            return None;
+        }
+        let home = tempfile::tempdir().unwrap();
+        c.sandbox.write_kubeconfig(&home.path().join("kubeconfig")).unwrap();
+        Some(Self { home })
+    }
+
+    async fn output(&self, args: &[&str], input: &str) -> Output {
+        use tokio::io::AsyncWriteExt as _;
+        let mut command = tokio::process::Command::new("kubectl");
+        command.env_clear().env("HOME", self.home.path()).env("KUBECONFIG", self.home.path().join("kubeconfig"));
+        if let Some(path) = std::env::var_os("PATH") {
+            command.env("PATH", path);
+        }
+        command.args(args).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        child.stdin.take().unwrap().write_all(input.as_bytes()).await.unwrap();
+        child.wait_with_output().await.unwrap()
+    }
+
+    async fn run(&self, args: &[&str], input: &str) -> String {
+        let output = self.output(args, input).await;
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        assert!(output.status.success(), "kubectl {args:?}: {}", text(&output.stderr));
+        text(&output.stdout)
+    }
+
+    async fn refused(&self, args: &[&str], input: &str) -> String {
+        let output = self.output(args, input).await;
+        assert!(!output.status.success(), "kubectl {args:?} was not refused");
+        String::from_utf8_lossy(&output.stderr).into_owned()
+    }
+}
+
+#[tokio::test]
+async fn kubectl_reads_and_writes() {
+    let c = cluster().await;
+    let Some(kubectl) = Kubectl::for_cluster(&c) else { return };
+    let resources = kubectl.run(&["api-resources"], "").await;
+    assert!(resources.contains("deployments") && resources.contains("apps/v1"));
+    assert!(kubectl.run(&["version"], "").await.contains("Server Version: v1.36"));
+
+    let applied = kubectl.run(&["apply", "--server-side", "-f", "-"], &deployment("web").to_string()).await;
+    assert_eq!(applied.trim(), "deployment.apps/web serverside-applied");
+    let table = kubectl.run(&["get", "deploy"], "").await;
+    let lines: Vec<Vec<&str>> = table.lines().map(|l| l.split_whitespace().collect()).collect();
+    assert_eq!(lines[0], ["NAME", "READY", "UP-TO-DATE", "AVAILABLE", "AGE"]);
+    assert_eq!(lines[1][..4], ["web", "0/1", "0", "0"]);
+
+    kubectl.run(&["annotate", "deploy/web", "a=b"], "").await;
+    kubectl.run(&["label", "deploy", "web", "c=d"], "").await;
+    kubectl.run(&["patch", "deploy", "web", "--type=merge", "-p", r#"{"spec":{"replicas":2}}"#], "").await;
+    kubectl.run(&["scale", "deploy/web", "--replicas=3"], "").await;
+    let live = c.get(&format!("{DEPLOYMENTS}/web")).await.body;
+    assert_eq!(live["metadata"]["annotations"]["a"], "b");
+    assert_eq!((&live["metadata"]["labels"]["c"], &live["spec"]["replicas"]), (&json!("d"), &json!(3)));
+
+    let map = config_map("m", &json!({"k": "v"})).to_string();
+    assert!(kubectl.run(&["apply", "-f", "-"], &map).await.contains("configmap/m created"));
+    let map = config_map("m", &json!({"k": "w"})).to_string();
+    assert!(kubectl.run(&["apply", "-f", "-"], &map).await.contains("configmap/m configured"));
+    assert!(kubectl.run(&["get", "cm", "m", "-o", "yaml"], "").await.contains("k: w"));
+    assert!(kubectl.run(&["get", "all", "-A"], "").await.contains("service/kubernetes"));
+    kubectl.run(&["delete", "cm/m", "deploy/web"], "").await;
+    assert_eq!(c.get(&format!("{CONFIG_MAPS}/m")).await.code, 404);
+    assert!(kubectl.refused(&["get", "cm", "m"], "").await.contains("(NotFound): configmaps \"m\" not found"));
+}
+
+#[tokio::test]
+async fn kubectl_watches_and_waits() {
+    let c = cluster().await;
+    let Some(kubectl) = Kubectl::for_cluster(&c) else { return };
+    let shop = r#"{"apiVersion":"v1","kind":"Namespace","metadata":{"name":"shop"}}"#;
+    kubectl.run(&["create", "-f", "-"], shop).await;
+    kubectl.run(&["-n", "shop", "create", "-f", "-"], &config_map("a", &json!({"k": "v"})).to_string()).await;
+    let events = kubectl.run(&["-n", "shop", "get", "cm", "-w", "--request-timeout=2s"], "");
+    let change = async {
+        c.until("/api/v1/namespaces/shop/configmaps/a", "there", |a| a.code == 200).await;
+        kubectl.run(&["-n", "shop", "delete", "cm", "a"], "").await;
+    };
+    let (events, ()) = tokio::join!(events, change);
+    assert!(events.lines().count() >= 2, "{events}");
+    kubectl.run(&["delete", "namespace", "shop", "--timeout=20s"], "").await;
+    assert_eq!(c.get("/api/v1/namespaces/shop").await.code, 404);
+}
