@@ -149,6 +149,12 @@ impl std::error::Error for SourceError {}
 impl Excerpt {
     fn of(text: &str, line: u32, column: u32, lines_before: usize) -> Option<Self> {
         let last = (line as usize).checked_sub(1)?;
+        // What is missing at the end of a text is said to be in the line after the last.
+        let (last, column) = match text.lines().count() {
+            0 => return None,
+            count if last == count => (last - 1, u32::MAX),
+            _ => (last, column),
+        };
         let first = last.saturating_sub(lines_before);
         let lines: Vec<&str> = text.lines().skip(first).take(last - first + 1).collect();
         if lines.len() != last - first + 1 {
@@ -160,7 +166,10 @@ impl Excerpt {
         for (index, source) in lines.iter().enumerate() {
             let is_marked = first + index == last;
             let wanted = if is_marked { (column as usize).saturating_sub(1) } else { 0 };
-            let (line, at) = show(source, wanted, secret);
+            let (mut line, at) = show(source, wanted, secret);
+            if is_marked && at == line.chars().count() {
+                line.push(' ');
+            }
             if is_marked {
                 let start = line.char_indices().nth(at).map_or(line.len(), |(offset, _)| offset);
                 let word = line[start..].find(|c: char| c.is_whitespace() || c == ':').unwrap_or(line.len() - start);

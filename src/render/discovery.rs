@@ -61,7 +61,7 @@ impl Walk<'_> {
         if entries.iter().any(|entry| entry.name == SETTINGS_FILE && is_file(entry)) {
             let settings = settings::read(self.reader, directory)?;
             if settings.mode == Mode::Template {
-                self.texts.extend(template::render(self.request, self.reader, directory, &settings)?);
+                self.texts.extend(template::render(self.request, self.reader, &settings)?);
                 return Ok(());
             }
         } else if let Some(name) = kustomization_file(&entries) {

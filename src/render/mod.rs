@@ -15,6 +15,7 @@
 
 mod discovery;
 mod error;
+mod filters;
 mod objects;
 mod path;
 mod read_set;
@@ -139,5 +140,7 @@ fn check_cancelled(request: &Request<'_>) -> Result<(), RenderError> {
     if (request.cancelled)() { Err(RenderError::Cancelled) } else { Ok(()) }
 }
 
+#[cfg(test)]
+mod template_tests;
 #[cfg(test)]
 mod tests;

@@ -8,7 +8,7 @@ use super::*;
 use crate::manifest::MemoryTree;
 
 /// A rendering with everything at its default.
-struct Case<'a> {
+pub(super) struct Case<'a> {
     tree: &'a MemoryTree,
     path: &'a str,
     target_namespace: Option<&'a str>,
@@ -17,11 +17,11 @@ struct Case<'a> {
 }
 
 impl<'a> Case<'a> {
-    fn new(tree: &'a MemoryTree, path: &'a str) -> Self {
+    pub(super) fn new(tree: &'a MemoryTree, path: &'a str) -> Self {
         Self { tree, path, target_namespace: None, common_metadata: None, substitution: Substitution::Off }
     }
 
-    fn render(&self) -> Result<Rendered, Failed> {
+    pub(super) fn render(&self) -> Result<Rendered, Failed> {
         render(&Request {
             tree: self.tree,
             path: self.path,
@@ -33,14 +33,14 @@ impl<'a> Case<'a> {
         })
     }
 
-    fn ids(&self) -> Vec<String> {
+    pub(super) fn ids(&self) -> Vec<String> {
         match self.render() {
             Ok(rendered) => rendered.objects.iter().map(|object| object.id.to_string()).collect(),
             Err(failed) => panic!("{}", failed.error.render(false)),
         }
     }
 
-    fn error(&self) -> String {
+    pub(super) fn error(&self) -> String {
         match self.render() {
             Ok(rendered) => panic!("{rendered:?}"),
             Err(failed) => failed.error.to_string(),
