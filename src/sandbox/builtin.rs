@@ -1,70 +1,56 @@
-//! The built-in resources that the sandbox serves: a table of their names, scopes and subresources.
+//! The built-in resources that the sandbox stores: those of the type table, and what the table does not say of them.
 
 use std::sync::{Arc, LazyLock};
 
 use super::resource::{CollectionId, Form, Generation, Resource};
+use super::typed::{KindInfo, Schema};
 
-/// `group version plural kind scope short-names categories flags`; `-` is empty.
-///
-/// Scope: `N` namespaced, `C` cluster. Flags: `s` status, `c` scale, `g` generation, `a` generation that also counts
-/// annotations. The singular is the lower-case kind.
-const TABLE: &str = "
-- v1 configmaps ConfigMap N cm - -
-- v1 endpoints Endpoints N ep - -
-- v1 events Event N ev - -
-- v1 limitranges LimitRange N limits - -
-- v1 namespaces Namespace C ns - s
-- v1 nodes Node C no - s
-- v1 persistentvolumeclaims PersistentVolumeClaim N pvc - s
-- v1 persistentvolumes PersistentVolume C pv - s
-- v1 pods Pod N po all sg
-- v1 podtemplates PodTemplate N - - g
-- v1 replicationcontrollers ReplicationController N rc all scg
-- v1 resourcequotas ResourceQuota N quota - s
-- v1 secrets Secret N - - -
-- v1 serviceaccounts ServiceAccount N sa - -
-- v1 services Service N svc all s
-admissionregistration.k8s.io v1 mutatingwebhookconfigurations MutatingWebhookConfiguration C - api-extensions g
-admissionregistration.k8s.io v1 validatingadmissionpolicies ValidatingAdmissionPolicy C - api-extensions sg
-admissionregistration.k8s.io v1 validatingadmissionpolicybindings ValidatingAdmissionPolicyBinding C - api-extensions g
-admissionregistration.k8s.io v1 validatingwebhookconfigurations ValidatingWebhookConfiguration C - api-extensions g
-apiextensions.k8s.io v1 customresourcedefinitions CustomResourceDefinition C crd,crds api-extensions sg
-apiregistration.k8s.io v1 apiservices APIService C - api-extensions s
-apps v1 controllerrevisions ControllerRevision N - - -
-apps v1 daemonsets DaemonSet N ds all sg
-apps v1 deployments Deployment N deploy all sca
-apps v1 replicasets ReplicaSet N rs all scg
-apps v1 statefulsets StatefulSet N sts all scg
-autoscaling v2 horizontalpodautoscalers HorizontalPodAutoscaler N hpa all s
-batch v1 cronjobs CronJob N cj all sg
-batch v1 jobs Job N - all sg
-certificates.k8s.io v1 certificatesigningrequests CertificateSigningRequest C csr - s
-coordination.k8s.io v1 leases Lease N - - -
-discovery.k8s.io v1 endpointslices EndpointSlice N - - g
-events.k8s.io v1 events Event N ev - -
-flowcontrol.apiserver.k8s.io v1 flowschemas FlowSchema C - - sg
-flowcontrol.apiserver.k8s.io v1 prioritylevelconfigurations PriorityLevelConfiguration C - - sg
-networking.k8s.io v1 ingressclasses IngressClass C - - g
-networking.k8s.io v1 ingresses Ingress N ing - sg
-networking.k8s.io v1 networkpolicies NetworkPolicy N netpol - g
-node.k8s.io v1 runtimeclasses RuntimeClass C - - -
-policy v1 poddisruptionbudgets PodDisruptionBudget N pdb - sg
-rbac.authorization.k8s.io v1 clusterrolebindings ClusterRoleBinding C - - -
-rbac.authorization.k8s.io v1 clusterroles ClusterRole C - - -
-rbac.authorization.k8s.io v1 rolebindings RoleBinding N - - -
-rbac.authorization.k8s.io v1 roles Role N - - -
-scheduling.k8s.io v1 priorityclasses PriorityClass C pc - g
-storage.k8s.io v1 csidrivers CSIDriver C - - -
-storage.k8s.io v1 csinodes CSINode C - - -
-storage.k8s.io v1 csistoragecapacities CSIStorageCapacity N - - -
-storage.k8s.io v1 storageclasses StorageClass C sc - -
-storage.k8s.io v1 volumeattachments VolumeAttachment C - - s
-";
+/// Kinds whose objects have no generation. All others count changes of what is asked for.
+const WITHOUT_GENERATION: [&str; 33] = [
+    "APIService",
+    "CSIDriver",
+    "CSINode",
+    "CSIStorageCapacity",
+    "CertificateSigningRequest",
+    "ClusterRole",
+    "ClusterRoleBinding",
+    "ConfigMap",
+    "ControllerRevision",
+    "Endpoints",
+    "Event",
+    "HorizontalPodAutoscaler",
+    "IPAddress",
+    "Lease",
+    "LimitRange",
+    "Namespace",
+    "Node",
+    "PersistentVolume",
+    "PersistentVolumeClaim",
+    "ResourceClaim",
+    "ResourceClaimTemplate",
+    "ResourceQuota",
+    "Role",
+    "RoleBinding",
+    "RuntimeClass",
+    "Secret",
+    "Service",
+    "ServiceAccount",
+    "ServiceCIDR",
+    "StorageClass",
+    "VolumeAttachment",
+    "VolumeAttributesClass",
+    "Workload",
+];
 
 static RESOURCES: LazyLock<Vec<Arc<Resource>>> =
-    LazyLock::new(|| TABLE.lines().filter(|line| !line.is_empty()).map(|line| Arc::new(parse(line))).collect());
+    LazyLock::new(|| Schema::builtin_kinds().filter(|kind| is_stored(kind)).filter_map(resource_of).collect());
 
-/// All built-in resources, the core group first, then by group.
+/// Reviews are answered, not stored; bindings and component states are of no use here.
+fn is_stored(kind: &KindInfo) -> bool {
+    kind.verbs.iter().any(|verb| verb.as_ref() == "watch")
+}
+
+/// All built-in resources, by group.
 pub fn resources() -> &'static [Arc<Resource>] {
     &RESOURCES
 }
@@ -75,34 +61,36 @@ pub fn resource(group: &str, plural: &str) -> Arc<Resource> {
     Arc::clone(found.unwrap_or_else(|| panic!("`{plural}` of `{group}` is not in the table of built-in resources")))
 }
 
-fn parse(line: &str) -> Resource {
-    let fields: Vec<&str> = line.split(' ').map(|f| if f == "-" { "" } else { f }).collect();
-    let [group, version, plural, kind, scope, short_names, categories, flags] = fields[..] else {
-        panic!("a line of the table of built-in resources has {} fields: `{line}`", fields.len());
+fn resource_of(info: &'static KindInfo) -> Option<Arc<Resource>> {
+    let events_group = &*info.group == "events.k8s.io";
+    let has = |name: &str| info.subresources.iter().any(|s| s.as_ref() == name);
+    let words = |list: &[Box<str>]| list.iter().map(ToString::to_string).collect();
+    let generation = match info.kind.as_ref() {
+        "Deployment" => Generation::SpecAndAnnotations,
+        kind if WITHOUT_GENERATION.contains(&kind) => Generation::None,
+        _ => Generation::Spec,
     };
-    let words = |list: &str| list.split(',').filter(|w| !w.is_empty()).map(str::to_owned).collect();
-    let events_group = group == "events.k8s.io";
-    Resource {
-        group: group.into(),
-        version: version.into(),
-        plural: plural.into(),
-        singular: kind.to_lowercase(),
-        kind: kind.into(),
-        list_kind: format!("{kind}List"),
-        namespaced: scope == "N",
-        short_names: words(short_names),
-        categories: words(categories),
-        status: flags.contains('s'),
-        scale: flags.contains('c'),
-        generation: match (flags.contains('g'), flags.contains('a')) {
-            (_, true) => Generation::SpecAndAnnotations,
-            (true, _) => Generation::Spec,
-            _ => Generation::None,
-        },
+    Some(Arc::new(Resource {
+        group: info.group.to_string(),
+        version: info.version.to_string(),
+        plural: info.plural.to_string(),
+        singular: info.singular.to_string(),
+        kind: info.kind.to_string(),
+        list_kind: format!("{}List", info.kind),
+        namespaced: info.namespaced,
+        short_names: words(&info.short_names),
+        categories: words(&info.categories),
+        status: has("status"),
+        scale: has("scale"),
+        generation,
         form: if events_group { Form::EventsGroup } else { Form::Stored },
-        collection: CollectionId { group: if events_group { "".into() } else { group.into() }, plural: plural.into() },
+        collection: CollectionId {
+            group: if events_group { "".into() } else { info.group.as_ref().into() },
+            plural: info.plural.as_ref().into(),
+        },
+        schema: Schema::builtin(&info.group, &info.version, &info.kind)?,
         custom: None,
-    }
+    }))
 }
 
 #[cfg(test)]
@@ -110,11 +98,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_line_of_the_table_is_a_resource() {
-        assert_eq!(resources().len(), TABLE.lines().count() - 1);
+    fn the_table_tells_scopes_subresources_and_short_names() {
         let deployments = resource("apps", "deployments");
         assert_eq!(deployments.subresources().collect::<Vec<_>>(), ["scale", "status"]);
         assert_eq!(deployments.short_names, ["deploy"]);
         assert_eq!(deployments.singular, "deployment");
+        assert!(!resource("", "namespaces").namespaced);
+        assert!(resources().len() > 40);
+        assert_eq!(resources()[0].group, "");
     }
 }

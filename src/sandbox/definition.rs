@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use super::metadata;
 use super::refusal::Cause;
 use super::resource::{CollectionId, Form, Generation, Resource};
+use super::typed::Schema;
 
 /// Keeps a definition until its objects are gone.
 pub const CLEANUP: &str = "customresourcecleanup.apiextensions.k8s.io";
@@ -14,8 +15,6 @@ pub const CLEANUP: &str = "customresourcecleanup.apiextensions.k8s.io";
 /// One version of a custom kind.
 #[derive(Debug)]
 pub struct CustomVersion {
-    /// The `openAPIV3Schema`; empty if the version has none.
-    pub schema: Value,
     pub columns: Vec<Column>,
     /// Where the scale subresource finds its numbers.
     pub scale: Option<ScalePaths>,
@@ -62,10 +61,10 @@ pub fn resources(definition: &Value) -> Vec<Arc<Resource>> {
     let versions = definition.pointer("/spec/versions").and_then(Value::as_array);
     let mut served: Vec<&Value> = versions.into_iter().flatten().filter(|v| v["served"] == true).collect();
     served.sort_by_key(|v| version_rank(text(v, "/name")));
-    served.into_iter().map(|version| Arc::new(resource(definition, version))).collect()
+    served.into_iter().filter_map(|version| resource(definition, version).map(Arc::new)).collect()
 }
 
-fn resource(definition: &Value, version: &Value) -> Resource {
+fn resource(definition: &Value, version: &Value) -> Option<Resource> {
     let status = version.pointer("/subresources/status").is_some_and(|s| !s.is_null());
     let scale = version.pointer("/subresources/scale").filter(|s| !s.is_null()).map(|scale| ScalePaths {
         spec_replicas: text(scale, "/specReplicasPath").to_owned(),
@@ -85,7 +84,8 @@ fn resource(definition: &Value, version: &Value) -> Resource {
         "" => default,
         given => given.to_owned(),
     };
-    Resource {
+    Some(Resource {
+        schema: Schema::of_crd(definition, text(version, "/name"))?,
         group: text(definition, "/spec/group").to_owned(),
         version: text(version, "/name").to_owned(),
         plural: text(definition, "/spec/names/plural").to_owned(),
@@ -100,12 +100,8 @@ fn resource(definition: &Value, version: &Value) -> Resource {
         generation: if status { Generation::Spec } else { Generation::All },
         form: Form::Stored,
         collection: collection(definition),
-        custom: Some(Arc::new(CustomVersion {
-            schema: version.pointer("/schema/openAPIV3Schema").cloned().unwrap_or_else(|| json!({})),
-            columns: columns.collect(),
-            scale,
-        })),
-    }
+        custom: Some(Arc::new(CustomVersion { columns: columns.collect(), scale })),
+    })
 }
 
 /// Sorts versions as discovery does: stable before beta before alpha, higher before lower, then the rest by name.

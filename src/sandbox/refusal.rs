@@ -229,6 +229,11 @@ impl Refusal {
         Self::plain(500, "InternalError", format!("Internal error occurred: {}", why.as_ref()))
     }
 
+    /// An error that the API server passes on without a reason of its own.
+    pub fn internal_plain(message: impl Into<String>) -> Self {
+        Self::plain(500, "", message)
+    }
+
     /// An answer that a fault rule asks for; the reason is the usual one of that code.
     pub fn injected(code: u16, message: impl Into<String>) -> Self {
         let reason = match code {

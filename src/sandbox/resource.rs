@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::definition::CustomVersion;
+use super::typed::Schema;
 
 /// The verbs of every resource that is stored.
 pub const VERBS: [&str; 8] = ["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"];
@@ -52,6 +53,7 @@ pub struct Resource {
     pub generation: Generation,
     pub form: Form,
     pub collection: CollectionId,
+    pub schema: Schema,
     /// Set for kinds that come from a CustomResourceDefinition.
     pub custom: Option<Arc<CustomVersion>>,
 }

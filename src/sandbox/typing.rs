@@ -1,10 +1,11 @@
 //! How this server uses the types of kinds: checking, defaulting, field management and patches of a request's object.
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
-use super::metadata;
-use super::refusal::Refusal;
-use super::resource::Resource;
+use super::refusal::{Cause, Refusal};
+use super::resource::{Form, Resource};
+use super::typed::{self, ApplyError, Schema};
+use super::{builtin, metadata};
 
 /// What the `fieldValidation` parameter asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,6 +36,20 @@ pub struct Writer<'a> {
     pub subresource: &'a str,
 }
 
+impl<'a> Writer<'a> {
+    fn at(self, now: &'a str) -> typed::Writer<'a> {
+        typed::Writer { manager: self.manager, subresource: self.subresource, now }
+    }
+}
+
+/// The schema of the form that objects are stored in.
+fn stored_schema(resource: &Resource) -> Schema {
+    match resource.form {
+        Form::Stored => resource.schema.clone(),
+        Form::EventsGroup => builtin::resource("", "events").schema.clone(),
+    }
+}
+
 /// Checks the fields of an object against its type and drops unknown ones. Gives the warnings.
 pub fn check(_: &Resource, _: &mut Value, _: FieldValidation) -> Result<Vec<String>, Refusal> {
     Ok(Vec::new())
@@ -43,14 +58,17 @@ pub fn check(_: &Resource, _: &mut Value, _: FieldValidation) -> Result<Vec<Stri
 /// Fills in the defaults that are part of the type.
 pub fn default(_: &Resource, _: &mut Value) {}
 
+/// Brings an object of a built-in kind into the form in which the API server writes it.
+pub fn encode(resource: &Resource, value: &mut Value) {
+    if resource.custom.is_none() {
+        typed::canonical(stored_schema(resource).root(), value);
+    }
+}
+
 /// Notes in `metadata.managedFields` what a create, update or patch changed.
-pub fn track(_: &Resource, live: Option<&Value>, new: &mut Value, _: Writer<'_>) {
-    let old = live.and_then(|l| l.pointer("/metadata/managedFields")).cloned();
-    let metadata = metadata::of(new);
-    match old {
-        Some(old) => metadata.insert("managedFields".into(), old),
-        None => metadata.remove("managedFields"),
-    };
+pub fn track(resource: &Resource, live: Option<&Value>, new: &mut Value, writer: Writer<'_>) {
+    let now = metadata::now();
+    *new = typed::update(&stored_schema(resource), live, new, writer.at(&now));
 }
 
 /// Server-side apply: the object that results from applying `patch` to `live`.
@@ -58,13 +76,20 @@ pub fn apply(
     resource: &Resource,
     live: Option<&Value>,
     patch: &Value,
-    _: Writer<'_>,
-    _: bool,
+    writer: Writer<'_>,
+    force: bool,
 ) -> Result<Value, Refusal> {
-    let empty = json!({ "apiVersion": resource.api_version(), "kind": resource.kind, "metadata": {} });
-    let mut merged = live.cloned().unwrap_or(empty);
-    json_patch::merge(&mut merged, patch);
-    Ok(merged)
+    let now = metadata::now();
+    typed::apply(&stored_schema(resource), live, patch, writer.at(&now), force).map_err(|error| match &error {
+        ApplyError::Conflicts(conflicts) => {
+            let cause = |c: &typed::Conflict| {
+                Cause::manager_conflict(typed::display_path(&c.path), format!("conflict with {}", c.manager))
+            };
+            Refusal::apply_conflict(error.to_string(), &conflicts.iter().map(cause).collect::<Vec<_>>())
+        }
+        ApplyError::Configuration { .. } => Refusal::internal_plain(error.to_string()),
+        ApplyError::ManagedFields | ApplyError::Version { .. } => Refusal::bad_request(error.to_string()),
+    })
 }
 
 /// A strategic merge patch.

@@ -13,6 +13,7 @@ use super::request::{Request, Subresource};
 use super::resource::{Form, Generation, Resource};
 use super::scale;
 use super::store::{CommitError, Stored};
+use super::typed;
 use super::typing::{self, FieldValidation, Writer};
 use super::{rules, validation};
 
@@ -168,6 +169,7 @@ impl Api {
         }
         typing::default(resource, &mut value);
         rules::default(resource, &mut value);
+        typing::encode(resource, &mut value);
         let metadata = metadata::of(&mut value);
         for field in
             ["deletionTimestamp", "deletionGracePeriodSeconds", "selfLink", "generation", "uid", "creationTimestamp"]
@@ -444,6 +446,7 @@ impl Api {
         if request.subresource == Subresource::None {
             rules::prepare_update(resource, old, &mut new);
         }
+        typing::encode(resource, &mut new);
         track(resource, old, &mut new);
         bump_generation(request, old, &mut new);
         if let Some(causes) = forbidden_finalizers(old, &new) {
@@ -457,7 +460,7 @@ impl Api {
             return Err(Refusal::invalid(resource, &request.name, &causes));
         }
         admit(request)?;
-        if is_same(old, &new) {
+        if typed::same_but_times(old, &new) {
             return Ok(Some(Arc::clone(live)));
         }
         let leaves = leaves(&new);
@@ -600,26 +603,4 @@ fn forbidden_finalizers(old: &Value, new: &Value) -> Option<Vec<Cause>> {
         );
         vec![Cause::forbidden("metadata.finalizers", detail)]
     })
-}
-
-/// True if nothing but times of field managers differs.
-fn is_same(old: &Value, new: &Value) -> bool {
-    let (Some(old), Some(new)) = (old.as_object(), new.as_object()) else { return old == new };
-    let counts = |field: &&String| !matches!(field.as_str(), "apiVersion" | "kind" | "metadata");
-    let fields = old.keys().chain(new.keys()).filter(counts);
-    if fields.into_iter().any(|field| old.get(field) != new.get(field)) {
-        return false;
-    }
-    let empty = Map::new();
-    let of = |value: &Map<String, Value>| {
-        value.get("metadata").and_then(Value::as_object).cloned().unwrap_or_else(|| empty.clone())
-    };
-    let (mut old, mut new) = (of(old), of(new));
-    for metadata in [&mut old, &mut new] {
-        metadata.remove("resourceVersion");
-        for entry in metadata.get_mut("managedFields").and_then(Value::as_array_mut).into_iter().flatten() {
-            take_field(entry, "time");
-        }
-    }
-    old == new
 }
