@@ -1,0 +1,442 @@
+//! One scenario's environment and what it asks of it.
+
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use afresh::api::{APPLY_MANAGER, GitRepository, Kustomization, READY, REQUESTED_AT, STATUS_MANAGER, Truth};
+use afresh::sandbox::git_server::GitServer;
+use afresh::sandbox::kubelet::{self, BEHAVIOUR};
+use afresh::sandbox::repository::TestRepository;
+use afresh::sandbox::{self, Effect, Match, Sandbox, controllers};
+
+use k8s_openapi::api::core::v1::{Event, Namespace, ServiceAccount};
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use kube::api::{Api, ApiResource, DynamicObject, GroupVersionKind, ListParams, Patch, PatchParams};
+use kube::{Client, Config, ResourceExt};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+use super::control_plane::ControlPlane;
+use super::daemon::Daemon;
+use super::wait::{eventually, watch_until};
+
+/// The GitRepository of every scenario.
+pub const SOURCE: &str = "platform";
+/// Enough for any machine that doesn't hang; what is promised in seconds is measured by benches.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// The manager of what the tests write.
+const MANAGER: &str = "scenario";
+
+pub struct Env {
+    /// Dropped first: it may not outlive its cluster.
+    pub daemon: Option<Daemon>,
+    pub client: Client,
+    pub namespace: String,
+    pub repository: TestRepository,
+    pub git: GitServer,
+    pub cluster: Cluster,
+    /// More arguments for `afresh run`.
+    pub arguments: Vec<String>,
+    kubeconfig: PathBuf,
+    dir: TempDir,
+    _kubelet: DropGuard,
+}
+
+pub enum Cluster {
+    Sandbox(Sandbox),
+    Real(&'static ControlPlane),
+}
+
+impl Env {
+    /// A cluster of its own, in this process.
+    pub async fn on_sandbox(scenario: &str) -> Env {
+        let sandbox = Sandbox::start(sandbox::Options::default()).await.expect("a sandbox");
+        Self::new(scenario, Cluster::Sandbox(sandbox)).await
+    }
+
+    /// A namespace of its own on the real control plane of this process; `None` if there is none to be had.
+    pub async fn on_real_server(scenario: &str) -> Option<Env> {
+        if !ControlPlane::available() {
+            println!("skipped: KUBEBUILDER_ASSETS is not set");
+            return None;
+        }
+        let plane = ControlPlane::shared().await;
+        Some(Self::new(scenario, Cluster::Real(plane)).await)
+    }
+
+    async fn new(scenario: &str, cluster: Cluster) -> Env {
+        let dir = tempfile::Builder::new().prefix("afresh-scenario-").tempdir().expect("a folder for the scenario");
+        let repository = TestRepository::create(&dir.path().join("git").join(SOURCE)).expect("an empty repository");
+        let git = GitServer::start(&dir.path().join("git")).expect("a Git server");
+        let namespace = namespace_for(scenario);
+        let kubeconfig = match &cluster {
+            Cluster::Sandbox(sandbox) => {
+                let path = dir.path().join("kubeconfig");
+                sandbox.write_kubeconfig(&path).expect("a kubeconfig");
+                path
+            }
+            Cluster::Real(plane) => plane.kubeconfig().to_owned(),
+        };
+        let client = connect(&kubeconfig).await;
+        let cancel = CancellationToken::new();
+        if let Cluster::Sandbox(_) = &cluster {
+            tokio::spawn(controllers::run(client.clone(), cancel.clone()));
+        }
+        tokio::spawn(kubelet::run(client.clone(), Some(namespace.clone()), cancel.clone()));
+        let env = Env {
+            daemon: None,
+            client,
+            namespace,
+            repository,
+            git,
+            cluster,
+            arguments: Vec::new(),
+            kubeconfig,
+            dir,
+            _kubelet: cancel.drop_guard(),
+        };
+        env.prepare_cluster().await;
+        env
+    }
+
+    /// Installs the definitions and makes the namespace.
+    async fn prepare_cluster(&self) {
+        let definitions: Api<CustomResourceDefinition> = Api::all(self.client.clone());
+        for definition in afresh::api::definitions() {
+            let name = definition.name_any();
+            let params = PatchParams::apply(MANAGER).force();
+            definitions.patch(&name, &params, &Patch::Apply(&definition)).await.expect("the definition is accepted");
+            let established = |definition: Option<&CustomResourceDefinition>| {
+                let status = definition.and_then(|definition| definition.status.as_ref());
+                let mut conditions = status.into_iter().flat_map(|status| status.conditions.iter().flatten());
+                conditions.any(|condition| condition.type_ == "Established" && condition.status == "True")
+            };
+            watch_until(&definitions, &name, PATIENCE, established).await.expect("the definition is established");
+        }
+        let namespaces: Api<Namespace> = Api::all(self.client.clone());
+        let namespace = json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": self.namespace } });
+        let params = PatchParams::apply(MANAGER);
+        namespaces.patch(&self.namespace, &params, &Patch::Apply(namespace)).await.expect("the namespace is made");
+        // A real server refuses Pods before their service account exists.
+        if let Cluster::Real(_) = self.cluster {
+            let accounts: Api<ServiceAccount> = Api::namespaced(self.client.clone(), &self.namespace);
+            let made = watch_until(&accounts, "default", PATIENCE, |account| account.is_some()).await;
+            made.expect("the service account is made");
+        }
+    }
+
+    /// Starts the daemon (again) on what it left behind.
+    pub fn start(&mut self) {
+        let home = self.dir.path().join("home");
+        let daemon = Daemon::start(&self.kubeconfig, &self.namespace, &home, &self.arguments);
+        self.daemon = Some(daemon.expect("the daemon starts"));
+    }
+
+    /// The usual beginning: a first commit, the source, one application `app` in the folder of that name, Ready.
+    pub async fn begin(&mut self, files: &[(&str, &str)]) -> String {
+        let revision = self.push("A", files);
+        self.source(|_| {}).await;
+        self.kustomization("app", |_| {}).await;
+        self.start();
+        self.ready_at("app", &revision).await;
+        revision
+    }
+
+    /// Commits files to `main`; gives its revision as status shows it.
+    pub fn push(&self, message: &str, files: &[(&str, &str)]) -> String {
+        let changes: Vec<_> = files.iter().map(|(path, text)| (*path, Some(*text))).collect();
+        self.push_changes(message, &changes)
+    }
+
+    /// As [`Env::push`]; a path with `None` is removed.
+    pub fn push_changes(&self, message: &str, changes: &[(&str, Option<&str>)]) -> String {
+        format!("main@sha1:{}", self.repository.commit(message, changes).expect("a commit"))
+    }
+
+    /// Makes or changes the GitRepository; `change` gets its spec.
+    pub async fn source(&self, change: impl FnOnce(&mut Value)) {
+        let mut spec = json!({ "url": self.git.url(SOURCE), "interval": "10m", "ref": { "branch": "main" } });
+        change(&mut spec);
+        self.apply::<GitRepository>("source.toolkit.fluxcd.io/v1", "GitRepository", SOURCE, spec).await;
+    }
+
+    /// Makes or changes a Kustomization of the folder of its name; `change` gets its spec.
+    pub async fn kustomization(&self, name: &str, change: impl FnOnce(&mut Value)) {
+        let mut spec = json!({
+            "interval": "10m",
+            "path": format!("./{name}"),
+            "prune": true,
+            "sourceRef": { "kind": "GitRepository", "name": SOURCE },
+            "targetNamespace": self.namespace,
+        });
+        change(&mut spec);
+        self.apply::<Kustomization>("kustomize.toolkit.fluxcd.io/v1", "Kustomization", name, spec).await;
+    }
+
+    async fn apply<K>(&self, api_version: &str, kind: &str, name: &str, spec: Value)
+    where
+        K: kube::Resource<DynamicType = (), Scope = k8s_openapi::NamespaceResourceScope>
+            + Clone
+            + std::fmt::Debug
+            + serde::de::DeserializeOwned,
+    {
+        let object = json!({ "apiVersion": api_version, "kind": kind, "metadata": { "name": name }, "spec": spec });
+        let api: Api<K> = Api::namespaced(self.client.clone(), &self.namespace);
+        api.patch(name, &PatchParams::apply(MANAGER).force(), &Patch::Apply(object)).await.expect("it is accepted");
+    }
+
+    pub fn kustomizations(&self) -> Api<Kustomization> {
+        Api::namespaced(self.client.clone(), &self.namespace)
+    }
+
+    pub fn sources(&self) -> Api<GitRepository> {
+        Api::namespaced(self.client.clone(), &self.namespace)
+    }
+
+    /// Announces the newest commit as `flux reconcile source git` does.
+    pub async fn announce(&self) {
+        let patch = Patch::Merge(requested());
+        self.sources().patch(SOURCE, &PatchParams::default(), &patch).await.expect("the source is annotated");
+    }
+
+    /// Asks for a reconciliation as `flux reconcile kustomization` does; gives the token that will be echoed.
+    pub async fn request_now(&self, name: &str) -> String {
+        let patch = requested();
+        let token = patch["metadata"]["annotations"][REQUESTED_AT].as_str().unwrap_or_default().to_owned();
+        let done = self.kustomizations().patch(name, &PatchParams::default(), &Patch::Merge(patch)).await;
+        done.expect("the Kustomization is annotated");
+        token
+    }
+
+    /// Watches a Kustomization until `done`.
+    pub async fn until(&self, name: &str, what: &str, mut done: impl FnMut(&Kustomization) -> bool) -> Kustomization {
+        let outcome = watch_until(&self.kustomizations(), name, PATIENCE, |found| found.is_some_and(&mut done)).await;
+        match outcome {
+            Ok(Some(found)) => found,
+            Ok(None) => panic!("Kustomization/{name} is gone before: {what}"),
+            Err(_) => self.fail(&format!("Kustomization/{name}: {what}")).await,
+        }
+    }
+
+    /// Until a Kustomization is Ready at a revision.
+    pub async fn ready_at(&self, name: &str, revision: &str) -> Kustomization {
+        self.until(name, &format!("Ready at {revision}"), |found| is_ready_at(found, revision)).await
+    }
+
+    /// Until a Kustomization has failed at a revision with a message that holds `text`.
+    pub async fn failed_at(&self, name: &str, revision: &str, text: &str) -> Kustomization {
+        let what = format!("Ready=False at {revision} with `{text}`");
+        self.until(name, &what, |found| {
+            let attempted = found.status.as_ref().and_then(|status| status.last_attempted_revision.as_deref());
+            attempted == Some(revision) && truth(found) == Some(Truth::False) && message(found).contains(text)
+        })
+        .await
+    }
+
+    /// The message of `Ready`; empty if there is none.
+    pub async fn status_message(&self, name: &str) -> String {
+        self.kustomizations().get(name).await.map(|found| message(&found)).unwrap_or_default()
+    }
+
+    /// An object of the scenario's namespace as it is; `None` if there is none.
+    pub async fn live(&self, kind: &str, name: &str) -> Option<Value> {
+        let found = self.objects(kind).get_opt(name).await.expect("the object can be read");
+        found.map(|object| serde_json::to_value(object).expect("an object is JSON"))
+    }
+
+    /// Watches an object of the scenario's namespace until `done` says yes to what it is.
+    pub async fn until_live(&self, kind: &str, name: &str, what: &str, mut done: impl FnMut(&Value) -> bool) -> Value {
+        let mut seen = Value::Null;
+        let outcome = watch_until(&self.objects(kind), name, PATIENCE, |found| {
+            seen = found.map(|object| json!(object)).unwrap_or_default();
+            found.is_some() && done(&seen)
+        })
+        .await;
+        if outcome.is_err() {
+            self.fail(&format!("{kind}/{name}: {what}; it is {seen:#}")).await;
+        }
+        seen
+    }
+
+    /// Watches until there is no such object.
+    pub async fn until_gone(&self, kind: &str, name: &str) {
+        if watch_until(&self.objects(kind), name, PATIENCE, |found| found.is_none()).await.is_err() {
+            self.fail(&format!("{kind}/{name} is gone")).await;
+        }
+    }
+
+    /// Looks until `look` has found something.
+    pub async fn eventually<T>(&self, what: &str, look: impl AsyncFnMut() -> Option<T>) -> T {
+        match eventually(PATIENCE, look).await {
+            Some(found) => found,
+            None => self.fail(what).await,
+        }
+    }
+
+    pub fn objects(&self, kind: &str) -> Api<DynamicObject> {
+        let (group, version) = match kind {
+            "Deployment" | "StatefulSet" | "DaemonSet" | "ReplicaSet" => ("apps", "v1"),
+            "Job" | "CronJob" => ("batch", "v1"),
+            "Ingress" => ("networking.k8s.io", "v1"),
+            "Role" | "RoleBinding" => ("rbac.authorization.k8s.io", "v1"),
+            _ => ("", "v1"),
+        };
+        let resource = ApiResource::from_gvk(&GroupVersionKind::gvk(group, version, kind));
+        Api::namespaced_with(self.client.clone(), &self.namespace, &resource)
+    }
+
+    /// Makes Pods of the workload `app` behave otherwise from now on, those that there are.
+    pub async fn change_behaviour(&self, app: &str, behaviour: &str) {
+        let pods = self.objects("Pod");
+        let list = pods.list(&ListParams::default().labels(&format!("app={app}"))).await.expect("Pods can be listed");
+        for pod in list {
+            let change = json!({ "metadata": { "annotations": { BEHAVIOUR: behaviour } } });
+            pods.patch(&pod.name_any(), &PatchParams::default(), &Patch::Merge(change))
+                .await
+                .expect("a Pod is changed");
+        }
+    }
+
+    /// From now on admission refuses the ConfigMap `name` with `message`.
+    pub async fn refuse(&self, name: &str, message: &str) {
+        match &self.cluster {
+            Cluster::Sandbox(sandbox) => {
+                let writes = Match::writes().on("configmaps").in_namespace(&self.namespace).named(name);
+                let webhook = "policy.example.com".to_owned();
+                sandbox.faults().always(writes, Effect::Deny { webhook, message: message.to_owned(), code: 403 });
+            }
+            Cluster::Real(_) => self.refuse_by_policy(name, message).await,
+        }
+    }
+
+    /// A policy of the API server's own; it takes effect some time after it was made.
+    async fn refuse_by_policy(&self, name: &str, message: &str) {
+        let policy = format!("{}-{name}", self.namespace);
+        let namespace = json!({ "matchLabels": { "kubernetes.io/metadata.name": self.namespace } });
+        let rule = json!({
+            "apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE", "UPDATE"], "resources": ["configmaps"],
+        });
+        let objects = [
+            json!({
+                "kind": "ValidatingAdmissionPolicy",
+                "spec": {
+                    "matchConstraints": { "namespaceSelector": namespace, "resourceRules": [rule] },
+                    "validations": [{ "expression": format!("object.metadata.name != '{name}'"), "message": message }],
+                },
+            }),
+            json!({
+                "kind": "ValidatingAdmissionPolicyBinding",
+                "spec": { "policyName": policy, "validationActions": ["Deny"] },
+            }),
+        ];
+        for mut object in objects {
+            object["apiVersion"] = "admissionregistration.k8s.io/v1".into();
+            object["metadata"] = json!({ "name": policy });
+            let kind = object["kind"].as_str().unwrap_or_default();
+            let resource = ApiResource::from_gvk(&GroupVersionKind::gvk("admissionregistration.k8s.io", "v1", kind));
+            let api: Api<DynamicObject> = Api::all_with(self.client.clone(), &resource);
+            api.patch(&policy, &PatchParams::apply(MANAGER), &Patch::Apply(&object)).await.expect("a policy is made");
+        }
+        let probe = json!({ "apiVersion": "v1", "kind": "ConfigMap", "metadata": { "name": name } });
+        let params = PatchParams::apply(MANAGER).dry_run();
+        self.eventually("the policy refuses", async || {
+            self.objects("ConfigMap").patch(name, &params, &Patch::Apply(&probe)).await.err().map(drop)
+        })
+        .await;
+    }
+
+    /// What the daemon asked of the API server so far, as `<verb> <path>`, oldest first.
+    pub async fn requests_of_the_daemon(&self) -> Vec<String> {
+        match &self.cluster {
+            Cluster::Sandbox(sandbox) => {
+                // Without a field manager the first word of the user agent counts.
+                let daemon = ["afresh", "afresh-config", APPLY_MANAGER, STATUS_MANAGER];
+                let by_daemon = sandbox.requests().find(|entry| daemon.contains(&entry.manager.as_str()));
+                let path = |e: &sandbox::Entry| format!("/{}/{}/{}", e.namespace, e.resource, e.name);
+                by_daemon.iter().map(|entry| format!("{} {}", entry.verb.as_str(), path(entry))).collect()
+            }
+            Cluster::Real(plane) => {
+                let entries = plane.audit().expect("the audit log can be read");
+                let uri = |entry: &Value| entry["requestURI"].as_str().unwrap_or_default().to_owned();
+                let by_daemon = entries.iter().filter(|entry| {
+                    let agent = entry["userAgent"].as_str().unwrap_or_default();
+                    agent.starts_with("afresh") && uri(entry).contains(&self.namespace)
+                });
+                by_daemon.map(|e| format!("{} {}", e["verb"].as_str().unwrap_or_default(), uri(e))).collect()
+            }
+        }
+    }
+
+    /// The Events about a Kustomization: reason and message, oldest first.
+    pub async fn events(&self, name: &str) -> Vec<(String, String)> {
+        let events: Api<Event> = Api::namespaced(self.client.clone(), &self.namespace);
+        let list = events.list(&ListParams::default()).await.expect("events can be listed");
+        let mut about: Vec<_> =
+            list.items.into_iter().filter(|e| e.involved_object.name.as_deref() == Some(name)).collect();
+        about.sort_by_key(|event| event.metadata.creation_timestamp.clone().map(|time| time.0));
+        about.into_iter().map(|e| (e.reason.unwrap_or_default(), e.message.unwrap_or_default())).collect()
+    }
+
+    /// Ends the test with everything that explains it.
+    async fn fail(&self, what: &str) -> ! {
+        let all = self.kustomizations().list(&ListParams::default()).await;
+        let states: Vec<_> = all.map(|list| list.items).unwrap_or_default();
+        let states: Vec<_> = states.iter().map(|one| format!("{}: {:#}", one.name_any(), json!(one.status))).collect();
+        let sources = self.sources().list(&ListParams::default()).await.map(|list| list.items).unwrap_or_default();
+        let sources: Vec<_> =
+            sources.iter().map(|one| format!("{}: {:#}", one.name_any(), json!(one.status))).collect();
+        panic!("not within {PATIENCE:?}: {what}\n{}\n{}", sources.join("\n"), states.join("\n"));
+    }
+}
+
+/// The log of the daemon explains most failures.
+impl Drop for Env {
+    fn drop(&mut self) {
+        if std::thread::panicking()
+            && let Some(daemon) = &self.daemon
+        {
+            eprintln!("--- the daemon's log in {}\n{}", self.namespace, daemon.log_tail());
+        }
+    }
+}
+
+pub fn is_ready_at(found: &Kustomization, revision: &str) -> bool {
+    let Some(status) = &found.status else { return false };
+    status.last_applied_revision.as_deref() == Some(revision)
+        && status.observed_generation == found.metadata.generation
+        && truth(found) == Some(Truth::True)
+}
+
+pub fn truth(found: &Kustomization) -> Option<Truth> {
+    Some(found.status.as_ref()?.conditions.get(READY)?.status)
+}
+
+pub fn message(found: &Kustomization) -> String {
+    let ready = found.status.as_ref().and_then(|status| status.conditions.get(READY));
+    ready.map(|ready| ready.message.clone()).unwrap_or_default()
+}
+
+/// A new token each time.
+fn requested() -> Value {
+    static TOKEN: AtomicU32 = AtomicU32::new(0);
+    let token = format!("request-{}", TOKEN.fetch_add(1, Ordering::Relaxed));
+    json!({ "metadata": { "annotations": { REQUESTED_AT: token } } })
+}
+
+async fn connect(kubeconfig: &std::path::Path) -> Client {
+    // The first test to come installs the provider; whether it was us doesn't matter.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let read = kube::config::Kubeconfig::read_from(kubeconfig).expect("a kubeconfig");
+    let config = Config::from_custom_kubeconfig(read, &Default::default()).await.expect("a configuration");
+    Client::try_from(config).expect("a client")
+}
+
+/// A name of at most 63 letters that tells which scenario it is of.
+fn namespace_for(scenario: &str) -> String {
+    static NUMBER: AtomicU32 = AtomicU32::new(1);
+    let name: String = scenario.replace('_', "-").chars().take(50).collect();
+    format!("t{}-{}", NUMBER.fetch_add(1, Ordering::Relaxed), name.trim_matches('-'))
+}

@@ -1,0 +1,42 @@
+//! The environment that scenarios run in: a cluster, a Git server with one repository, a kubelet and the daemon.
+//!
+//! ```text
+//!  test ── commit ──▶ repository ◀── HTTP ── daemon ── Kubernetes API ──▶ cluster ◀── kubelet
+//!    └───────────────────────────── watches, annotations ───────────────────┘
+//! ```
+//! A scenario is one function; [`scenarios!`] runs it on the sandbox and on a real control plane.
+
+pub mod control_plane;
+pub mod daemon;
+pub mod env;
+pub mod manifests;
+pub mod wait;
+
+/// Makes two tests of each function `async fn name(env: &mut Env)`: `sandbox::name`, and `real::name`, which needs
+/// `KUBEBUILDER_ASSETS` and says so without it.
+macro_rules! scenarios {
+    ($($(#[$attribute:meta])* $name:ident),+ $(,)?) => {
+        mod sandbox {
+            $(
+                $(#[$attribute])*
+                #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+                async fn $name() {
+                    let mut env = $crate::support::env::Env::on_sandbox(stringify!($name)).await;
+                    super::$name(&mut env).await;
+                }
+            )+
+        }
+        mod real {
+            $(
+                $(#[$attribute])*
+                #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+                async fn $name() {
+                    if let Some(mut env) = $crate::support::env::Env::on_real_server(stringify!($name)).await {
+                        super::$name(&mut env).await;
+                    }
+                }
+            )+
+        }
+    };
+}
+pub(crate) use scenarios;
