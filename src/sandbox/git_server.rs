@@ -234,12 +234,8 @@ async fn answer(shared: &Arc<Shared>, request: Request<Incoming>) -> Response<Bo
             return response;
         }
         Fault::Redirect(base) => {
-            let mut response = plain(StatusCode::MOVED_PERMANENTLY, "elsewhere");
             let rest = head.uri.path_and_query().map_or("", |rest| rest.as_str());
-            if let Ok(location) = HeaderValue::from_str(&format!("{base}{rest}")) {
-                response.headers_mut().insert(LOCATION, location);
-            }
-            return response;
+            return redirect(&format!("{base}{rest}"));
         }
         _ => {}
     }
@@ -251,10 +247,21 @@ async fn answer(shared: &Arc<Shared>, request: Request<Incoming>) -> Response<Bo
         response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Basic realm=\"git\""));
         return response;
     }
+    if let Some(location) = with_suffix(&shared.root, &head.uri) {
+        return redirect(&location);
+    }
     match run_backend(shared, &head, body, &fault).await {
         Ok(response) => response,
         Err(error) => plain(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string()),
     }
+}
+
+/// Where a repository is whose address lacks `.git`: forges redirect there.
+fn with_suffix(root: &Path, uri: &hyper::Uri) -> Option<String> {
+    let (name, rest) = uri.path().strip_prefix('/')?.split_once('/')?;
+    let there = root.join(format!("{name}.git"));
+    let query = uri.query().map(|query| format!("?{query}")).unwrap_or_default();
+    (!root.join(name).exists() && there.exists()).then(|| format!("/{name}.git/{rest}{query}"))
 }
 
 fn record(shared: &Shared, head: &http::request::Parts, body: &[u8]) {
@@ -382,6 +389,14 @@ async fn distort(chunks: futures::stream::BoxStream<'static, io::Result<Bytes>>,
         _ => chunks,
     };
     Ok(BodyExt::boxed_unsync(StreamBody::new(chunks.map(|chunk| chunk.map(Frame::data)))))
+}
+
+fn redirect(location: &str) -> Response<Body> {
+    let mut response = plain(StatusCode::MOVED_PERMANENTLY, "elsewhere");
+    if let Ok(location) = HeaderValue::from_str(location) {
+        response.headers_mut().insert(LOCATION, location);
+    }
+    response
 }
 
 fn plain(status: StatusCode, text: &str) -> Response<Body> {

@@ -187,6 +187,13 @@ impl Generations {
         }
     }
 
+    /// Gives the cache up: it is deleted when its readers end.
+    pub fn abandon(&self) {
+        if let Some(current) = lock(&self.current).take() {
+            current.doomed.store(true, Ordering::Relaxed);
+        }
+    }
+
     /// What an earlier process left, if it is whole. All other folders are removed.
     fn reopen(&self) -> Result<Arc<Generation>, StoreError> {
         let mut folders: Vec<_> = subfolders(&self.folder).collect();
@@ -367,6 +374,8 @@ impl Drop for Generation {
     fn drop(&mut self) {
         if let Some(folder) = self.folder.as_ref().filter(|_| *self.doomed.get_mut()) {
             remove(folder);
+            // The remote's folder goes with its last generation.
+            let _ = folder.parent().map(fs::remove_dir);
         }
     }
 }

@@ -102,13 +102,13 @@ impl Rules {
     pub fn verdict(&self, path: &[&str], is_directory: bool) -> Verdict {
         let own = !self.spec.is_empty() || !self.files.is_empty();
         let defaults: &[Pattern] = if own { &[] } else { &self.defaults };
-        let weakest_first = [(0, &*self.version_control), (0, defaults)]
+        let strongest_first = [(0, &*self.spec)]
             .into_iter()
-            .chain(self.files.iter().map(|(depth, patterns)| (*depth, &**patterns)))
-            .chain([(0, &*self.spec)]);
-        // Strongest first: the first match decides.
+            .chain(self.files.iter().rev().map(|(depth, patterns)| (*depth, &**patterns)))
+            .chain([(0, defaults), (0, &*self.version_control)]);
+        // The first match decides.
         let mut included_below = false;
-        for (depth, patterns) in weakest_first.collect::<Vec<_>>().into_iter().rev() {
+        for (depth, patterns) in strongest_first {
             let Some(path) = path.get(depth..).filter(|path| !path.is_empty()) else { continue };
             for pattern in patterns.iter().rev() {
                 if pattern.matches(path, is_directory) {

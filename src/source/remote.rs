@@ -4,7 +4,8 @@
 //! follow each other, and every wait has a deadline. Work on the object store runs on threads that may block.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use futures::FutureExt;
@@ -32,6 +33,9 @@ const CONNECT_MAX: Duration = Duration::from_secs(10);
 /// Between two probes in attention the connection is kept; longer silence closes it.
 const POOL_IDLE_MAX: Duration = Duration::from_secs(90);
 
+/// How long a remote that nobody holds is kept, with its cache.
+const FORGOTTEN_AFTER: Duration = Duration::from_secs(60 * 60);
+
 #[derive(Clone, Copy, Debug, Default)]
 pub struct RemoteOptions {
     /// Repositories on this machine may be named: by `file://` and by absolute paths.
@@ -43,8 +47,9 @@ pub struct RemoteOptions {
 pub struct Remotes {
     data: DataDir,
     options: RemoteOptions,
-    /// By the folder of its cache, which tells URL and access apart.
-    remotes: Mutex<HashMap<std::path::PathBuf, Weak<Remote>>>,
+    /// By the folder of its cache, which tells URL and access apart. Held strongly, so that a source whose worker starts
+    /// anew finds its remote as it was; let go some time after the last handle.
+    remotes: Mutex<HashMap<PathBuf, Arc<Remote>>>,
     clients: Mutex<HashMap<ClientKind, Client>>,
     hosts: Mutex<HashMap<String, Arc<Mutex<HostPace>>>>,
 }
@@ -54,7 +59,7 @@ pub struct Remotes {
 enum ClientKind {
     /// No proxy is asked for the machine itself.
     Loopback,
-    /// No certificates are needed, which a minimal container may not have.
+    /// Certificates are needed only if the server redirects to `https`; a minimal container may have none.
     Plain,
     Secure,
 }
@@ -69,8 +74,11 @@ impl Remotes {
     pub fn get(&self, url: &SourceUrl, access: &Access) -> Result<Arc<Remote>, SourceError> {
         let access = access.or_userinfo(url);
         let folder = self.data.remote_folder(url, &access);
-        if let Some(remote) = lock(&self.remotes).get(&folder).and_then(Weak::upgrade) {
-            return Ok(remote);
+        let mut remotes = lock(&self.remotes);
+        remotes.retain(|_, remote| !remote.is_forgotten());
+        if let Some(remote) = remotes.get(&folder) {
+            remote.touch();
+            return Ok(Arc::clone(remote));
         }
         let transport = match url.location() {
             Location::Http(base) => Transport::Http {
@@ -90,15 +98,10 @@ impl Remotes {
             probes: Mutex::default(),
             fetching: Arc::default(),
             pace: Mutex::new(RemotePace::new(now())),
+            used: Mutex::new(now()),
             host: url.host().map(|host| Arc::clone(lock(&self.hosts).entry(host).or_default())),
         });
-        let mut remotes = lock(&self.remotes);
-        remotes.retain(|_, remote| remote.strong_count() > 0);
-        // Somebody may have been faster.
-        if let Some(remote) = remotes.get(&folder).and_then(Weak::upgrade) {
-            return Ok(remote);
-        }
-        remotes.insert(folder, Arc::downgrade(&remote));
+        remotes.insert(folder, Arc::clone(&remote));
         Ok(remote)
     }
 
@@ -122,6 +125,10 @@ impl Remotes {
     }
 }
 
+fn has_system_certificates() -> bool {
+    Client::builder().no_proxy().build().is_ok()
+}
+
 fn build_client(kind: ClientKind, tls: &Tls, url: &SourceUrl) -> Result<Client, SourceError> {
     let unsupported = |reason: &str| SourceError::Unsupported { url: url.clone(), reason: reason.to_owned() };
     let mut builder = Client::builder()
@@ -131,8 +138,8 @@ fn build_client(kind: ClientKind, tls: &Tls, url: &SourceUrl) -> Result<Client, 
         .pool_idle_timeout(POOL_IDLE_MAX);
     builder = match kind {
         ClientKind::Loopback => builder.no_proxy().tls_certs_only([]),
-        ClientKind::Plain => builder.tls_certs_only([]),
-        ClientKind::Secure => builder,
+        ClientKind::Plain if !has_system_certificates() => builder.tls_certs_only([]),
+        ClientKind::Plain | ClientKind::Secure => builder,
     };
     if let Some(pem) = &tls.ca_pem {
         let certificates = Certificate::from_pem_bundle(pem.expose_secret())
@@ -150,7 +157,7 @@ fn build_client(kind: ClientKind, tls: &Tls, url: &SourceUrl) -> Result<Client, 
     })
 }
 
-/// One remote. Cheap to keep; drop all handles and it goes, its cache stays on disk.
+/// One remote, shared by all sources with its URL and access.
 pub struct Remote {
     url: SourceUrl,
     transport: Transport,
@@ -160,6 +167,8 @@ pub struct Remote {
     fetching: Arc<tokio::sync::Mutex<()>>,
     pace: Mutex<RemotePace>,
     host: Option<Arc<Mutex<HostPace>>>,
+    /// The last time that anything was asked of it.
+    used: Mutex<Instant>,
 }
 
 enum Transport {
@@ -182,6 +191,20 @@ impl Remote {
         &self.url
     }
 
+    fn touch(&self) {
+        *lock(&self.used) = now();
+    }
+
+    /// Nobody has held it for a while. Then its cache goes, too: with the next credentials there will be another one.
+    fn is_forgotten(self: &Arc<Self>) -> bool {
+        let forgotten =
+            Arc::strong_count(self) == 1 && now().saturating_duration_since(*lock(&self.used)) > FORGOTTEN_AFTER;
+        if let (true, Transport::Http { generations, .. }) = (forgotten, &self.transport) {
+            generations.abandon();
+        }
+        forgotten
+    }
+
     /// Takes the leave for one probe now, or says when to ask again.
     pub fn permit(&self, kind: ProbeKind, now: Instant) -> Result<(), Instant> {
         let mut host = self.host.as_ref().map(|host| lock(host));
@@ -193,6 +216,7 @@ impl Remote {
     /// The answer is never older than the call: a caller joins a request only before it is sent. The work of a joined
     /// request goes on if some of its callers leave; `timeout` is that of the one who came first.
     pub async fn probe(self: &Arc<Self>, reference: &Reference, timeout: Duration) -> Result<Oid, SourceError> {
+        self.touch();
         let name = match reference.lookup() {
             Lookup::Pinned(commit) => return Ok(commit),
             Lookup::Named(name) => name,
@@ -249,6 +273,7 @@ impl Remote {
         timeout: Duration,
         cancel: CancellationToken,
     ) -> Result<Snapshot, SourceError> {
+        self.touch();
         let attempt = Attempt::new(&self.url, timeout, cancel);
         let opener = Opener { reference: reference.clone(), commit, spec_ignore: spec_ignore.map(str::to_owned) };
         if let Some(snapshot) = self.open(&opener, &attempt).await? {

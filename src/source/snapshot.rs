@@ -74,18 +74,19 @@ impl Snapshot {
             OpenError::Store(error)
         };
         let odb = generation.odb();
-        let (size, kind) = match odb.read_header(revision.commit) {
-            Ok(header) => header,
+        let size = match odb.read_header(revision.commit) {
+            Ok((size, _)) => size,
             Err(error) if error.code() == git2::ErrorCode::NotFound => return Err(OpenError::NotHeld),
             Err(error) => return Err(failed(error.into())),
         };
-        if kind != ObjectType::Commit {
+        if size > COMMIT_BYTES_MAX {
+            return Err(failed(StoreError::new("the commit object is too large")));
+        }
+        // Headers may lie, an object that was read whole has the hash that it should have.
+        let object = odb.read(revision.commit).map_err(|error| failed(error.into()))?;
+        if object.kind() != ObjectType::Commit {
             return Err(OpenError::NotACommit);
         }
-        if size > COMMIT_BYTES_MAX {
-            return Err(OpenError::Store(StoreError::new("the commit object is too large")));
-        }
-        let object = odb.read(revision.commit).map_err(|error| failed(error.into()))?;
         let commit = CommitInfo::parse(object.data())
             .ok_or_else(|| OpenError::Store(StoreError::new("the commit object is malformed")))?;
         let inner = Inner { generation: Arc::clone(generation), commit, patterns: Mutex::default() };

@@ -3,10 +3,9 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
-use afresh::source::{DataDir, RemoteOptions, Remotes};
 use tokio_util::sync::CancellationToken;
 
-use crate::support::{TIMEOUT, World, access, main_branch, observe, read};
+use crate::support::{TIMEOUT, World, main_branch, observe, read};
 
 #[tokio::test]
 async fn a_cache_that_vanished_is_fetched_anew() {
@@ -29,18 +28,7 @@ async fn a_corrupted_cache_is_fetched_anew() {
     let world = World::new();
     let first = world.repository.commit("first", &[("a.yaml", Some("a: 1"))]).unwrap();
     observe(&world.remote(), &main_branch()).await.unwrap();
-    for generation in world.generations() {
-        for file in fs::read_dir(generation.join("objects/pack")).unwrap() {
-            let path = file.unwrap().path();
-            fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
-            let mut bytes = fs::read(&path).unwrap();
-            if path.extension().is_some_and(|extension| extension == "pack") {
-                bytes.iter_mut().skip(12).for_each(|byte| *byte ^= 0x5a);
-                fs::write(&path, bytes).unwrap();
-            }
-        }
-    }
-    // All handles of the remote are gone: this one opens what is on the disk.
+    rot(&world);
     let remote = world.remote();
     let snapshot = remote.snapshot(&main_branch(), first, None, TIMEOUT, CancellationToken::new()).await.unwrap();
     assert_eq!(read(&snapshot, "a.yaml").as_deref(), Some("a: 1"));
@@ -89,13 +77,31 @@ async fn a_restart_goes_on_with_what_was_held() {
     let world = World::new();
     let commit = world.repository.commit("first", &[("a.yaml", Some("a: 1"))]).unwrap();
     observe(&world.remote(), &main_branch()).await.unwrap();
-    let World { folder, repository: _, server, remotes } = world;
-    let url = afresh::source::SourceUrl::parse(&server.url("platform.git")).unwrap();
-    drop(remotes);
-    let remotes = Remotes::new(DataDir::open(&folder.path().join("data")).unwrap(), RemoteOptions::default());
-    let requests = server.requests();
-    let remote = remotes.get(&url, &access(&[])).unwrap();
-    let snapshot = remote.snapshot(&main_branch(), commit, None, TIMEOUT, CancellationToken::new()).await.unwrap();
-    assert_eq!(read(&snapshot, "a.yaml").as_deref(), Some("a: 1"));
-    assert_eq!(server.requests(), requests, "no server was asked");
+    let world = world.restart();
+    let requests = world.server.requests();
+    let held = world.remote().snapshot(&main_branch(), commit, None, TIMEOUT, CancellationToken::new()).await.unwrap();
+    assert_eq!(read(&held, "a.yaml").as_deref(), Some("a: 1"));
+    assert_eq!(world.server.requests(), requests, "no server was asked");
+    drop(held);
+
+    // What rotted while nobody looked is found out as well.
+    rot(&world);
+    let world = world.restart();
+    let anew = world.remote().snapshot(&main_branch(), commit, None, TIMEOUT, CancellationToken::new()).await.unwrap();
+    assert_eq!(read(&anew, "a.yaml").as_deref(), Some("a: 1"));
+}
+
+/// Turns every pack into noise, in place.
+fn rot(world: &World) {
+    for generation in world.generations() {
+        for file in fs::read_dir(generation.join("objects/pack")).unwrap() {
+            let path = file.unwrap().path();
+            if path.extension().is_some_and(|extension| extension == "pack") {
+                fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+                let mut bytes = fs::read(&path).unwrap();
+                bytes.iter_mut().skip(12).for_each(|byte| *byte ^= 0x5a);
+                fs::write(&path, bytes).unwrap();
+            }
+        }
+    }
 }

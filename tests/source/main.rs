@@ -3,4 +3,5 @@
 mod cache;
 mod protocol;
 mod support;
+mod tls;
 mod tree;

@@ -358,3 +358,47 @@ async fn what_is_too_large_is_refused() {
         assert_eq!(world.packs(), 0, "nothing half-written stays");
     }
 }
+
+#[tokio::test]
+async fn a_redirect_on_the_same_host_is_followed_and_remembered() {
+    let world = World::new();
+    world.repository.commit("first", &[("a.yaml", Some("a: 1"))]).unwrap();
+    world.server.require_basic("git", "right");
+    let url = afresh::source::SourceUrl::parse(&world.server.url("platform")).unwrap();
+    let remote = world.remotes.get(&url, &access(&[("username", "git"), ("password", "right")])).unwrap();
+    observe(&remote, &main_branch()).await.unwrap();
+    let paths: Vec<_> = world.server.records().into_iter().map(|record| record.path).collect();
+    assert_eq!(paths[0], "/platform/info/refs");
+    assert!(paths[1..].iter().all(|path| path.starts_with("/platform.git/")), "{paths:?}");
+}
+
+#[tokio::test]
+async fn a_redirect_in_circles_ends() {
+    let world = World::new();
+    world.server.faults().set(Fault::Redirect(String::new()));
+    let error = world.remote().probe(&main_branch(), TIMEOUT).await.unwrap_err();
+    assert!(matches!(error, SourceError::Redirected { .. }), "{error}");
+    assert!(world.server.requests() < 10);
+}
+
+#[tokio::test]
+async fn a_fetch_that_breaks_off_leaves_what_was_held_and_nothing_else() {
+    let world = World::new();
+    let first = world.repository.commit("first", &[("a.yaml", Some("a: 1"))]).unwrap();
+    let remote = world.remote();
+    observe(&remote, &main_branch()).await.unwrap();
+    world.repository.commit("second", &[("a.yaml", Some("a: 2"))]).unwrap();
+    let commit = remote.probe(&main_branch(), TIMEOUT).await.unwrap();
+    for fault in [Fault::Truncate, Fault::Garbage, Fault::Status(500), Fault::Unreachable] {
+        world.server.faults().set(fault.clone());
+        let error = remote.snapshot(&main_branch(), commit, None, TIMEOUT, CancellationToken::new()).await.unwrap_err();
+        assert!(matches!(error.class(), Class::Unreachable | Class::Transient), "{fault:?}: {error}");
+        let held = remote.snapshot(&main_branch(), first, None, TIMEOUT, CancellationToken::new()).await.unwrap();
+        assert_eq!(read(&held, "a.yaml").as_deref(), Some("a: 1"));
+        assert_eq!(world.generations().len(), 1);
+    }
+    world.server.faults().clear();
+    let snapshot = observe(&remote, &main_branch()).await.unwrap();
+    assert_eq!(read(&snapshot, "a.yaml").as_deref(), Some("a: 2"));
+    assert_eq!(world.packs(), 2);
+}

@@ -47,6 +47,14 @@ impl World {
         World { folder, repository, server, remotes }
     }
 
+    /// The process ends, and another one starts on the same data folder.
+    pub fn restart(self) -> World {
+        let World { folder, repository, server, remotes } = self;
+        drop(remotes);
+        let data = DataDir::open(&folder.path().join("data")).unwrap();
+        World { folder, repository, server, remotes: Remotes::new(data, RemoteOptions::default()) }
+    }
+
     pub fn url(&self) -> SourceUrl {
         SourceUrl::parse(&self.server.url("platform.git")).unwrap()
     }

@@ -10,12 +10,14 @@
 use std::io::Write;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use bytes::Bytes;
 use git2::Oid;
 use tokio::sync::mpsc;
 
-use super::client::{HttpClient, Packets, Server, Version, command};
+use super::advertisement::Capabilities;
+use super::client::{HttpClient, Packets, Version, command};
 use super::pktline::{Encoder, Packet};
 use crate::source::attempt::Attempt;
 use crate::source::cache::Generation;
@@ -41,6 +43,9 @@ const PIECES_WAITING_MAX: usize = 16;
 
 /// Bytes of a pack before its first object: the signature, the version and the number of objects.
 const PACK_HEADER_BYTES: usize = 12;
+
+/// How long the end of an answer is waited for after its last packet.
+const DRAIN_MAX: Duration = Duration::from_millis(200);
 
 enum Piece {
     Pack(Bytes),
@@ -68,7 +73,8 @@ impl HttpClient {
         let held = generation.tips();
         let result = match server.version {
             Version::V2 => {
-                let packets = self.post(&server, request_v2(&server, want, &held), limits.bytes, attempt).await;
+                let packets =
+                    self.post(&server, request_v2(&server.capabilities, want, &held), limits.bytes, attempt).await;
                 self.receive(packets?, Band::head_v2, want, generation, limits, attempt).await
             }
             Version::V0 => {
@@ -76,7 +82,8 @@ impl HttpClient {
                     let reason = "the server's Git is too old (it lacks `side-band-64k`)".to_owned();
                     return Err(SourceError::Unsupported { url: attempt.url.clone(), reason });
                 }
-                let packets = self.post(&server, request_v0(&server, want, &held), limits.bytes, attempt).await;
+                let packets =
+                    self.post(&server, request_v0(&server.capabilities, want, &held), limits.bytes, attempt).await;
                 self.receive(packets?, Band::head_v0, want, generation, limits, attempt).await
             }
         };
@@ -163,6 +170,8 @@ impl HttpClient {
         if attempt.run("storing its objects", pieces.send(Piece::End)).await?.is_err() {
             return Err(None);
         }
+        // An answer that was read to its end leaves a connection that can be used again; nothing else hangs on it.
+        let _ = tokio::time::timeout(DRAIN_MAX, packets.next(attempt)).await;
         Ok(())
     }
 
@@ -217,11 +226,11 @@ impl Band {
     }
 }
 
-fn request_v2(server: &Server, want: Oid, held: &[Oid]) -> Bytes {
+fn request_v2(offered: &Capabilities, want: Oid, held: &[Oid]) -> Bytes {
     let mut body = Encoder::default();
-    command(&mut body, "fetch", &server.capabilities);
+    command(&mut body, "fetch", offered);
     body.line("thin-pack").line("no-progress").line("ofs-delta");
-    if server.capabilities.shallow {
+    if offered.shallow {
         for tip in held {
             body.line(&format!("shallow {tip}"));
         }
@@ -235,8 +244,7 @@ fn request_v2(server: &Server, want: Oid, held: &[Oid]) -> Bytes {
     body.finish()
 }
 
-fn request_v0(server: &Server, want: Oid, held: &[Oid]) -> Bytes {
-    let offered = &server.capabilities;
+fn request_v0(offered: &Capabilities, want: Oid, held: &[Oid]) -> Bytes {
     let mut features = vec!["side-band-64k"];
     features.extend(offered.thin_pack.then_some("thin-pack"));
     features.extend(offered.ofs_delta.then_some("ofs-delta"));
@@ -310,5 +318,70 @@ fn check_header(header: &[u8], objects_max: u64) -> Result<(), WriteError> {
     match header.get(8..PACK_HEADER_BYTES).and_then(|count| <[u8; 4]>::try_from(count).ok()) {
         Some(count) if u64::from(u32::from_be_bytes(count)) > objects_max => Err(WriteError::TooManyObjects),
         _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_of_answers_are_told_apart() {
+        let cases: [(&[u8], Band, Band); 9] = [
+            (b"shallow-info\n", Band::Head, Band::Unknown),
+            (b"shallow 0123\n", Band::Head, Band::Head),
+            (b"NAK\n", Band::Head, Band::Head),
+            (b"ACK 0123\n", Band::Head, Band::Head),
+            (b"packfile\n", Band::PackFollows, Band::Unknown),
+            (b"\x01PACK", Band::Head, Band::Pack),
+            (b"\x02counting", Band::Head, Band::Progress),
+            (b"ERR not our ref", Band::Failure, Band::Failure),
+            (b"\x03died", Band::Head, Band::Failure),
+        ];
+        for (line, v2, v0) in cases {
+            assert_eq!((Band::head_v2(line), Band::head_v0(line)), (v2, v0), "{line:?}");
+        }
+        assert_eq!(Band::of(b"\x01"), Band::Pack);
+        assert_eq!(Band::of(b"NAK"), Band::Unknown);
+    }
+
+    #[test]
+    fn requests_offer_what_is_held() {
+        let capabilities = Capabilities {
+            shallow: true,
+            side_band_64k: true,
+            thin_pack: true,
+            ofs_delta: true,
+            ..Capabilities::default()
+        };
+        let id = |digit: &str| Oid::from_str(&digit.repeat(40)).unwrap();
+        let lines = |body: Bytes| {
+            let mut decoder = crate::source::git::pktline::Decoder::default();
+            decoder.feed(&body);
+            std::iter::from_fn(|| decoder.next_packet().unwrap())
+                .map(|packet| match packet {
+                    Packet::Data(line) => String::from_utf8_lossy(&line).trim_end().replace(&"a".repeat(39), ""),
+                    mark => format!("{mark:?}"),
+                })
+                .collect::<Vec<_>>()
+                .join("|")
+        };
+        let (want, held) = (id("a"), [id("a")]);
+        let v2 = "command=fetch|Delimiter|thin-pack|no-progress|ofs-delta|shallow a|deepen 1|want a|have a|done|Flush";
+        let v0 = "want a side-band-64k thin-pack ofs-delta|shallow a|deepen 1|Flush|have a|done";
+        assert_eq!(lines(request_v2(&capabilities, want, &held)), v2);
+        assert_eq!(lines(request_v0(&capabilities, want, &held)), v0);
+
+        let without = Capabilities { shallow: false, ..capabilities };
+        assert!(!lines(request_v2(&without, want, &held)).contains("deepen"), "the whole history, then");
+    }
+
+    #[test]
+    fn the_head_of_a_pack_is_checked_as_far_as_it_is_there() {
+        let pack = |count: u32| [&b"PACK\0\0\0\x02"[..], &count.to_be_bytes()].concat();
+        assert!(check_header(&pack(10), 10).is_ok());
+        assert!(matches!(check_header(&pack(11), 10), Err(WriteError::TooManyObjects)));
+        assert!(check_header(b"PA", 10).is_ok());
+        assert!(matches!(check_header(b"<html>", 10), Err(WriteError::NotAPack)));
     }
 }

@@ -3,7 +3,7 @@
 //! Nothing is copied: objects never change, so reading beside a writer is safe. Only a commit that was rewritten and
 //! then collected away by `git gc` may vanish under a snapshot, weeks later.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use git2::{ErrorCode, Oid, Repository};
@@ -59,11 +59,7 @@ impl LocalRepository {
     }
 
     fn open(&self) -> Result<Repository, SourceError> {
-        let no_ceiling: [&Path; 0] = [];
-        // Not `open`, which would take any folder below a repository for it.
-        Repository::open_ext(&self.path, git2::RepositoryOpenFlags::NO_SEARCH, no_ceiling).map_err(|error| match error
-            .code()
-        {
+        Repository::open(&self.path).map_err(|error| match error.code() {
             ErrorCode::NotFound => SourceError::NotFound { url: self.url.clone() },
             _ => self.store(error.message()),
         })

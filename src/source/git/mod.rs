@@ -20,6 +20,8 @@ use git2::ConfigLevel;
 pub fn isolate() {
     static ISOLATED: Once = Once::new();
     ISOLATED.call_once(|| {
+        // Parsed trees are kept by the cache of sources; libgit2 would keep their bytes beside them.
+        git2::opts::enable_caching(false);
         for level in [ConfigLevel::ProgramData, ConfigLevel::System, ConfigLevel::XDG, ConfigLevel::Global] {
             #[expect(unsafe_code, reason = "git2 offers no safe way; called once, before libgit2 is used")]
             // SAFETY: the search paths are global state without a lock; `Once` and the contract above keep others out.
