@@ -10,7 +10,7 @@ mod duration;
 mod git_repository;
 mod kustomization;
 
-pub use condition::{Condition, Conditions, HEALTHY, READY, RECONCILING, STALLED, Truth};
+pub use condition::{Condition, Conditions, HEALTHY, READY, RECONCILING, STALLED, Truth, rfc3339};
 pub use definitions::{definitions, definitions_yaml};
 pub use duration::GoDuration;
 pub use git_repository::{Artifact, GitRepository, GitRepositorySpec, GitRepositoryStatus, LocalReference, RefSpec};

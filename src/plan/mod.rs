@@ -1,1 +1,13 @@
-//! Empty for now.
+//! What to do: desired × inventory × observed → what to send, what to delete, what needs a person's consent.
+//!
+//! Pure: no Kubernetes client, no async runtime, no clock, no file system.
+
+mod desired;
+mod digest;
+mod inventory;
+mod prune;
+
+pub use desired::{Desired, Handling, PlanError, Scopes, desired};
+pub use digest::DigestKey;
+pub use inventory::Inventory;
+pub use prune::{Consent, Prune, prune};

@@ -1,0 +1,82 @@
+//! Which objects an application owns: Flux's inventory, grown before anything is created.
+
+use std::collections::BTreeMap;
+
+use crate::api::{self, InventoryEntry};
+use crate::manifest::ObjectId;
+
+/// The owned objects with the version each was last applied in.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Inventory(BTreeMap<ObjectId, String>);
+
+impl Inventory {
+    /// Reads what the status records; entries that are no ids of Flux's are reported, not dropped in silence.
+    pub fn read(recorded: Option<&api::Inventory>) -> (Self, Vec<String>) {
+        let (mut inventory, mut unreadable) = (Self::default(), Vec::new());
+        for entry in recorded.map(|r| r.entries.as_slice()).unwrap_or_default() {
+            match ObjectId::from_inventory_id(&entry.id) {
+                Some(id) => drop(inventory.0.insert(id, entry.v.clone())),
+                None => unreadable.push(entry.id.clone()),
+            }
+        }
+        (inventory, unreadable)
+    }
+
+    pub fn record(&self) -> api::Inventory {
+        let entries = self.0.iter().map(|(id, v)| InventoryEntry { id: id.inventory_id(), v: v.clone() }).collect();
+        api::Inventory { entries }
+    }
+
+    pub fn insert(&mut self, id: ObjectId, version: String) {
+        self.0.insert(id, version);
+    }
+
+    pub fn contains(&self, id: &ObjectId) -> bool {
+        self.0.contains_key(id)
+    }
+
+    pub fn ids(&self) -> impl Iterator<Item = &ObjectId> {
+        self.0.keys()
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = (&ObjectId, &String)> {
+        self.0.iter()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// All of both: what is recorded before anything is created, and what stays recorded after a failure.
+    #[must_use]
+    pub fn union(&self, other: &Self) -> Self {
+        let mut all = self.0.clone();
+        all.extend(other.0.iter().map(|(id, v)| (id.clone(), v.clone())));
+        Self(all)
+    }
+}
+
+impl FromIterator<(ObjectId, String)> for Inventory {
+    fn from_iter<T: IntoIterator<Item = (ObjectId, String)>>(entries: T) -> Self {
+        Self(entries.into_iter().collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_inventory_reads_back_and_names_what_it_cant_read() {
+        let inventory: Inventory =
+            [(ObjectId::new("apps", "Deployment", "n", "a"), "v1".to_owned())].into_iter().collect();
+        let mut recorded = inventory.record();
+        assert_eq!(Inventory::read(Some(&recorded)), (inventory, vec![]));
+        recorded.entries.push(InventoryEntry { id: "junk".into(), v: "v1".into() });
+        assert_eq!(Inventory::read(Some(&recorded)).1, ["junk"]);
+    }
+}
