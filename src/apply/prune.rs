@@ -45,11 +45,14 @@ impl Applier {
     pub async fn delete_all(&self, ids: &[ObjectId], owner: &OwnerKey, cancel: &CancellationToken) -> Pruned {
         let mut pruned = Pruned::default();
         for stage in Stage::ALL.into_iter().rev() {
-            let mut stage: Vec<&ObjectId> = ids.iter().filter(|id| stage_of(id) == stage).collect();
+            let mut stage: Vec<ObjectId> = ids.iter().filter(|id| stage_of(id) == stage).cloned().collect();
             stage.sort();
             stage.dedup();
             let mut fates = futures::stream::iter(stage)
-                .map(|id| async move { (id.clone(), self.delete(id, owner, cancel).await) })
+                .map(|id| async move {
+                    let fate = self.delete(&id, owner, cancel).await;
+                    (id, fate)
+                })
                 .buffered(PARALLEL);
             while let Some((id, fate)) = fates.next().await {
                 match fate {

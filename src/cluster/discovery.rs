@@ -59,10 +59,13 @@ fn group_version_path(group: &str, version: &str) -> String {
     if group.is_empty() { format!("/api/{version}") } else { format!("/apis/{group}/{version}") }
 }
 
+/// The versions of each group and kind, the preferred one first.
+type Kinds = HashMap<(Arc<str>, Arc<str>), Vec<ApiKind>>;
+
 /// What is known; written by `discover` and by questions about unknown kinds only.
 #[derive(Default)]
 pub(super) struct Discovery {
-    kinds: RwLock<HashMap<(Arc<str>, Arc<str>), Vec<ApiKind>>>,
+    kinds: RwLock<Kinds>,
     /// When a group (or, as `None`, everything) was last asked about.
     asked: tokio::sync::Mutex<HashMap<Option<String>, Instant>>,
 }
@@ -115,6 +118,16 @@ impl Cluster {
     /// What is known of a kind; without a version, the version that the server prefers.
     pub fn resource(&self, group: &str, kind: &str, version: Option<&str>) -> Option<ApiKind> {
         self.discovery.get(group, kind, version)
+    }
+
+    /// All kinds that live in namespaces and can be listed, each in the version that the server prefers.
+    pub(super) fn namespaced_kinds(&self) -> Vec<ApiKind> {
+        self.discovery.preferred(|kind| kind.namespaced && kind.watchable)
+    }
+
+    /// The kind that a CustomResourceDefinition `<plural>.<group>` brings; empty if it is not served.
+    pub(super) fn kinds_of_definition(&self, name: &str) -> Vec<ApiKind> {
+        self.discovery.preferred(|kind| kind.watchable && kind.resource() == name)
     }
 
     /// The kind, asking the server if it is not known.
@@ -239,7 +252,7 @@ pub(super) fn segment(name: &str) -> String {
 }
 
 impl Discovery {
-    fn write(&self) -> std::sync::RwLockWriteGuard<'_, HashMap<(Arc<str>, Arc<str>), Vec<ApiKind>>> {
+    fn write(&self) -> std::sync::RwLockWriteGuard<'_, Kinds> {
         self.kinds.write().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -250,6 +263,11 @@ impl Discovery {
             Some(version) => versions.iter().find(|k| &*k.version == version).cloned(),
             None => versions.first().cloned(),
         }
+    }
+
+    fn preferred(&self, wanted: impl Fn(&ApiKind) -> bool) -> Vec<ApiKind> {
+        let kinds = self.kinds.read().unwrap_or_else(PoisonError::into_inner);
+        kinds.values().filter_map(|versions| versions.first()).filter(|kind| wanted(kind)).cloned().collect()
     }
 
     /// Takes everything as found, but keeps what is known of the groups that gave no answer.

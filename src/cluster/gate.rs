@@ -16,13 +16,15 @@ use crate::manifest::ObjectId;
 #[derive(Clone, Default)]
 pub struct WriteGate(Arc<Shared>);
 
+type Listener = Box<dyn Fn(&ObjectId) + Send + Sync>;
+
 #[derive(Default)]
 struct Shared {
     /// Objects that are written to or waited for; written by `write` only.
     objects: Mutex<HashMap<ObjectId, Queue>>,
     tasks: TaskTracker,
     /// Told whenever an object has no write in flight any more.
-    listeners: Mutex<Vec<Box<dyn Fn(&ObjectId) + Send + Sync>>>,
+    listeners: Mutex<Vec<Listener>>,
 }
 
 #[derive(Default)]

@@ -208,7 +208,7 @@ async fn follow_pods(mut watcher: Watcher<WirePod>, contents: Arc<Contents>) {
     loop {
         match watcher.next().await {
             WatchEvent::Listed { items, .. } => contents.change(|state| {
-                state.pods = items.into_iter().map(|pod| reduced(pod)).collect();
+                state.pods = items.into_iter().map(reduced).collect();
                 state.pods_listed = true;
             }),
             WatchEvent::Changed(pod) => contents.change(|state| {
