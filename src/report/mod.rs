@@ -1,1 +1,13 @@
-//! Empty for now.
+//! What people and machines learn: status, events, metrics.
+//!
+//! Never delays a reconciliation: events go through a bounded queue, metrics are counters in memory.
+
+mod events;
+mod http;
+mod metrics;
+mod status;
+
+pub use events::{Event, Events, Severity};
+pub use http::{Readiness, serve};
+pub use metrics::{Metrics, Stage};
+pub use status::StatusWriter;

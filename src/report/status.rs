@@ -1,0 +1,85 @@
+//! The status of one object: compared with what was last written or read, sent as one merge patch of what changed.
+//!
+//! A status that says the same is not written: `kubectl get -w` is quiet when nothing happens.
+
+use serde::Serialize;
+use serde_json::{Map, Value};
+
+use crate::api::{Key, STATUS_MANAGER};
+use crate::cluster::{ApiError, ApiKind, Cluster};
+use crate::manifest::ObjectId;
+
+/// The one writer of an object's status; owned by the object's worker.
+#[derive(Debug)]
+pub struct StatusWriter {
+    kind: ApiKind,
+    key: Key,
+    last: Value,
+}
+
+impl StatusWriter {
+    /// `recorded` is the status that the object carries.
+    pub fn new(kind: ApiKind, key: Key, recorded: &impl Serialize) -> Self {
+        Self { kind, key, last: plain(recorded) }
+    }
+
+    /// True if `status` differs from what is recorded.
+    pub fn differs(&self, status: &impl Serialize) -> bool {
+        plain(status) != self.last
+    }
+
+    /// Writes what changed; no request if nothing did.
+    pub async fn write(&mut self, cluster: &Cluster, status: &impl Serialize) -> Result<(), ApiError> {
+        let new = plain(status);
+        let Some(patch) = merge_patch(&self.last, &new) else { return Ok(()) };
+        let patch = Value::Object(Map::from_iter([("status".to_owned(), patch)]));
+        let id = ObjectId::new(&*self.kind.group, &*self.kind.kind, self.key.namespace.clone(), self.key.name.clone());
+        cluster.merge_patch(&self.kind, &id, &patch, Some("status"), STATUS_MANAGER).await?;
+        self.last = new;
+        Ok(())
+    }
+}
+
+fn plain(status: &impl Serialize) -> Value {
+    serde_json::to_value(status).expect("a status made of plain data serialises")
+}
+
+/// The RFC 7386 patch that turns `old` into `new`; `None` if they are equal. Lists are replaced whole.
+fn merge_patch(old: &Value, new: &Value) -> Option<Value> {
+    if old == new {
+        return None;
+    }
+    let (Value::Object(old), Value::Object(new)) = (old, new) else { return Some(new.clone()) };
+    let mut patch = Map::new();
+    for key in old.keys().filter(|key| !new.contains_key(*key)) {
+        patch.insert(key.clone(), Value::Null);
+    }
+    for (key, value) in new {
+        match old.get(key) {
+            Some(before) => patch.extend(merge_patch(before, value).map(|change| (key.clone(), change))),
+            None => drop(patch.insert(key.clone(), value.clone())),
+        }
+    }
+    Some(Value::Object(patch))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn a_patch_says_only_what_changed_and_removes_what_is_gone() {
+        for (old, new, expected) in [
+            (json!({"a": 1}), json!({"a": 1}), None),
+            (
+                json!({"a": 1, "b": {"c": 1, "d": 2}}),
+                json!({"a": 1, "b": {"c": 3, "d": 2}}),
+                Some(json!({"b": {"c": 3}})),
+            ),
+            (json!({"a": 1, "b": [1, 2]}), json!({"b": [2]}), Some(json!({"a": null, "b": [2]}))),
+        ] {
+            assert_eq!(merge_patch(&old, &new), expected, "{old} → {new}");
+        }
+    }
+}
