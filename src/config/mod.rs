@@ -1,1 +1,69 @@
-//! Empty for now.
+//! Everything the daemon can be told, validated once, and every limit with its reason.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Which API server the daemon works on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ClusterChoice {
+    /// A kubeconfig file and, if named, a context in it.
+    Kubeconfig { path: PathBuf, context: Option<String> },
+    /// The service account of the Pod that it runs in.
+    InCluster,
+    /// The embedded API server, with its controllers and its kubelet.
+    Sandbox,
+}
+
+/// What to do with fields that the API server doesn't know.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum FieldValidation {
+    /// Refused, whatever the kind.
+    Strict,
+    /// Dropped from built-in kinds with an event that gives file and line; refused in custom resources, as with Flux.
+    #[default]
+    Warn,
+}
+
+/// The daemon's configuration.
+#[derive(Clone, Debug)]
+pub struct Config {
+    pub cluster: ClusterChoice,
+    /// Documents to install into the cluster and to keep watching.
+    pub config_dir: Option<PathBuf>,
+    /// A cache that may vanish at any time.
+    pub data_dir: PathBuf,
+    pub metrics_addr: Option<SocketAddr>,
+    /// Only objects in this namespace are served.
+    pub watch_namespace: Option<String>,
+    /// Where the installation's own Secret lives.
+    pub runtime_namespace: String,
+    /// Whether `file://` and paths are allowed as sources.
+    pub allow_local_sources: bool,
+    pub field_validation: FieldValidation,
+}
+
+/// One request to the API server. A busy server answers an apply within a second; a watch is not bounded by this.
+pub const API_REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long the end of the process may take, so that a SIGTERM ends it within 5 s.
+pub const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(4);
+/// Bound on one Git operation where `spec.timeout` is not set; Flux's default.
+pub const SOURCE_TIMEOUT: Duration = Duration::from_secs(60);
+/// Renders at a time: they are bound by the processor, and the smallest machines we serve have two cores.
+pub const RENDERS_MAX: usize = 2;
+/// Applications that write at a time; each sends up to `APPLY_PARALLEL` objects of a stage at once.
+pub const APPLYING_MAX: usize = 8;
+/// Status writes at a time, apart from applies: a quarter of what may be under way, so that applies never starve them.
+pub const STATUS_WRITES_MAX: usize = 4;
+/// Background status writes a second, for applications that a new revision did not change.
+pub const BACKGROUND_STATUS_PER_SECOND: u32 = 20;
+/// An apply that was asked to give way may finish its stage in this time.
+pub const PREEMPTION_GRACE: Duration = Duration::from_secs(5);
+/// After so many preemptions in a row an apply completes: a busy branch must not starve the cluster.
+pub const PREEMPTIONS_IN_A_ROW_MAX: u32 = 3;
+/// A trigger that no person waits for goes on with the last known revision when the source doesn't answer in this time.
+pub const FRESH_WAIT_MAX: Duration = Duration::from_secs(5);
+/// How long the watch may take to show what an apply's answer said.
+pub const SETTLE_MAX: Duration = Duration::from_secs(5);
+/// How long others may take to render a revision before deletions are put off to the next attempt.
+pub const HANDOVER_WAIT_MAX: Duration = Duration::from_secs(10);
