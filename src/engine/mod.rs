@@ -1,1 +1,118 @@
-//! Empty for now.
+//! Carries each application from its source to the cluster.
+//!
+//! ```text
+//!  API watch ──▶ objects ──▶ one worker per GitRepository ──▶ SourceState ─┐
+//!                   └──────▶ one worker per Kustomization ◀────────────────┘
+//!                                  │        ▲
+//!                                  ▼        │ edges: who declares what, who is ready at which revision
+//!                               registry ───┘
+//! ```
+//!
+//! There is no shared work queue: each worker waits on cells that hold the newest, so that no slow application stands
+//! before another. What costs something takes permits in fair order.
+
+mod application;
+mod backoff;
+mod installation;
+mod objects;
+mod permits;
+mod references;
+mod registry;
+mod shared;
+mod source;
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+
+use tokio_util::sync::CancellationToken;
+
+use crate::apply::{Applier, UnknownFields};
+use crate::cluster::{Cluster, Observed, ObservedOptions, Pods, WriteGate};
+use crate::config;
+use crate::report::{Events, Metrics, Readiness};
+use crate::source::Remotes;
+
+use permits::Permits;
+use references::References;
+use registry::Registry;
+use shared::{Background, Shared};
+
+pub use installation::InstallationError;
+
+/// What the engine is built from.
+pub struct Settings {
+    pub cluster: Cluster,
+    pub remotes: Remotes,
+    pub metrics: Metrics,
+    pub readiness: Readiness,
+    /// Only objects in this namespace are served; `None`: all.
+    pub watch_namespace: Option<String>,
+    /// Where the installation's Secret lives.
+    pub runtime_namespace: String,
+    pub allow_local_sources: bool,
+    pub field_validation: config::FieldValidation,
+}
+
+/// Why the engine can't start, or can't go on.
+#[derive(Debug, thiserror::Error)]
+pub enum EngineError {
+    #[error(transparent)]
+    Installation(#[from] InstallationError),
+    /// A worker died: going on without it would be silence where an application should be.
+    #[error("a worker of the engine failed: {0}")]
+    Worker(String),
+}
+
+/// Runs until cancelled. All that is under way is then given up at the next safe point; writes that were sent are
+/// awaited by whoever shuts the runtime down.
+pub async fn run(settings: Settings, cancel: CancellationToken) -> Result<(), EngineError> {
+    let Settings {
+        cluster,
+        remotes,
+        metrics,
+        readiness,
+        watch_namespace,
+        runtime_namespace,
+        allow_local_sources,
+        field_validation,
+    } = settings;
+    installation::check(&cluster).await?;
+    let digest_key = installation::key(&cluster, &runtime_namespace).await?;
+    let gate = WriteGate::default();
+    let (events, send_events) = Events::new(cluster.clone(), metrics.clone());
+    let unknown_fields = match field_validation {
+        config::FieldValidation::Strict => UnknownFields::Refuse,
+        config::FieldValidation::Warn => UnknownFields::Drop,
+    };
+    let options = ObservedOptions { namespace: watch_namespace.clone(), ..Default::default() };
+    let observed = Observed::new(cluster.clone(), gate.clone(), options);
+    let shared = Arc::new(Shared {
+        applier: Applier::new(cluster.clone(), gate.clone(), observed.clone()),
+        observed,
+        pods: Pods::new(cluster.clone()),
+        references: References::new(cluster.clone()),
+        registry: Registry::default(),
+        renders: Permits::new(config::RENDERS_MAX),
+        applies: Permits::new(config::APPLYING_MAX),
+        statuses: Permits::new(config::STATUS_WRITES_MAX),
+        background: Background::new(),
+        sources: Mutex::new(HashMap::new()),
+        cluster,
+        remotes,
+        gate: gate.clone(),
+        events,
+        metrics,
+        digest_key,
+        allow_local_sources,
+        unknown_fields,
+    });
+    let serve = objects::serve(shared, watch_namespace, readiness, cancel.clone());
+    tokio::select! {
+        result = serve => result?,
+        () = send_events => {}
+        () = cancel.cancelled() => {}
+    }
+    // nothing that was sent is left without its answer
+    let _ = tokio::time::timeout(config::SHUTDOWN_TIMEOUT, gate.idle()).await;
+    Ok(())
+}

@@ -76,6 +76,8 @@ pub struct Pacing {
     interval: Duration,
     /// An announcement that no probe has answered yet.
     announced: Option<Instant>,
+    /// A retry wants a look that no probe has answered yet.
+    requested: bool,
     /// Something on this source fails or waits.
     attention: bool,
     /// The last change of state: attention counts from here.
@@ -95,6 +97,7 @@ impl Pacing {
         Pacing {
             interval,
             announced: Some(now),
+            requested: false,
             attention: false,
             changed: now,
             started: now,
@@ -115,6 +118,12 @@ impl Pacing {
         self.announced.get_or_insert(now);
     }
 
+    /// Somebody tries again and wants to know what is newest: an unannounced probe as soon as its spacing allows, unless
+    /// the server itself is what fails.
+    pub fn request(&mut self) {
+        self.requested = true;
+    }
+
     /// Whether anything on this source fails or waits. A change of it is a change of state.
     pub fn set_attention(&mut self, attention: bool, now: Instant) {
         if self.attention != attention {
@@ -131,6 +140,7 @@ impl Pacing {
     /// Answers what was announced before; what is announced from now on needs another probe.
     pub fn on_probe_started(&mut self, now: Instant) {
         self.announced = None;
+        self.requested = false;
         self.running = true;
         self.started = now;
     }
@@ -172,6 +182,7 @@ impl Pacing {
                 let index = self.failures_in_a_row.saturating_sub(1).min(UNREACHABLE_BACKOFF.len() - 1);
                 self.ended + UNREACHABLE_BACKOFF[index]
             }
+            None if self.requested => now,
             None if self.attention => self.started + self.attention_period(now),
             None => self.started + self.interval,
         }

@@ -1,0 +1,171 @@
+//! Sending what the cluster doesn't hold, stage by stage.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use tokio_util::sync::CancellationToken;
+
+use crate::apply::{self, Action, Outcome, Stage};
+use crate::cluster::{ApiError, ApiKind, ErrorClass};
+use crate::plan::Desired;
+use crate::report::Severity;
+
+use super::attempt::Decision;
+use super::render::{ERRORS_SHOWN_MAX, KIND_WAIT_MAX, KIND_WAIT_STEP};
+use super::report::{Changes, listed};
+use super::{Application, Failure, Prepared, Stop, Work};
+
+/// How long an object that is being deleted may take to go before it is a failure.
+const DELETION_WAIT_MAX: Duration = Duration::from_secs(60);
+
+impl Application {
+    /// Sends what is not held. `correcting`: the same was held before, so that whatever is sent was changed by others.
+    pub async fn apply(
+        &self,
+        work: &Work,
+        prepared: &Prepared,
+        correcting: bool,
+        changes: &mut Changes,
+    ) -> Result<(), Stop> {
+        let mut stages: BTreeMap<Stage, Vec<&Desired>> = BTreeMap::new();
+        for desired in &prepared.desired {
+            stages.entry(apply::stage_of(&desired.object.id)).or_default().push(desired);
+        }
+        let mut said = false;
+        for objects in stages.values() {
+            self.watch_kinds(objects).await?;
+            let todo = self.todo(objects).await?;
+            if todo.is_empty() {
+                continue;
+            }
+            if work.yield_soon.is_cancelled() && !work.unyielding {
+                return Err(Stop::Yielded);
+            }
+            let send = async {
+                let _permit = self.shared.applies.acquire(work.urgency).await;
+                work.applying.store(true, Ordering::Release);
+                let order = apply::Work {
+                    stages: vec![todo.iter().map(|desired| desired.object.clone()).collect()],
+                    unknown_fields: self.shared.unknown_fields,
+                    defines: prepared.defines.clone(),
+                    namespaces: prepared.namespaces.clone(),
+                };
+                let stop = apply::Stop { after_stage: CancellationToken::new(), now: work.stop.clone() };
+                self.shared.applier.apply(&order, &stop, &|_| {}).await
+            };
+            // that something is being changed is said while it is being changed, not before
+            let tell = async {
+                if !said && !correcting {
+                    let message = format!("applying revision {}", work.revision());
+                    if let Err(error) = self.progressing(work, &message, None).await {
+                        tracing::warn!(object = %self.key, %error, "the status could not be written; it is written with the next one");
+                    }
+                }
+            };
+            let (result, ()) = tokio::join!(send, tell);
+            said = true;
+            let outcome = match result {
+                Ok(applied) => {
+                    self.note(work, &applied.objects, correcting, changes);
+                    Ok(())
+                }
+                Err(error) => {
+                    self.note(work, error.applied(), correcting, changes);
+                    Err(refused(&error))
+                }
+            };
+            work.applying.store(false, Ordering::Release);
+            outcome?;
+        }
+        Ok(())
+    }
+
+    /// Sees to it that all kinds are watched before it is decided what is held.
+    async fn watch_kinds(&self, objects: &[&Desired]) -> Result<(), Failure> {
+        let mut kinds = BTreeMap::new();
+        for desired in objects {
+            let key = (desired.object.id.group.clone(), desired.object.id.kind.clone());
+            if kinds.contains_key(&key) {
+                continue;
+            }
+            let kind = self.kind(desired).await.map_err(|error| {
+                Failure::new(
+                    "ReconciliationFailed",
+                    format!("{}: {}: {error}", desired.object.origin, desired.object.id),
+                )
+            })?;
+            kinds.insert(key, kind);
+        }
+        let all: Vec<ApiKind> = kinds.values().cloned().collect();
+        self.shared.observed.ensure_watched(&all).await.map_err(|e| Failure::new("ReconciliationFailed", e.to_string()))
+    }
+
+    /// A kind whose definition was applied a moment ago takes a moment to be served.
+    async fn kind(&self, desired: &Desired) -> Result<ApiKind, ApiError> {
+        let (id, version) = (&desired.object.id, &desired.object.version);
+        let deadline = Instant::now() + KIND_WAIT_MAX;
+        loop {
+            match self.shared.cluster.resolve(&id.group, &id.kind, Some(version)).await {
+                Err(error) if error.class == ErrorClass::NoSuchKind && Instant::now() < deadline => {
+                    tokio::time::sleep(KIND_WAIT_STEP).await;
+                }
+                result => return result,
+            }
+        }
+    }
+
+    /// What must be sent, once nothing of it is on its way out any more.
+    async fn todo<'a>(&self, objects: &[&'a Desired]) -> Result<Vec<&'a Desired>, Failure> {
+        let mut seen = self.shared.observed.subscribe(&self.key);
+        let deadline = Instant::now() + DELETION_WAIT_MAX;
+        loop {
+            seen.borrow_and_update();
+            let decided: Vec<_> = objects.iter().map(|desired| (*desired, self.decide(desired))).collect();
+            let going: Vec<_> =
+                decided.iter().filter(|(_, d)| *d == Decision::Deleting).map(|(o, _)| o.object.id.clone()).collect();
+            if going.is_empty() {
+                return Ok(decided.into_iter().filter(|(_, d)| *d == Decision::Send).map(|(o, _)| o).collect());
+            }
+            if tokio::time::timeout_at(deadline.into(), seen.changed()).await.is_err() {
+                let message = format!("still being deleted: {}\nhint: look at their finalizers", listed(&going));
+                return Err(Failure::new("ReconciliationFailed", message));
+            }
+        }
+    }
+
+    /// Takes in what was done.
+    fn note(&self, work: &Work, outcomes: &[Outcome], correcting: bool, changes: &mut Changes) {
+        for outcome in outcomes {
+            let action = match outcome.action {
+                Action::Unchanged => continue,
+                Action::Created => "created",
+                Action::Configured => "configured",
+                Action::Recreated => "recreated",
+            };
+            changes.count(action);
+            self.shared.metrics.objects(&self.key, action, 1);
+            if correcting {
+                changes.corrected.push(outcome.id.to_string());
+                self.shared.metrics.drift_corrected(&self.key, 1);
+            }
+            for dropped in &outcome.dropped {
+                let text = format!(
+                    "{}: {} has a field that the API server doesn't know: `{}` was left out",
+                    outcome.origin, outcome.id, dropped.path
+                );
+                self.event(&work.object, Severity::Warning, "UnknownField", text, None);
+            }
+        }
+    }
+}
+
+fn refused(error: &apply::ApplyError) -> Stop {
+    let apply::ApplyError::Refused { refusals, .. } = error else { return Stop::Yielded };
+    let mut lines: Vec<String> = refusals.iter().take(ERRORS_SHOWN_MAX).map(ToString::to_string).collect();
+    let more = refusals.len().saturating_sub(ERRORS_SHOWN_MAX);
+    if more > 0 {
+        lines.push(format!("… and {more} more"));
+    }
+    Failure::new("ReconciliationFailed", lines.join("\n")).into()
+}

@@ -1,0 +1,118 @@
+//! One attempt, from a head to a cluster that was seen to hold it.
+
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+use crate::cluster::{Holding, Ssa};
+use crate::plan::{Desired, Handling, Inventory};
+use crate::report::Stage;
+
+use super::report::Changes;
+use super::{Application, Failure, Mode, Stop, Work};
+
+impl Application {
+    /// Carries the work through all stages. Dropping the future at any await leaves the cluster in a state that the
+    /// next attempt finds out and repairs: what may exist is recorded before it does.
+    pub async fn attempt(&self, work: &Work) -> Result<(), Stop> {
+        let (mode, before_render) = {
+            let mut memory = self.memory();
+            (std::mem::take(&mut memory.mode), memory.prepared.as_ref().map(|p| p.rendered.digest))
+        };
+        self.waits.store(work.object.spec.waits(), Ordering::Release);
+        let prepared = self.render(&work.object, &work.head(), work.urgency).await?;
+        self.await_dependencies(work).await;
+        self.await_claims(work, &prepared).await;
+
+        let declared: Inventory =
+            prepared.desired.iter().map(|d| (d.object.id.clone(), d.object.version.clone())).collect();
+        let before = self.memory().inventory.clone();
+        let recorded = before.union(&declared);
+        let message = format!("applying revision {}", work.revision());
+        // recorded before anything is created: whatever happens from here on, nothing is orphaned
+        if recorded != before {
+            self.progressing(work, &message, Some(&recorded)).await.map_err(|error| {
+                Failure::new("ReconciliationFailed", format!("the inventory could not be recorded: {error}"))
+            })?;
+            self.memory().inventory = recorded;
+        }
+
+        let mut changes = Changes::default();
+        let started = Instant::now();
+        // what was held before and is sent again was changed by others
+        let correcting = mode != Mode::Unsettled && before_render == Some(prepared.rendered.digest);
+        self.apply(work, &prepared, correcting, &mut changes).await?;
+        self.shared.metrics.stage(Stage::Apply, started.elapsed());
+        self.memory().mode = Mode::Unhealthy;
+
+        let prune_first = self.prunes_before_health(work);
+        let mut left = Inventory::default();
+        if prune_first {
+            left = self.prune(work, &prepared, &mut changes).await?;
+        }
+        if work.object.spec.waits() {
+            let started = Instant::now();
+            let result = self.await_health(work, &prepared).await;
+            self.shared.metrics.stage(Stage::Health, started.elapsed());
+            result?;
+        }
+        if !prune_first {
+            left = self.prune(work, &prepared, &mut changes).await?;
+        }
+        let inventory = declared.union(&left);
+        self.memory().inventory = inventory.clone();
+        self.memory().mode = Mode::Applied;
+        self.applied(work, &inventory, &changes).await;
+        Ok(())
+    }
+
+    /// True if what is seen in the cluster calls for an attempt: something of ours is not as declared, or an unhealthy
+    /// revision may have healed, or a healthy one broke.
+    pub fn is_disturbed(&self) -> bool {
+        let (prepared, mode) = {
+            let memory = self.memory();
+            match (&memory.prepared, memory.mode) {
+                (Some(prepared), mode @ (Mode::Applied | Mode::Unhealthy)) => (prepared.clone(), mode),
+                _ => return false,
+            }
+        };
+        // what is seen of an object that is being written to may be older than the answer
+        let at_rest = |desired: &&Desired| !self.shared.gate.in_flight(&desired.object.id);
+        let changed = prepared.desired.iter().filter(at_rest).any(|desired| self.decide(desired) == Decision::Send);
+        changed || self.health_turned(&prepared, mode)
+    }
+
+    /// What is to be done with one object, by what is seen of it.
+    pub fn decide(&self, desired: &Desired) -> Decision {
+        if desired.handling == Handling::Ignore {
+            return Decision::Leave;
+        }
+        let seen = self.shared.observed.get(&desired.object.id);
+        if seen.as_ref().is_some_and(|s| s.marks.reconcile_disabled || s.marks.ssa == Ssa::Ignore) {
+            return Decision::Leave;
+        }
+        // what is under way lands before what is sent now
+        if self.shared.gate.in_flight(&desired.object.id) {
+            return Decision::Send;
+        }
+        match self.shared.observed.holding(&desired.object.id, &desired.digest, &desired.object.value) {
+            Holding::Held => Decision::Held,
+            Holding::Deleting => Decision::Deleting,
+            Holding::Absent if self.memory().jobs.has(desired) => Decision::Held,
+            Holding::Absent => Decision::Send,
+            _ if desired.handling == Handling::IfNotPresent => Decision::Held,
+            Holding::Outdated | Holding::Drifted | Holding::Undecided => Decision::Send,
+        }
+    }
+}
+
+/// What is to be done with one object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Decision {
+    /// The cluster holds it as declared.
+    Held,
+    Send,
+    /// It is on its way out; it is sent once it is gone.
+    Deleting,
+    /// It, or the live object, asks to be left alone.
+    Leave,
+}

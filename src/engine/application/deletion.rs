@@ -1,0 +1,114 @@
+//! The end of a Kustomization: its objects go as its deletion policy says, then its finalizer.
+
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+use tokio_util::sync::CancellationToken;
+
+use crate::api::{DeletionPolicy, FINALIZER, Kustomization, STATUS_MANAGER};
+use crate::cluster::ApiError;
+use crate::manifest::ObjectId;
+use crate::report::Severity;
+
+use super::report::listed;
+use super::{Application, Failure, KIND};
+
+impl Application {
+    pub(super) fn id(&self) -> ObjectId {
+        ObjectId::new("kustomize.toolkit.fluxcd.io", KIND, self.key.namespace.clone(), self.key.name.clone())
+    }
+
+    /// Sees to it that deleting the object cleans up first.
+    pub async fn ensure_finalizer(&self, object: &Kustomization) -> Result<(), Failure> {
+        let finalizers = object.metadata.finalizers.clone().unwrap_or_default();
+        if finalizers.iter().any(|f| f == FINALIZER) {
+            return Ok(());
+        }
+        let mut with = finalizers;
+        with.push(FINALIZER.into());
+        self.set_finalizers(object, &with)
+            .await
+            .map_err(|error| Failure::new("ReconciliationFailed", format!("the finalizer could not be set: {error}")))
+    }
+
+    /// True once nothing is left to do.
+    pub async fn finalize(&self, object: &Kustomization) -> bool {
+        let finalizers = object.metadata.finalizers.clone().unwrap_or_default();
+        if !finalizers.iter().any(|f| f == FINALIZER) {
+            return true;
+        }
+        if let Err(message) = self.delete_objects(object).await {
+            tracing::warn!(object = %self.key, "{message}");
+            self.event(object, Severity::Warning, "PruneFailed", message.clone(), Some(message));
+            return false;
+        }
+        let rest: Vec<_> = finalizers.into_iter().filter(|f| f != FINALIZER).collect();
+        match self.set_finalizers(object, &rest).await {
+            Ok(()) => true,
+            Err(error) if error.is_not_found() => true,
+            Err(error) => {
+                tracing::warn!(object = %self.key, %error, "the finalizer could not be removed; tried again");
+                false
+            }
+        }
+    }
+
+    async fn delete_objects(&self, object: &Kustomization) -> Result<(), String> {
+        let policy = object.spec.deletion_policy.unwrap_or_default();
+        let delete = match policy {
+            DeletionPolicy::MirrorPrune => object.spec.prune,
+            DeletionPolicy::Delete | DeletionPolicy::WaitForTermination => true,
+            DeletionPolicy::Orphan => false,
+        };
+        // a suspended object leaves its workloads as they are
+        if !delete || object.spec.suspended() {
+            return Ok(());
+        }
+        let ids: Vec<ObjectId> = {
+            let memory = self.memory();
+            memory.inventory.ids().filter(|id| self.shared.registry.owner(&self.key, id).is_none()).cloned().collect()
+        };
+        let deleted = self.shared.applier.delete_all(&ids, &self.key, &CancellationToken::new()).await;
+        if let Some((id, error)) = deleted.failed.first() {
+            return Err(format!("{id} could not be deleted: {error}"));
+        }
+        if policy == DeletionPolicy::WaitForTermination {
+            self.await_termination(&deleted.deleted, object.spec.health_timeout()).await?;
+        }
+        if !deleted.deleted.is_empty() {
+            self.event(object, Severity::Normal, "Pruned", format!("deleted {}", listed(&deleted.deleted)), None);
+        }
+        Ok(())
+    }
+
+    /// Flux releases the finalizer at the timeout, too: what hangs is then for a person to find, by name.
+    async fn await_termination(&self, ids: &[ObjectId], timeout: Duration) -> Result<(), String> {
+        let mut changes = self.shared.observed.subscribe(&self.key);
+        let deadline = Instant::now() + timeout;
+        loop {
+            changes.borrow_and_update();
+            let left: Vec<_> = ids.iter().filter(|id| self.shared.observed.get(id).is_some()).collect();
+            if left.is_empty() {
+                return Ok(());
+            }
+            if tokio::time::timeout_at(deadline.into(), changes.changed()).await.is_err() {
+                tracing::warn!(object = %self.key, "gave up waiting for the end of {}", listed(&left));
+                return Ok(());
+            }
+        }
+    }
+
+    async fn set_finalizers(&self, object: &Kustomization, finalizers: &[String]) -> Result<(), ApiError> {
+        let mut metadata = json!({"finalizers": finalizers});
+        // the list is replaced whole: only as it was read
+        if let Some(version) = &object.metadata.resource_version {
+            metadata["resourceVersion"] = json!(version);
+        }
+        let patch = json!({"metadata": metadata});
+        self.shared
+            .cluster
+            .merge_patch(&self.shared.kustomization_kind(), &self.id(), &patch, None, STATUS_MANAGER)
+            .await
+            .map(drop)
+    }
+}

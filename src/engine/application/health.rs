@@ -1,0 +1,176 @@
+//! Waiting for what was applied to be healthy: driven by watches, holding no worker and no permit.
+
+use std::collections::BTreeMap;
+use std::sync::PoisonError;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use tokio::sync::watch;
+
+use crate::api::GoDuration;
+use k8s_openapi::jiff::Timestamp;
+
+use crate::cluster::{PodWatch, Seen};
+use crate::health::{self, Patience, Verdict};
+use crate::manifest::ObjectId;
+use crate::plan::{Desired, Handling};
+
+use super::report::listed;
+use super::{Application, Failure, Mode, Prepared, Work};
+
+/// How the objects of an application are doing.
+#[derive(Debug, Default)]
+struct Doctor {
+    /// What is not current yet, with its reason.
+    waiting: Vec<String>,
+    failed: Vec<String>,
+    /// When a verdict changes by the mere passing of time.
+    look_again: Option<Timestamp>,
+}
+
+/// The watched Pods of the namespaces that an application has workloads in.
+struct Wards(BTreeMap<String, (PodWatch, watch::Receiver<u64>)>);
+
+impl Application {
+    /// Returns once every declared object is healthy, one has failed, or the time is up.
+    pub async fn await_health(&self, work: &Work, prepared: &Prepared) -> Result<(), Failure> {
+        let timeout = work.object.spec.health_timeout();
+        let deadline = Instant::now() + timeout;
+        let mut seen = self.shared.observed.subscribe(&self.key);
+        let mut pods = None;
+        let mut said = String::new();
+        loop {
+            seen.borrow_and_update();
+            let doctor = self.examine(prepared, pods.as_ref());
+            self.record_completed_jobs(prepared).await;
+            if let Some(message) = doctor.failure() {
+                return Err(Failure::new("HealthCheckFailed", message));
+            }
+            if doctor.waiting.is_empty() {
+                return Ok(());
+            }
+            if Instant::now() >= deadline {
+                let message = format!("not healthy within {}: {}", GoDuration(timeout), doctor.waiting.join("; "));
+                return Err(Failure::new("HealthCheckFailed", message));
+            }
+            // Pods are looked at only while something is not healthy
+            if pods.is_none() {
+                pods = Some(self.watch_pods(prepared).await);
+                continue;
+            }
+            let message =
+                format!("waiting for {} to be healthy: {}", count(doctor.waiting.len()), listed(&doctor.waiting));
+            if message != said {
+                self.waiting(work, "Progressing", &message).await;
+                work.source.attention(&self.key, true, true);
+                said = message;
+            }
+            let next_look = doctor.look_again.map_or(deadline, |at| deadline.min(Instant::now() + until(at)));
+            tokio::select! {
+                _ = seen.changed() => {}
+                () = changed(&mut pods) => {}
+                () = tokio::time::sleep_until(next_look.into()) => {}
+            }
+        }
+    }
+
+    /// True if the health of what is declared turned: an unhealthy application healed, or a healthy one failed.
+    pub fn health_turned(&self, prepared: &Prepared, mode: Mode) -> bool {
+        if !self.waits.load(Ordering::Acquire) {
+            return false;
+        }
+        let doctor = self.examine(prepared, None);
+        match mode {
+            Mode::Unhealthy => doctor.waiting.is_empty() && doctor.failed.is_empty(),
+            Mode::Applied => !doctor.failed.is_empty(),
+            Mode::Unsettled => false,
+        }
+    }
+
+    fn examine(&self, prepared: &Prepared, pods: Option<&Wards>) -> Doctor {
+        let mut doctor = Doctor::default();
+        let mut patience = self.patience.lock().unwrap_or_else(PoisonError::into_inner);
+        for desired in prepared.desired.iter().filter(|d| d.handling != Handling::Ignore) {
+            let Some(seen) = self.shared.observed.get(&desired.object.id) else {
+                if !self.memory().jobs.has(desired) {
+                    doctor.waiting.push(format!("{}: not there yet", desired.object.id));
+                }
+                continue;
+            };
+            doctor.take(&seen, desired, pods, &mut patience);
+        }
+        doctor
+    }
+
+    async fn watch_pods(&self, prepared: &Prepared) -> Wards {
+        let mut wards = BTreeMap::new();
+        for desired in prepared.desired.iter().filter(|d| has_pods(&d.object.id)) {
+            if wards.contains_key(&desired.object.id.namespace) {
+                continue;
+            }
+            let watch = self.shared.pods.watch(&desired.object.id.namespace);
+            // without the list a cause is named a moment later
+            watch.listed(PODS_LIST_MAX).await;
+            let changes = watch.changes();
+            wards.insert(desired.object.id.namespace.clone(), (watch, changes));
+        }
+        Wards(wards)
+    }
+}
+
+/// How long to wait for the Pods of a namespace before going on without their causes.
+const PODS_LIST_MAX: Duration = Duration::from_secs(5);
+
+impl Doctor {
+    fn take(&mut self, seen: &Seen, desired: &Desired, pods: Option<&Wards>, patience: &mut Patience) {
+        let own = health::assess(seen);
+        let ward =
+            pods.filter(|_| has_pods(&desired.object.id)).and_then(|wards| wards.0.get(&desired.object.id.namespace));
+        let verdict = match ward {
+            Some((watch, _)) => {
+                let now = Timestamp::now();
+                let cause = health::cause(watch.of(seen).iter().map(AsRef::as_ref), now);
+                let judgement = patience.judge(&desired.object.id, seen.generation, own, cause.as_ref(), now);
+                self.look_again = self.look_again.into_iter().chain(judgement.look_again).min();
+                judgement.verdict
+            }
+            None => own,
+        };
+        let text = format!("{}: {}", desired.object.id, verdict.reason());
+        match verdict {
+            Verdict::Current => {}
+            Verdict::Failed { .. } => self.failed.push(text),
+            Verdict::InProgress { .. } | Verdict::Terminating { .. } => self.waiting.push(text),
+        }
+    }
+
+    fn failure(&self) -> Option<String> {
+        (!self.failed.is_empty()).then(|| format!("failed: {}", listed(&self.failed)))
+    }
+}
+
+/// From now; nothing if it has passed.
+fn until(time: Timestamp) -> Duration {
+    Duration::try_from(time.duration_since(Timestamp::now())).unwrap_or_default()
+}
+
+fn has_pods(id: &ObjectId) -> bool {
+    matches!(
+        (id.group.as_str(), id.kind.as_str()),
+        ("apps", "Deployment" | "StatefulSet" | "DaemonSet" | "ReplicaSet") | ("batch", "Job") | ("", "Pod")
+    )
+}
+
+async fn changed(pods: &mut Option<Wards>) {
+    match pods.as_mut().filter(|wards| !wards.0.is_empty()) {
+        Some(wards) => {
+            let changes = wards.0.values_mut().map(|(_, changes)| Box::pin(changes.changed()));
+            let _ = futures::future::select_all(changes).await;
+        }
+        None => std::future::pending().await,
+    }
+}
+
+fn count(objects: usize) -> String {
+    if objects == 1 { "1 object".into() } else { format!("{objects} objects") }
+}

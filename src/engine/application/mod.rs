@@ -1,0 +1,211 @@
+//! One worker for each Kustomization: it waits on cells that always hold the newest, and never on a queue.
+//!
+//! ```text
+//!            ┌──────────── idle ◀──────────────┐
+//!            │ object · head · values · drift  │ applied, failed
+//!            ▼                                 │
+//!         attempt ── render ── dependencies ── apply ── health ── prune
+//!            ▲                                 │
+//!            └── preempted: something newer ───┘
+//! ```
+//!
+//! While an attempt runs, a newer revision is rendered beside it: if the rendered objects are the same the attempt goes on
+//! under the new revision with its clock untouched, else it is preempted whatever it waits for.
+
+mod apply;
+mod attempt;
+mod deletion;
+mod dependencies;
+mod health;
+mod idle;
+mod jobs;
+mod prune;
+mod render;
+mod report;
+mod worker;
+
+use std::collections::HashSet;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio_util::sync::CancellationToken;
+
+use crate::api::{Key, Kustomization};
+use crate::health::Patience;
+use crate::manifest::GroupKind;
+use crate::plan::{Desired, Inventory};
+use crate::render::{ReadSet, Rendered};
+
+use super::permits::Urgency;
+use super::shared::Shared;
+use super::source::{Head, SourceHandle};
+
+pub(super) use idle::News;
+pub(super) use worker::{declare, run};
+
+pub(super) const KIND: &str = "Kustomization";
+
+/// One application: what its worker and its attempts share.
+struct Application {
+    key: Key,
+    shared: Arc<Shared>,
+    memory: Mutex<Memory>,
+    report: tokio::sync::Mutex<report::Report>,
+    /// Since when each workload is in trouble; kept across attempts.
+    patience: Mutex<Patience>,
+    /// `spec.wait` of the last attempt.
+    waits: AtomicBool,
+}
+
+/// What is known from earlier attempts. Lost at a restart, and then found out again without writing.
+#[derive(Default)]
+struct Memory {
+    /// The last good render and what it was made of.
+    prepared: Option<Arc<Prepared>>,
+    inventory: Inventory,
+    /// How the last attempt ended, as far as what is seen in the cluster may change it.
+    mode: Mode,
+    /// Jobs seen complete with the digest that they were sent with; recorded on the Kustomization.
+    jobs: jobs::Completed,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Mode {
+    #[default]
+    Unsettled,
+    Applied,
+    /// Applied, but not healthy: it may heal by itself.
+    Unhealthy,
+}
+
+/// A render, ready to be applied.
+struct Prepared {
+    rendered: Rendered,
+    /// What besides the tree went into it.
+    inputs: render::Inputs,
+    desired: Vec<Desired>,
+    /// Kinds and namespaces that are declared here: their objects may come a moment before the server knows them.
+    defines: HashSet<GroupKind>,
+    namespaces: HashSet<String>,
+}
+
+impl Prepared {
+    fn new(rendered: Rendered, inputs: render::Inputs, desired: Vec<Desired>) -> Self {
+        let ids = || desired.iter().map(|d| &d.object);
+        let defines = ids().filter(|o| o.id.kind == "CustomResourceDefinition").filter_map(|o| {
+            let text = |pointer| o.value.pointer(pointer)?.as_str().map(str::to_owned);
+            Some(GroupKind { group: text("/spec/group")?, kind: text("/spec/names/kind")? })
+        });
+        let namespaces = ids().filter(|o| o.id.group.is_empty() && o.id.kind == "Namespace").map(|o| o.id.name.clone());
+        Self { defines: defines.collect(), namespaces: namespaces.collect(), rendered, inputs, desired }
+    }
+
+    fn read_set(&self) -> &ReadSet {
+        &self.rendered.read_set
+    }
+}
+
+/// What one attempt works on. The revision may be exchanged under way for one that renders the same.
+struct Work {
+    object: Arc<Kustomization>,
+    source: SourceHandle,
+    head: Mutex<Arc<Head>>,
+    urgency: Urgency,
+    /// Asked to give way: an apply under way may finish its stage.
+    yield_soon: CancellationToken,
+    /// Give way now: what is queued is dropped, what is under way lands on its own.
+    stop: CancellationToken,
+    /// The attempt is between the first and the last write of declared objects.
+    applying: AtomicBool,
+    /// Preempted too often in a row: it completes its apply.
+    unyielding: bool,
+}
+
+/// What set an attempt off.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Cause {
+    /// The daemon started, or the object appeared.
+    Start,
+    /// The spec, a consent or a request of a person.
+    Object,
+    Revision,
+    /// A referenced Secret or ConfigMap.
+    Values,
+    /// Someone else changed what is ours, or its health changed.
+    Cluster,
+    Retry,
+}
+
+/// Why an attempt did not end well.
+#[derive(Clone, Debug)]
+struct Failure {
+    /// The reason of the condition.
+    reason: &'static str,
+    message: String,
+    retry: Retry,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Retry {
+    /// After a pause, with a new observation of the source.
+    Backoff,
+    /// Only something new helps: a spec, a consent, a revision.
+    OnChange,
+}
+
+/// Why an attempt stopped before its end.
+#[derive(Debug)]
+enum Stop {
+    Failed(Failure),
+    /// It was asked to give way and did so at the end of a stage.
+    Yielded,
+}
+
+impl From<Failure> for Stop {
+    fn from(failure: Failure) -> Self {
+        Self::Failed(failure)
+    }
+}
+
+/// How an attempt ended.
+enum Ended {
+    Applied,
+    Failed(Failure),
+    /// It gave way to something newer.
+    Preempted,
+}
+
+impl Failure {
+    fn new(reason: &'static str, message: impl Into<String>) -> Self {
+        Self { reason, message: message.into(), retry: Retry::Backoff }
+    }
+
+    fn until_changed(mut self) -> Self {
+        self.retry = Retry::OnChange;
+        self
+    }
+}
+
+impl Work {
+    fn head(&self) -> Arc<Head> {
+        self.head.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn adopt(&self, head: Arc<Head>) {
+        *self.head.lock().unwrap_or_else(PoisonError::into_inner) = head;
+    }
+
+    fn revision(&self) -> String {
+        self.head().revision.clone()
+    }
+
+    fn is_applying(&self) -> bool {
+        self.applying.load(Ordering::Acquire)
+    }
+}
+
+impl Application {
+    fn memory(&self) -> MutexGuard<'_, Memory> {
+        self.memory.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,241 @@
+//! From a head and a spec to objects ready to be sent, memoised by what the render read.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+use secrecy::{ExposeSecret as _, SecretSlice};
+use sha2::{Digest, Sha256};
+
+use crate::api::{Key, Kustomization};
+use crate::cluster::SecretData;
+use crate::engine::permits::Urgency;
+use crate::engine::source::Head;
+use crate::manifest::ObjectId;
+use crate::plan;
+use crate::render::{AppRef, CommonMetadata, RenderError, Request, Substitution};
+use crate::report::Stage;
+
+use super::{Application, Failure, Prepared, Work};
+
+/// What besides the tree goes into a render, as a digest: values may be secret and are not kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Inputs([u8; 32]);
+
+/// How long a kind that no definition brings may take to be known: it was perhaps just established.
+pub(super) const KIND_WAIT_MAX: std::time::Duration = std::time::Duration::from_secs(10);
+pub(super) const KIND_WAIT_STEP: std::time::Duration = std::time::Duration::from_millis(500);
+
+impl Application {
+    /// Renders `head` for `object` and says in the registry what it declares.
+    pub async fn render(
+        &self,
+        object: &Arc<Kustomization>,
+        head: &Arc<Head>,
+        urgency: Urgency,
+    ) -> Result<Arc<Prepared>, Failure> {
+        let started = Instant::now();
+        let result = self.render_memoised(object, head, urgency).await;
+        self.shared.metrics.stage(Stage::Render, started.elapsed());
+        let declared: Option<BTreeSet<ObjectId>> =
+            result.as_ref().ok().map(|p| p.desired.iter().map(|d| d.object.id.clone()).collect());
+        self.shared.registry.rendered(&self.key, &head.revision, declared.as_ref());
+        result
+    }
+
+    /// True if a newer head renders what the attempt works on.
+    pub async fn renders_the_same(&self, work: &Work, head: &Arc<Head>) -> bool {
+        let before = self.memory().prepared.clone();
+        match (before, self.render(&work.object, head, work.urgency).await) {
+            (Some(before), Ok(after)) => {
+                before.rendered.digest == after.rendered.digest && before.inputs == after.inputs
+            }
+            _ => false,
+        }
+    }
+
+    async fn render_memoised(
+        &self,
+        object: &Arc<Kustomization>,
+        head: &Arc<Head>,
+        urgency: Urgency,
+    ) -> Result<Arc<Prepared>, Failure> {
+        let substitutions = self.substitutions(object).await?;
+        let inputs = inputs(object, substitutions.as_ref());
+        let before = self.memory().prepared.clone().filter(|p| p.inputs == inputs);
+        let _permit = self.shared.renders.acquire(urgency).await;
+        let cancel = Arc::new(AtomicBool::new(false));
+        let _cancel_when_dropped = CancelWhenDropped(cancel.clone());
+        let job = {
+            let (object, head, key, before) = (object.clone(), head.clone(), self.key.clone(), before.clone());
+            move || render(&object, &head, &key, substitutions.as_ref(), before.as_deref(), &cancel)
+        };
+        let rendered = match tokio::task::spawn_blocking(job).await {
+            Ok(Ok(Some(rendered))) => rendered,
+            // what it read is as it was
+            Ok(Ok(None)) => return before.ok_or_else(|| Failure::new("BuildFailed", "the memoised render vanished")),
+            Ok(Err(failure)) => return Err(failure),
+            Err(panic) => return Err(Failure::new("BuildFailed", format!("the renderer failed: {panic}"))),
+        };
+        if let Some(before) = before.filter(|b| b.rendered.digest == rendered.digest) {
+            // the same objects, read from elsewhere
+            let prepared = Arc::new(Prepared::new(rendered, inputs, before.desired.clone()));
+            self.memory().prepared = Some(prepared.clone());
+            return Ok(prepared);
+        }
+        let desired = self.desired(&rendered).await?;
+        let prepared = Arc::new(Prepared::new(rendered, inputs, desired));
+        self.memory().prepared = Some(prepared.clone());
+        Ok(prepared)
+    }
+
+    /// Settles scopes; a kind that nobody knows yet is waited for, since its definition may have come a moment ago.
+    async fn desired(&self, rendered: &crate::render::Rendered) -> Result<Vec<plan::Desired>, Failure> {
+        let deadline = Instant::now() + KIND_WAIT_MAX;
+        loop {
+            let scopes = Scopes(&self.shared.cluster);
+            let errors = match plan::desired(&rendered.objects, &self.key, &scopes, &self.shared.digest_key) {
+                Ok(desired) => return Ok(desired),
+                Err(errors) => errors,
+            };
+            let unknown: Vec<_> = errors
+                .iter()
+                .filter_map(|e| match e {
+                    plan::PlanError::KindUnknown { kind, api_version, .. } => Some((kind.clone(), api_version.clone())),
+                    _ => None,
+                })
+                .collect();
+            if unknown.len() < errors.len() || Instant::now() >= deadline {
+                let text: Vec<_> = errors.iter().take(ERRORS_SHOWN_MAX).map(ToString::to_string).collect();
+                let more = errors.len().saturating_sub(ERRORS_SHOWN_MAX);
+                let more = if more > 0 { format!("\n… and {more} more") } else { String::new() };
+                return Err(Failure::new("BuildFailed", format!("{}{more}", text.join("\n"))));
+            }
+            for (kind, api_version) in &unknown {
+                let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
+                // an error says that it is still unknown, which the next round finds out, too
+                let _ = self.shared.cluster.resolve(group, kind, Some(version)).await;
+            }
+            let known = unknown.iter().all(|(kind, api_version)| {
+                let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
+                self.shared.cluster.resource(group, kind, Some(version)).is_some()
+            });
+            if !known {
+                tokio::time::sleep(KIND_WAIT_STEP).await;
+            }
+        }
+    }
+
+    /// The variables of `postBuild`, later sources winning and inline ones last; `None` without `postBuild`.
+    async fn substitutions(&self, object: &Kustomization) -> Result<Option<BTreeMap<String, String>>, Failure> {
+        let Some(post_build) = &object.spec.post_build else { return Ok(None) };
+        let mut variables = BTreeMap::new();
+        for reference in &post_build.substitute_from {
+            let (namespace, name) = (&self.key.namespace, &reference.name);
+            let failed = |error: &dyn std::fmt::Display| {
+                Failure::new(
+                    "BuildFailed",
+                    format!(
+                        "can't read {} `{namespace}/{name}` of `spec.postBuild.substituteFrom`: {error}",
+                        reference.kind
+                    ),
+                )
+            };
+            let found: Option<BTreeMap<String, String>> = if reference.kind == "Secret" {
+                let secret = self.shared.cluster.get_secret(namespace, name).await.map_err(|e| failed(&e))?;
+                secret
+                    .map(|secret| texts(&secret))
+                    .transpose()
+                    .map_err(|key| failed(&format!("key `{key}` is not UTF-8 text")))?
+            } else {
+                self.shared.cluster.get_config_map(namespace, name).await.map_err(|e| failed(&e))?.map(|c| c.data)
+            };
+            match found {
+                // newlines would tear the YAML they are put into; Flux strips them, too
+                Some(data) => variables.extend(data.into_iter().map(|(k, v)| (k, v.replace('\n', "")))),
+                None if reference.optional == Some(true) => {}
+                None => return Err(failed(&"it does not exist\nhint: create it, or set `optional: true`")),
+            }
+        }
+        variables.extend(post_build.substitute.clone());
+        Ok(Some(variables))
+    }
+}
+
+/// A Secret's values as text, or the key of one that is none.
+fn texts(secret: &SecretData) -> Result<BTreeMap<String, String>, String> {
+    let text = |(key, value): (&String, &SecretSlice<u8>)| {
+        let text = std::str::from_utf8(value.expose_secret()).map_err(|_| key.clone())?;
+        Ok((key.clone(), text.to_owned()))
+    };
+    secret.data.iter().map(text).collect()
+}
+
+/// Errors shown in a condition: more than a person reads at once would hide the first.
+pub(super) const ERRORS_SHOWN_MAX: usize = 5;
+
+struct CancelWhenDropped(Arc<AtomicBool>);
+
+impl Drop for CancelWhenDropped {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Release);
+    }
+}
+
+struct Scopes<'a>(&'a crate::cluster::Cluster);
+
+impl plan::Scopes for Scopes<'_> {
+    fn namespaced(&self, group: &str, kind: &str) -> Option<bool> {
+        self.0.resource(group, kind, None).map(|kind| kind.namespaced)
+    }
+}
+
+/// On a thread of its own. `None`: what the memoised render read is unchanged.
+fn render(
+    object: &Kustomization,
+    head: &Head,
+    key: &Key,
+    substitutions: Option<&BTreeMap<String, String>>,
+    before: Option<&Prepared>,
+    cancel: &AtomicBool,
+) -> Result<Option<crate::render::Rendered>, Failure> {
+    let tree = &*head.snapshot;
+    if let Some(before) = before {
+        match before.read_set().unchanged(tree) {
+            Ok(true) => return Ok(None),
+            Ok(false) => {}
+            Err(error) => return Err(Failure::new("ArtifactFailed", error.to_string())),
+        }
+    }
+    let app = AppRef { name: key.name.clone(), namespace: key.namespace.clone() };
+    let common = object.spec.common_metadata.as_ref();
+    let request = Request {
+        tree,
+        path: object.spec.path.as_deref().unwrap_or(""),
+        app: &app,
+        target_namespace: object.spec.target_namespace.as_deref(),
+        common_metadata: common.map(|c| CommonMetadata { labels: &c.labels, annotations: &c.annotations }),
+        substitution: substitutions.map_or(Substitution::Off, Substitution::WithVariables),
+        cancelled: &|| cancel.load(Ordering::Acquire),
+    };
+    crate::render::render(&request).map(Some).map_err(|failed| failure(&failed.error))
+}
+
+fn failure(error: &RenderError) -> Failure {
+    let reason = match error {
+        RenderError::PathNotFound { .. } | RenderError::NotADirectory { .. } | RenderError::Tree(_) => "ArtifactFailed",
+        _ => "BuildFailed",
+    };
+    match error.hint() {
+        Some(hint) => Failure::new(reason, format!("{error}\nhint: {hint}")),
+        None => Failure::new(reason, error.to_string()),
+    }
+}
+
+fn inputs(object: &Kustomization, substitutions: Option<&BTreeMap<String, String>>) -> Inputs {
+    let spec = &object.spec;
+    let parts =
+        serde_json::json!([spec.path, spec.source_ref, spec.target_namespace, spec.common_metadata, substitutions]);
+    Inputs(Sha256::digest(parts.to_string()).into())
+}

@@ -1,0 +1,267 @@
+//! What the Kustomization's status says, and when it is written.
+//!
+//! Ready turns `Unknown` only when something is really being changed; a retry of what failed says nothing new, and a
+//! revision that changes nothing only moves its name.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::jiff::Timestamp;
+
+use crate::api::{
+    self, Conditions, HEALTHY, Key, Kustomization, KustomizationStatus, READY, RECONCILING, STALLED, Truth,
+};
+use crate::cluster::ApiError;
+use crate::engine::shared::Shared;
+use crate::plan::Inventory;
+use crate::report::{Event, Severity, StatusWriter};
+
+use super::{Application, Failure, KIND, Work};
+
+/// The status as it should be, and its writer.
+pub(super) struct Report {
+    pub status: KustomizationStatus,
+    writer: StatusWriter,
+}
+
+impl Report {
+    pub fn new(key: &Key, object: &Kustomization, shared: &Shared) -> Self {
+        let status = object.status.clone().unwrap_or_default();
+        shared.events.known(KIND, key, state_of(&status));
+        Self { writer: StatusWriter::new(shared.kustomization_kind(), key.clone(), &status), status }
+    }
+}
+
+impl Application {
+    /// Says that a revision is being applied and, with it, what it will own; returns once that is recorded.
+    pub async fn progressing(&self, work: &Work, message: &str, inventory: Option<&Inventory>) -> Result<(), ApiError> {
+        let mut report = self.report.lock().await;
+        let generation = work.object.metadata.generation;
+        let revision = work.revision();
+        let retry = report.status.last_attempted_revision.as_deref() == Some(&revision)
+            && report
+                .status
+                .conditions
+                .get(READY)
+                .is_some_and(|c| c.status == Truth::False && c.observed_generation == generation);
+        let status = &mut report.status;
+        if !retry {
+            let now = Timestamp::now();
+            status.conditions.remove(STALLED);
+            status.conditions.set(RECONCILING, Truth::True, "Progressing", message, generation, now);
+            status.conditions.set(READY, Truth::Unknown, "Progressing", message, generation, now);
+        }
+        status.last_attempted_revision = Some(revision);
+        if let Some(inventory) = inventory {
+            status.inventory = Some(inventory.record());
+        }
+        self.shared.metrics.ready(KIND, &self.key, if retry { Some(false) } else { None });
+        self.write(&mut report).await
+    }
+
+    /// Says what is waited for; Ready stays as it is if it is False already for this revision.
+    pub async fn waiting(&self, work: &Work, reason: &'static str, message: &str) {
+        self.shared.registry.waiting(&self.key, message);
+        let mut report = self.report.lock().await;
+        let (generation, now, revision) = (work.object.metadata.generation, Timestamp::now(), work.revision());
+        let status = &mut report.status;
+        let failing = status.last_attempted_revision.as_deref() == Some(&revision)
+            && status
+                .conditions
+                .get(READY)
+                .is_some_and(|c| c.status == Truth::False && c.observed_generation == generation);
+        status.last_attempted_revision = Some(revision);
+        // what waits for others is not ready; what waits for itself is not known yet
+        let blocked = reason != "Progressing";
+        let truth = if blocked || failing { Truth::False } else { Truth::Unknown };
+        status.conditions.set(RECONCILING, Truth::True, "Progressing", message, generation, now);
+        if !failing || blocked {
+            status.conditions.set(READY, truth, reason, message, generation, now);
+        }
+        self.shared.metrics.ready(KIND, &self.key, if truth == Truth::False { Some(false) } else { None });
+        self.write_or_log(&mut report).await;
+    }
+
+    /// Says that the cluster holds the revision.
+    pub async fn applied(&self, work: &Work, inventory: &Inventory, changes: &Changes) {
+        let mut report = self.report.lock().await;
+        let (generation, now, revision) = (work.object.metadata.generation, Timestamp::now(), work.revision());
+        let before = report.status.clone();
+        let status = &mut report.status;
+        let message = format!("Applied revision: {revision}");
+        status.conditions.remove(RECONCILING);
+        status.conditions.remove(STALLED);
+        if work.object.spec.waits() {
+            status.conditions.set(HEALTHY, Truth::True, "Succeeded", "Health check passed", generation, now);
+        } else {
+            status.conditions.remove(HEALTHY);
+        }
+        status.conditions.set(READY, Truth::True, "ReconciliationSucceeded", &message, generation, now);
+        status.observed_generation = generation;
+        status.last_applied_revision = Some(revision.clone());
+        status.last_attempted_revision = Some(revision.clone());
+        status.inventory = Some(inventory.record());
+        echo(status, &work.object);
+        let only_the_revision_moved = !changes.any()
+            && before.conditions.is_true(READY)
+            && before.inventory == status.inventory
+            && before.last_handled_reconcile_at == status.last_handled_reconcile_at
+            && before.observed_generation == status.observed_generation;
+        self.shared.metrics.ready(KIND, &self.key, Some(true));
+        // dependents use what the engine knows, not the status
+        self.shared.registry.ready(&self.key, &revision);
+        if only_the_revision_moved {
+            if report.writer.differs(&report.status) {
+                self.shared.background.turn(&self.shared.applies).await;
+                self.write_or_log(&mut report).await;
+            }
+            return;
+        }
+        self.write_or_log(&mut report).await;
+        let recovered = before.conditions.get(READY).is_some_and(|c| c.status == Truth::False);
+        let first = if recovered { "recovered: " } else { "" };
+        let state = changes.corrected.is_empty().then(|| state_of(&report.status));
+        let text = if changes.corrected.is_empty() {
+            format!("{first}applied revision {revision}{}", changes.in_words())
+        } else {
+            format!("corrected drift of {} at revision {revision}", listed(&changes.corrected))
+        };
+        let reason = if changes.corrected.is_empty() { "ReconciliationSucceeded" } else { "DriftCorrected" };
+        if changes.any() || before.conditions.get(READY).is_none_or(|c| c.status != Truth::True) {
+            self.event(&work.object, Severity::Normal, reason, text, state);
+        }
+    }
+
+    /// Says why not. True if that was not said before.
+    pub async fn failed(&self, object: &Kustomization, failure: &Failure) -> bool {
+        self.shared.registry.waiting(&self.key, &failure.message);
+        let mut report = self.report.lock().await;
+        let (generation, now) = (object.metadata.generation, Timestamp::now());
+        let status = &mut report.status;
+        let said = state_of(status);
+        status.conditions.set(
+            RECONCILING,
+            Truth::True,
+            "ProgressingWithRetry",
+            "the next attempt begins with a new look at the source",
+            generation,
+            now,
+        );
+        if failure.reason == "HealthCheckFailed" {
+            status.conditions.set(HEALTHY, Truth::False, "HealthCheckFailed", &failure.message, generation, now);
+        }
+        status.conditions.set(READY, Truth::False, failure.reason, &failure.message, generation, now);
+        echo(status, object);
+        self.shared.metrics.ready(KIND, &self.key, Some(false));
+        let state = state_of(status);
+        self.write_or_log(&mut report).await;
+        let changed = said != state;
+        self.event(object, Severity::Warning, failure.reason, failure.message.clone(), Some(state));
+        changed
+    }
+
+    /// Says which fields are not served; nothing else is done until the spec changes.
+    pub async fn stalled(&self, object: &Kustomization, fields: &[&str]) {
+        let mut report = self.report.lock().await;
+        let (generation, now) = (object.metadata.generation, Timestamp::now());
+        let named: Vec<_> = fields.iter().map(|f| format!("`{f}`")).collect();
+        let message = format!("not served by this version of Afresh: {}", named.join(", "));
+        let status = &mut report.status;
+        status.conditions.remove(RECONCILING);
+        status.conditions.set(STALLED, Truth::True, "UnservedField", &message, generation, now);
+        status.conditions.set(READY, Truth::False, "UnservedField", &message, generation, now);
+        status.observed_generation = generation;
+        echo(status, object);
+        self.shared.registry.waiting(&self.key, &message);
+        self.shared.metrics.ready(KIND, &self.key, Some(false));
+        let state = state_of(status);
+        self.write_or_log(&mut report).await;
+        self.event(object, Severity::Warning, "UnservedField", message, Some(state));
+    }
+
+    /// Records what is owned without saying anything else.
+    pub async fn record_inventory(&self, inventory: &Inventory) {
+        let mut report = self.report.lock().await;
+        report.status.inventory = Some(inventory.record());
+        self.write_or_log(&mut report).await;
+    }
+
+    pub fn event(
+        &self,
+        object: &Kustomization,
+        severity: Severity,
+        reason: &'static str,
+        message: String,
+        state: Option<String>,
+    ) {
+        self.shared.events.publish(Event {
+            api_version: "kustomize.toolkit.fluxcd.io/v1",
+            kind: KIND,
+            key: self.key.clone(),
+            uid: object.metadata.uid.clone().unwrap_or_default(),
+            severity,
+            reason,
+            message,
+            state,
+        });
+    }
+
+    async fn write(&self, report: &mut Report) -> Result<(), ApiError> {
+        let _permit = self.shared.statuses.acquire(crate::engine::permits::Urgency::Routine).await;
+        let Report { status, writer } = report;
+        writer.write(&self.shared.cluster, status).await
+    }
+
+    /// A status that could not be written is written with the next one: the writer compares with what was recorded.
+    async fn write_or_log(&self, report: &mut Report) {
+        if let Err(error) = self.write(report).await
+            && !error.is_not_found()
+        {
+            tracing::warn!(object = %self.key, %error, "the status could not be written; it is written with the next one");
+        }
+    }
+}
+
+/// What an attempt did, for people.
+#[derive(Debug, Default)]
+pub(super) struct Changes {
+    /// Counts by what was done: created, configured, recreated, deleted.
+    pub counts: BTreeMap<&'static str, usize>,
+    /// Objects that others had changed.
+    pub corrected: Vec<String>,
+}
+
+impl Changes {
+    pub fn any(&self) -> bool {
+        !self.counts.is_empty()
+    }
+
+    pub fn count(&mut self, action: &'static str) {
+        *self.counts.entry(action).or_default() += 1;
+    }
+
+    fn in_words(&self) -> String {
+        let words: Vec<_> = self.counts.iter().map(|(action, count)| format!("{count} {action}")).collect();
+        if words.is_empty() { String::new() } else { format!(": {}", words.join(", ")) }
+    }
+}
+
+/// At most five names, and how many more.
+pub(super) fn listed<T: ToString>(items: &[T]) -> String {
+    const NAMES_MAX: usize = 5;
+    let names: Vec<_> = items.iter().take(NAMES_MAX).map(T::to_string).collect();
+    let more = items.len().saturating_sub(NAMES_MAX);
+    if more > 0 { format!("{} and {more} more", names.join(", ")) } else { names.join(", ") }
+}
+
+fn echo(status: &mut KustomizationStatus, object: &Kustomization) {
+    let asked = object.metadata.annotations.as_ref().and_then(|a| a.get(api::REQUESTED_AT));
+    if let Some(asked) = asked {
+        status.last_handled_reconcile_at = Some(asked.clone());
+    }
+}
+
+/// What a person would call the same state: the verdict, its reason, and the text or the revision.
+fn state_of(status: &KustomizationStatus) -> String {
+    let Some(ready) = Conditions::get(&status.conditions, READY) else { return String::new() };
+    format!("{}/{}/{}", ready.status.as_str(), ready.reason, ready.message)
+}

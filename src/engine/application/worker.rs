@@ -1,0 +1,301 @@
+//! The worker's loop: wait for something new, attempt, give way to something newer, wait again.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Instant;
+
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use crate::api::{self, Key, Kustomization};
+use crate::config;
+
+use super::idle::{Idle, News};
+use super::report::Report;
+use super::{Application, Cause, Ended, Failure, KIND, Memory, Retry, Stop, Work, jobs};
+use crate::engine::backoff::Backoff;
+use crate::engine::permits::Urgency;
+use crate::engine::registry::Registry;
+use crate::engine::shared::Shared;
+use crate::engine::source::{Head, SourceHandle, SourceState};
+use crate::plan::Inventory;
+
+/// The cell that the API watch writes: the newest object, `None` once it is gone.
+pub type Goal = watch::Receiver<Option<Arc<Kustomization>>>;
+
+/// Serves one Kustomization until it is gone or the daemon stops.
+pub async fn run(key: Key, shared: Arc<Shared>, goal: Goal, cancel: CancellationToken) {
+    let Some(object) = goal.borrow().clone() else { return };
+    let (inventory, unreadable) = Inventory::read(object.status.as_ref().and_then(|s| s.inventory.as_ref()));
+    if !unreadable.is_empty() {
+        tracing::warn!(object = %key, entries = ?unreadable, "the recorded inventory has entries that can't be read; they are left alone");
+    }
+    let memory = Memory { inventory, jobs: jobs::Completed::read(&object), ..Default::default() };
+    let app = Arc::new(Application {
+        report: tokio::sync::Mutex::new(Report::new(&key, &object, &shared)),
+        key,
+        shared,
+        memory: std::sync::Mutex::new(memory),
+        patience: std::sync::Mutex::default(),
+        waits: AtomicBool::new(false),
+    });
+    let worker = Worker { idle: Idle::new(&app, goal), app, backoff: Backoff::default(), preempted_in_a_row: 0 };
+    tokio::select! {
+        () = worker.run() => {}
+        () = cancel.cancelled() => {}
+    }
+}
+
+struct Worker {
+    app: Arc<Application>,
+    idle: Idle,
+    backoff: Backoff,
+    preempted_in_a_row: u32,
+}
+
+impl Worker {
+    async fn run(mut self) {
+        let mut cause = Cause::Start;
+        let mut since = Instant::now();
+        while let Some(object) = self.idle.object() {
+            let app = self.app.clone();
+            if object.metadata.deletion_timestamp.is_some() {
+                if app.finalize(&object).await {
+                    break;
+                }
+                let pause = self.backoff.next(object.spec.retry_interval_max());
+                (cause, since) = self.wait(Some(pause)).await;
+                continue;
+            }
+            declare(&app.shared.registry, &app.key, &object);
+            self.idle.follow(&self.app, &object);
+            let ended = match self.preflight(&object).await {
+                Ok(Some(source)) => self.attempt(object.clone(), source, cause, since).await,
+                // suspended: nothing is done, nothing is said
+                Ok(None) => {
+                    self.app.shared.source(&source_key(&object)).attention(&self.app.key, false, false);
+                    (cause, since) = self.wait(None).await;
+                    continue;
+                }
+                Err(failure) => Ended::Failed(failure),
+            };
+            let source = self.app.shared.source(&source_key(&object));
+            (cause, since) = match ended {
+                Ended::Applied => {
+                    self.backoff.reset();
+                    self.preempted_in_a_row = 0;
+                    self.app.shared.metrics.attempt(&self.app.key, "applied");
+                    source.attention(&self.app.key, false, true);
+                    self.wait(None).await
+                }
+                Ended::Failed(failure) => {
+                    self.preempted_in_a_row = 0;
+                    self.app.shared.metrics.attempt(&self.app.key, "failed");
+                    self.app.shared.metrics.failure(KIND, &self.app.key, failure.reason);
+                    let changed = self.app.failed(&object, &failure).await;
+                    source.attention(&self.app.key, true, changed);
+                    let pause = match failure.retry {
+                        Retry::Backoff => Some(self.backoff.next(object.spec.retry_interval_max())),
+                        Retry::OnChange => None,
+                    };
+                    self.wait(pause).await
+                }
+                Ended::Preempted => {
+                    self.preempted_in_a_row += 1;
+                    self.app.shared.metrics.attempt(&self.app.key, "preempted");
+                    self.app.shared.metrics.preemption(&self.app.key);
+                    self.next_news().await
+                }
+            };
+        }
+        self.app.shared.forget(&self.app.key);
+    }
+
+    /// Waits for something new, at most `pause`; something new starts the back-off over.
+    async fn wait(&mut self, pause: Option<std::time::Duration>) -> (Cause, Instant) {
+        let retry = async {
+            match pause {
+                Some(pause) => tokio::time::sleep(pause).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = retry => (Cause::Retry, Instant::now()),
+            news = self.idle.next(&self.app) => {
+                if news.cause != Cause::Cluster {
+                    self.backoff.reset();
+                }
+                (news.cause, news.at)
+            }
+        }
+    }
+
+    /// The news that an attempt was preempted for; they are there already.
+    async fn next_news(&mut self) -> (Cause, Instant) {
+        self.backoff.reset();
+        let News { cause, at } = self.idle.returned().unwrap_or(News { cause: Cause::Retry, at: Instant::now() });
+        (cause, at)
+    }
+
+    /// What can be said without looking at the source. `None`: suspended.
+    async fn preflight(&self, object: &Arc<Kustomization>) -> Result<Option<SourceHandle>, Failure> {
+        if object.spec.suspended() {
+            return Ok(None);
+        }
+        let unserved = object.spec.unserved();
+        if !unserved.is_empty() {
+            self.app.stalled(object, &unserved).await;
+            return Ok(None);
+        }
+        self.app.ensure_finalizer(object).await?;
+        Ok(Some(self.app.shared.source(&source_key(object))))
+    }
+
+    async fn attempt(
+        &mut self,
+        object: Arc<Kustomization>,
+        source: SourceHandle,
+        cause: Cause,
+        since: Instant,
+    ) -> Ended {
+        let head = match self.head(&source, cause, since).await {
+            Ok(Some(head)) => head,
+            Ok(None) => return Ended::Preempted,
+            Err(failure) => return Ended::Failed(failure),
+        };
+        let urgency =
+            if matches!(cause, Cause::Object | Cause::Revision) { Urgency::Announced } else { Urgency::Routine };
+        let work = Work {
+            object,
+            source,
+            head: std::sync::Mutex::new(head),
+            urgency,
+            yield_soon: CancellationToken::new(),
+            stop: CancellationToken::new(),
+            applying: AtomicBool::new(false),
+            unyielding: self.preempted_in_a_row >= config::PREEMPTIONS_IN_A_ROW_MAX,
+        };
+        let app = self.app.clone();
+        let result = self.carry(&app, &work).await;
+        // whatever is still queued for this attempt is void now
+        work.stop.cancel();
+        match result {
+            Some(Ok(())) => Ended::Applied,
+            Some(Err(failure)) => Ended::Failed(failure),
+            None => Ended::Preempted,
+        }
+    }
+
+    /// Runs the attempt, and beside it whatever news come in. `None`: preempted.
+    async fn carry(&mut self, app: &Arc<Application>, work: &Work) -> Option<Result<(), Failure>> {
+        let attempt = app.attempt(work);
+        tokio::pin!(attempt);
+        loop {
+            let news = tokio::select! {
+                biased;
+                result = &mut attempt => return finished(result),
+                news = self.idle.next_while_busy() => news,
+            };
+            if news.cause == Cause::Revision {
+                let Some(head) = work.source.state().head.filter(|head| head.revision != work.revision()) else {
+                    continue;
+                };
+                // the attempt goes on while the newer revision is rendered beside it
+                let same = tokio::select! {
+                    biased;
+                    result = &mut attempt => {
+                        self.idle.put_back(news);
+                        return finished(result);
+                    }
+                    same = app.renders_the_same(work, &head) => same,
+                };
+                if same {
+                    tracing::debug!(object = %app.key, revision = %head.revision, "a newer revision renders the same: going on under it");
+                    self.idle.taken_up(&head.revision);
+                    work.adopt(head);
+                    continue;
+                }
+            }
+            tracing::info!(object = %app.key, revision = %work.revision(), because = ?news.cause, "giving way to something newer");
+            self.idle.put_back(news);
+            work.yield_soon.cancel();
+            if work.is_applying() {
+                let grace = if work.unyielding { config::API_REQUEST_TIMEOUT } else { config::PREEMPTION_GRACE };
+                if let Ok(result) = tokio::time::timeout(grace, &mut attempt).await {
+                    return finished(result);
+                }
+            }
+            return None;
+        }
+    }
+
+    /// The revision to work on, observed no earlier than the trigger. `None`: something newer came up meanwhile.
+    async fn head(
+        &mut self,
+        source: &SourceHandle,
+        cause: Cause,
+        since: Instant,
+    ) -> Result<Option<Arc<Head>>, Failure> {
+        let announced = matches!(cause, Cause::Object | Cause::Values);
+        let answered = |s: &SourceState| s.head.is_some() || s.failure.is_some() || !s.exists;
+        let mut states = source.subscribe();
+        let observation = async {
+            if !matches!(cause, Cause::Start | Cause::Revision) {
+                // a server that does not answer must not hold back what does not depend on it
+                let _ = tokio::time::timeout(config::FRESH_WAIT_MAX, source.fresh(since, announced)).await;
+            }
+            // a source that has not been asked yet is not a failure
+            let _ = states.wait_for(answered).await;
+        };
+        tokio::select! {
+            biased;
+            () = observation => {}
+            news = self.idle.object_changed() => {
+                self.idle.put_back(news);
+                return Ok(None);
+            }
+        }
+        let state = source.state();
+        self.idle.observed(&state);
+        if let Some(head) = state.head {
+            return Ok(Some(head));
+        }
+        let message = match &state.failure {
+            Some(failure) => format!("GitRepository `{}` has no revision: {failure}", source.key),
+            None => {
+                format!("GitRepository `{}` does not exist\nhint: create it, or correct `spec.sourceRef`", source.key)
+            }
+        };
+        Err(Failure::new("ArtifactFailed", message).until_changed())
+    }
+}
+
+/// `None`: it gave way.
+fn finished(result: Result<(), Stop>) -> Option<Result<(), Failure>> {
+    match result {
+        Ok(()) => Some(Ok(())),
+        Err(Stop::Failed(failure)) => Some(Err(failure)),
+        Err(Stop::Yielded) => None,
+    }
+}
+
+/// Says who an application is, so that others can wait for it.
+pub fn declare(registry: &Registry, key: &Key, object: &Kustomization) {
+    let namespace = |given: &Option<String>| given.clone().unwrap_or_else(|| key.namespace.clone());
+    let depends_on = object.spec.depends_on.iter().map(|d| Key::new(namespace(&d.namespace), d.name.clone())).collect();
+    registry.declare(key, source_key(object), depends_on, object.spec.suspended());
+}
+
+/// The source that a Kustomization follows.
+pub(super) fn source_key(object: &Kustomization) -> Key {
+    let reference = &object.spec.source_ref;
+    let namespace = reference.namespace.clone().or_else(|| object.metadata.namespace.clone()).unwrap_or_default();
+    Key::new(namespace, reference.name.clone())
+}
+
+/// The annotations that make an attempt when they change.
+pub(super) fn wishes(object: &Kustomization) -> [Option<&str>; 3] {
+    let annotations = object.metadata.annotations.as_ref();
+    [api::REQUESTED_AT, api::CONFIRM_PRUNE, api::PRUNE_WHEN]
+        .map(|key| annotations.and_then(|a| a.get(key)).map(String::as_str))
+}

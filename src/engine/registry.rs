@@ -1,0 +1,369 @@
+//! What applications know of each other: who declares which object, who was ready at which revision, who depends on whom.
+//!
+//! Written by each application's own worker about itself, read by all. Every change wakes whoever waits on an edge.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::watch;
+
+use crate::api::Key;
+use crate::manifest::ObjectId;
+
+/// A source's revision as one application's render saw it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Rendered {
+    revision: String,
+    ok: bool,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Application {
+    source: Option<Key>,
+    depends_on: Vec<Key>,
+    suspended: bool,
+    rendered: Option<Rendered>,
+    /// The newest revision that it was Ready at; losing health later does not take it back.
+    ready_at: Option<String>,
+    /// Why it is not ready, for those who wait for it.
+    message: String,
+}
+
+#[derive(Default)]
+struct State {
+    applications: BTreeMap<Key, Application>,
+    claims: HashMap<ObjectId, Key>,
+}
+
+/// The shared registry; cheap to clone.
+#[derive(Clone)]
+pub struct Registry {
+    state: Arc<Mutex<State>>,
+    changed: watch::Sender<u64>,
+}
+
+/// What stands between an application and its dependencies.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Dependencies {
+    Met,
+    /// The first one that is not met, in words.
+    Waiting(String),
+    /// The members of a cycle, from the application back to it.
+    Cycle(Vec<Key>),
+}
+
+/// Whether an object may be claimed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Claim {
+    Granted,
+    /// Others of the same source have not rendered this revision yet: they may let go of it.
+    Pending,
+    Refused(Vec<(ObjectId, Key)>),
+}
+
+/// Whether deletions may go ahead.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Handover {
+    /// All others of the source have rendered the revision: who declares what is known.
+    Settled,
+    Pending,
+    /// These could not render it: what they declare is not known.
+    Unknown(Vec<Key>),
+}
+
+impl Default for Registry {
+    fn default() -> Self {
+        Self { state: Arc::default(), changed: watch::channel(0).0 }
+    }
+}
+
+impl Registry {
+    /// Wakes on every change.
+    pub fn subscribe(&self) -> watch::Receiver<u64> {
+        self.changed.subscribe()
+    }
+
+    /// An application appeared or its spec changed.
+    pub fn declare(&self, app: &Key, source: Key, depends_on: Vec<Key>, suspended: bool) {
+        self.change(|state| {
+            let entry = state.applications.entry(app.clone()).or_default();
+            let new = (Some(source), depends_on, suspended);
+            let same = (&entry.source, &entry.depends_on, entry.suspended) == (&new.0, &new.1, new.2);
+            if !same {
+                if entry.source != new.0 {
+                    (entry.rendered, entry.ready_at) = (None, None);
+                }
+                (entry.source, entry.depends_on, entry.suspended) = new;
+            }
+            !same
+        });
+    }
+
+    /// What it owned when the daemon started: first come is who is recorded.
+    pub fn adopt(&self, app: &Key, ids: impl IntoIterator<Item = ObjectId>) {
+        self.change(|state| {
+            for id in ids {
+                state.claims.entry(id).or_insert_with(|| app.clone());
+            }
+            true
+        });
+    }
+
+    pub fn remove(&self, app: &Key) {
+        self.change(|state| {
+            state.claims.retain(|_, owner| owner != app);
+            state.applications.remove(app).is_some()
+        });
+    }
+
+    /// The application rendered `revision`; `declared` is what it declares there, `None` if it could not be rendered.
+    /// On success it lets go of all that it no longer declares and claims what is free.
+    pub fn rendered(&self, app: &Key, revision: &str, declared: Option<&BTreeSet<ObjectId>>) {
+        self.change(|state| {
+            let new = Rendered { revision: revision.into(), ok: declared.is_some() };
+            let mut changed = false;
+            if let Some(declared) = declared {
+                let before = state.claims.len();
+                state.claims.retain(|id, owner| owner != app || declared.contains(id));
+                changed |= state.claims.len() != before;
+                for id in declared {
+                    changed |= !state.claims.contains_key(id);
+                    state.claims.entry(id.clone()).or_insert_with(|| app.clone());
+                }
+            }
+            let entry = state.applications.entry(app.clone()).or_default();
+            changed |= entry.rendered.as_ref() != Some(&new);
+            entry.rendered = Some(new);
+            changed
+        });
+    }
+
+    /// Whether all of `declared` belong to the application, after [`Registry::rendered`].
+    pub fn claim(&self, app: &Key, revision: &str, declared: &BTreeSet<ObjectId>) -> Claim {
+        let mut granted_late = false;
+        let result = {
+            let mut state = self.state();
+            let mut refused = Vec::new();
+            for id in declared {
+                match state.claims.get(id) {
+                    Some(owner) if owner != app => refused.push((id.clone(), owner.clone())),
+                    Some(_) => {}
+                    None => {
+                        granted_late = true;
+                        state.claims.insert(id.clone(), app.clone());
+                    }
+                }
+            }
+            if refused.is_empty() {
+                Claim::Granted
+            } else if refused.iter().any(|(_, owner)| state.unsettled(app, owner, revision)) {
+                Claim::Pending
+            } else {
+                Claim::Refused(refused)
+            }
+        };
+        if granted_late {
+            self.changed.send_modify(|n| *n += 1);
+        }
+        result
+    }
+
+    /// Whether it is known who declares what at `revision`.
+    pub fn handover(&self, app: &Key, revision: &str) -> Handover {
+        let state = self.state();
+        let Some(source) = state.applications.get(app).and_then(|a| a.source.clone()) else { return Handover::Settled };
+        let others = state
+            .applications
+            .iter()
+            .filter(|(key, a)| *key != app && a.source.as_ref() == Some(&source) && !a.suspended);
+        let mut unknown = Vec::new();
+        for (key, other) in others {
+            match &other.rendered {
+                Some(r) if r.revision == revision && r.ok => {}
+                Some(r) if r.revision == revision => unknown.push(key.clone()),
+                _ => return Handover::Pending,
+            }
+        }
+        if unknown.is_empty() { Handover::Settled } else { Handover::Unknown(unknown) }
+    }
+
+    /// Which other application declares an object.
+    pub fn owner(&self, app: &Key, id: &ObjectId) -> Option<Key> {
+        self.state().claims.get(id).filter(|owner| *owner != app).cloned()
+    }
+
+    /// The application is Ready at `revision`.
+    pub fn ready(&self, app: &Key, revision: &str) {
+        self.change(|state| {
+            let entry = state.applications.entry(app.clone()).or_default();
+            let changed = entry.ready_at.as_deref() != Some(revision) || !entry.message.is_empty();
+            entry.ready_at = Some(revision.into());
+            entry.message.clear();
+            changed
+        });
+    }
+
+    /// Why it is not ready, for those who wait.
+    pub fn waiting(&self, app: &Key, message: &str) {
+        self.change(|state| {
+            let entry = state.applications.entry(app.clone()).or_default();
+            let changed = entry.message != message;
+            entry.message = message.into();
+            changed
+        });
+    }
+
+    /// Whether the dependencies of `app` are met at `revision` of its source.
+    pub fn dependencies(&self, app: &Key, revision: &str) -> Dependencies {
+        let state = self.state();
+        if let Some(cycle) = state.cycle(app) {
+            return Dependencies::Cycle(cycle);
+        }
+        let Some(entry) = state.applications.get(app) else { return Dependencies::Met };
+        for key in &entry.depends_on {
+            let Some(dependency) = state.applications.get(key) else {
+                return Dependencies::Waiting(format!("dependency `{key}` does not exist"));
+            };
+            let same_source = dependency.source == entry.source;
+            let met = dependency.ready_at.as_deref().is_some_and(|ready| !same_source || ready == revision);
+            if !met {
+                let needed = if same_source { format!(" at revision {revision}") } else { String::new() };
+                let why = match (dependency.suspended, dependency.message.as_str()) {
+                    (true, _) => ": it is suspended".to_owned(),
+                    (_, "") => String::new(),
+                    (_, message) => format!(": {}", message.lines().next().unwrap_or_default()),
+                };
+                return Dependencies::Waiting(format!("dependency `{key}` is not ready{needed}{why}"));
+            }
+        }
+        Dependencies::Met
+    }
+
+    fn change(&self, change: impl FnOnce(&mut State) -> bool) {
+        if change(&mut self.state()) {
+            self.changed.send_modify(|n| *n += 1);
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    /// `owner` follows the same source and has not looked at `revision` yet.
+    fn unsettled(&self, app: &Key, owner: &Key, revision: &str) -> bool {
+        let (Some(mine), Some(theirs)) = (self.applications.get(app), self.applications.get(owner)) else {
+            return false;
+        };
+        mine.source == theirs.source
+            && !theirs.suspended
+            && theirs.rendered.as_ref().is_none_or(|r| r.revision != revision)
+    }
+
+    /// The cycle that `app` is a member of, from it back to it.
+    fn cycle(&self, app: &Key) -> Option<Vec<Key>> {
+        let mut path = vec![app.clone()];
+        let mut visited = BTreeSet::new();
+        self.walk(app, app, &mut path, &mut visited).then_some(path)
+    }
+
+    fn walk(&self, goal: &Key, at: &Key, path: &mut Vec<Key>, visited: &mut BTreeSet<Key>) -> bool {
+        for next in self.applications.get(at).map(|a| a.depends_on.as_slice()).unwrap_or_default() {
+            path.push(next.clone());
+            if next == goal || (visited.insert(next.clone()) && self.walk(goal, next, path, visited)) {
+                return true;
+            }
+            path.pop();
+        }
+        false
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(name: &str) -> Key {
+        Key::new("n", name)
+    }
+
+    fn with(apps: &[(&str, &[&str])]) -> Registry {
+        let registry = Registry::default();
+        for (app, depends_on) in apps {
+            registry.declare(&key(app), key("source"), depends_on.iter().map(|d| key(d)).collect(), false);
+        }
+        registry
+    }
+
+    fn ids(names: &[&str]) -> BTreeSet<ObjectId> {
+        names.iter().map(|n| ObjectId::new("", "ConfigMap", "n", *n)).collect()
+    }
+
+    #[test]
+    fn a_dependency_is_met_once_it_was_ready_at_the_needed_revision() {
+        let registry = with(&[("db", &[]), ("api", &["db"])]);
+        assert_eq!(
+            registry.dependencies(&key("api"), "r2"),
+            Dependencies::Waiting("dependency `n/db` is not ready at revision r2".into())
+        );
+        registry.ready(&key("db"), "r1");
+        registry.waiting(&key("db"), "pod db-0 is crashing\nand more");
+        assert_eq!(
+            registry.dependencies(&key("api"), "r2"),
+            Dependencies::Waiting("dependency `n/db` is not ready at revision r2: pod db-0 is crashing".into())
+        );
+        registry.ready(&key("db"), "r2");
+        registry.waiting(&key("db"), "lost its health later");
+        assert_eq!(registry.dependencies(&key("api"), "r2"), Dependencies::Met);
+    }
+
+    #[test]
+    fn a_cycle_names_its_members_and_holds_back_only_them() {
+        let registry = with(&[("a", &["b"]), ("b", &["c"]), ("c", &["b"]), ("free", &[])]);
+        assert_eq!(registry.dependencies(&key("b"), "r"), Dependencies::Cycle(vec![key("b"), key("c"), key("b")]));
+        assert!(matches!(registry.dependencies(&key("a"), "r"), Dependencies::Waiting(_)));
+        assert_eq!(registry.dependencies(&key("free"), "r"), Dependencies::Met);
+    }
+
+    #[test]
+    fn an_object_moves_between_applications_only_once_the_first_has_let_go_of_it() {
+        let registry = with(&[("a", &[]), ("b", &[])]);
+        registry.rendered(&key("a"), "r1", Some(&ids(&["x"])));
+        registry.rendered(&key("b"), "r2", Some(&ids(&["x"])));
+        assert_eq!(registry.claim(&key("b"), "r2", &ids(&["x"])), Claim::Pending);
+        assert_eq!(registry.handover(&key("a"), "r2"), Handover::Settled);
+        assert_eq!(registry.handover(&key("b"), "r2"), Handover::Pending);
+        registry.rendered(&key("a"), "r2", Some(&ids(&[])));
+        assert_eq!(registry.claim(&key("b"), "r2", &ids(&["x"])), Claim::Granted);
+        assert_eq!(registry.owner(&key("a"), ids(&["x"]).first().unwrap()), Some(key("b")));
+    }
+
+    #[test]
+    fn the_second_application_that_declares_an_object_is_refused_by_the_name_of_the_first() {
+        let registry = with(&[("a", &[]), ("b", &[])]);
+        registry.rendered(&key("a"), "r1", Some(&ids(&["x"])));
+        registry.rendered(&key("b"), "r1", Some(&ids(&["x", "y"])));
+        let Claim::Refused(refused) = registry.claim(&key("b"), "r1", &ids(&["x", "y"])) else { panic!("not refused") };
+        assert_eq!(refused, [(ids(&["x"]).pop_first().unwrap(), key("a"))]);
+        registry.remove(&key("a"));
+        assert_eq!(registry.claim(&key("b"), "r1", &ids(&["x", "y"])), Claim::Granted);
+    }
+
+    #[test]
+    fn deletions_wait_for_applications_whose_render_failed() {
+        let registry = with(&[("a", &[]), ("b", &[])]);
+        registry.rendered(&key("b"), "r2", None);
+        assert_eq!(registry.handover(&key("a"), "r2"), Handover::Unknown(vec![key("b")]));
+    }
+
+    #[test]
+    fn what_was_owned_before_a_restart_stays_with_its_owner() {
+        let registry = with(&[("a", &[]), ("b", &[])]);
+        registry.adopt(&key("a"), ids(&["x"]));
+        registry.rendered(&key("b"), "r1", Some(&ids(&["x"])));
+        assert_eq!(registry.claim(&key("b"), "r1", &ids(&["x"])), Claim::Pending);
+        registry.rendered(&key("a"), "r1", Some(&ids(&["x"])));
+        assert!(matches!(registry.claim(&key("b"), "r1", &ids(&["x"])), Claim::Refused(_)));
+    }
+}

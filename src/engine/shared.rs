@@ -1,0 +1,126 @@
+//! What all workers share. Each part has one owner, named where it is defined.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use crate::api::Key;
+use crate::apply::{Applier, UnknownFields};
+use crate::cluster::{ApiKind, Cluster, Observed, Pods, WriteGate};
+use crate::config;
+use crate::plan::DigestKey;
+use crate::report::{Events, Metrics};
+use crate::source::Remotes;
+
+use super::permits::Permits;
+use super::references::References;
+use super::registry::Registry;
+use super::source::SourceHandle;
+
+pub(super) struct Shared {
+    pub cluster: Cluster,
+    pub observed: Observed,
+    pub pods: Pods,
+    pub gate: WriteGate,
+    pub applier: Applier,
+    pub remotes: Remotes,
+    pub registry: Registry,
+    pub references: References,
+    pub events: Events,
+    pub metrics: Metrics,
+    pub digest_key: DigestKey,
+    pub renders: Permits,
+    pub applies: Permits,
+    pub statuses: Permits,
+    pub background: Background,
+    pub allow_local_sources: bool,
+    pub unknown_fields: UnknownFields,
+    pub sources: Mutex<HashMap<Key, SourceHandle>>,
+}
+
+impl Shared {
+    /// The face of a source, made where it was not asked for before.
+    pub fn source(&self, key: &Key) -> SourceHandle {
+        let mut sources = self.sources.lock().unwrap_or_else(PoisonError::into_inner);
+        sources.entry(key.clone()).or_insert_with(|| SourceHandle::new(key.clone())).clone()
+    }
+
+    pub fn kustomization_kind(&self) -> ApiKind {
+        kustomization_kind()
+    }
+
+    /// An application is gone: nothing of it is waited for or reported any more.
+    pub fn forget(&self, app: &Key) {
+        self.registry.remove(app);
+        self.metrics.forget("Kustomization", app);
+        self.events.forget("Kustomization", app);
+        let sources: Vec<_> = self.sources.lock().unwrap_or_else(PoisonError::into_inner).values().cloned().collect();
+        for source in sources {
+            source.attention(app, false, false);
+        }
+    }
+}
+
+pub(super) fn kustomization_kind() -> ApiKind {
+    ApiKind::new("kustomize.toolkit.fluxcd.io", "v1", "Kustomization", "kustomizations", true)
+}
+
+pub(super) fn git_repository_kind() -> ApiKind {
+    ApiKind::new("source.toolkit.fluxcd.io", "v1", "GitRepository", "gitrepositories", true)
+}
+
+/// Turns for status writes that nobody waits for: some at once, then so many a second, and none while applies wait.
+pub(super) struct Background(Mutex<Bucket>);
+
+struct Bucket {
+    tokens: f64,
+    at: Instant,
+}
+
+/// How often a contended background write looks again whether applies still wait.
+const STAND_BACK: Duration = Duration::from_millis(100);
+
+impl Background {
+    pub fn new() -> Self {
+        Self(Mutex::new(Bucket { tokens: f64::from(config::BACKGROUND_STATUS_PER_SECOND), at: Instant::now() }))
+    }
+
+    pub async fn turn(&self, applies: &Permits) {
+        loop {
+            let pause = if applies.contended() { Some(STAND_BACK) } else { self.take(Instant::now()) };
+            match pause {
+                None => return,
+                Some(pause) => tokio::time::sleep(pause).await,
+            }
+        }
+    }
+
+    /// `None`: taken. Else how long until the next is there.
+    fn take(&self, now: Instant) -> Option<Duration> {
+        let rate = f64::from(config::BACKGROUND_STATUS_PER_SECOND);
+        let mut bucket = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let gained = now.saturating_duration_since(bucket.at).as_secs_f64() * rate;
+        bucket.tokens = (bucket.tokens + gained).min(rate);
+        bucket.at = now;
+        if bucket.tokens >= 1.0 {
+            bucket.tokens -= 1.0;
+            return None;
+        }
+        Some(Duration::from_secs_f64((1.0 - bucket.tokens) / rate))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn background_turns_come_in_a_burst_and_then_at_a_rate() {
+        let background = Background::new();
+        let now = Instant::now();
+        let burst = (0..100).take_while(|_| background.take(now).is_none()).count();
+        assert_eq!(burst as u32, config::BACKGROUND_STATUS_PER_SECOND);
+        assert!(background.take(now).is_some());
+        assert!(background.take(now + Duration::from_secs(1)).is_none());
+    }
+}

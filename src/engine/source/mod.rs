@@ -1,0 +1,124 @@
+//! One worker for each GitRepository: probes its remote when it may, fetches what is new, publishes the newest revision.
+//!
+//! ```text
+//!  object, Secret ──▶ goal ─┐
+//!  applications ──▶ wishes ─┼──▶ worker ──▶ SourceState (watch) ──▶ applications
+//!  pacing (time) ───────────┘       └─────▶ status, events, metrics
+//! ```
+//!
+//! A probe never waits for a fetch: while revision B is being fetched, the next probe may find C, and B is given up.
+
+mod worker;
+
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use tokio::sync::{Notify, watch};
+
+use crate::api::Key;
+use crate::source::Snapshot;
+
+pub(super) use worker::run;
+
+pub(super) const KIND: &str = "GitRepository";
+
+/// A revision and its tree.
+#[derive(Clone)]
+pub struct Head {
+    pub snapshot: Arc<Snapshot>,
+    /// As Flux writes it: `main@sha1:…`.
+    pub revision: String,
+    /// The `spec.ignore` that the tree is seen through.
+    pub ignore: Option<String>,
+}
+
+/// What is known of a source.
+#[derive(Clone, Default)]
+pub struct SourceState {
+    /// There is such an object, and it is served.
+    pub exists: bool,
+    pub suspended: bool,
+    /// The newest revision seen; stays when later probes fail.
+    pub head: Option<Arc<Head>>,
+    /// Why the last probe or fetch failed, or why the object can't be served.
+    pub failure: Option<Arc<str>>,
+    /// When the last finished observation began: `head` or `failure` is no older than that.
+    pub observed_since: Option<Instant>,
+}
+
+/// What applications want of a source.
+#[derive(Default)]
+pub(super) struct Wishes {
+    /// Somebody who is known to wait.
+    pub announced: bool,
+    /// A retry: as soon as the spacing allows.
+    pub routine: bool,
+    /// Applications that fail or wait: the reason to look often.
+    pub attention: HashSet<Key>,
+    /// The state of one of them changed: look often for a while again.
+    pub state_changed: bool,
+}
+
+/// The face of a source's worker; applications hold it even while the object does not exist yet.
+#[derive(Clone)]
+pub struct SourceHandle {
+    pub key: Key,
+    pub(super) state: watch::Sender<SourceState>,
+    pub(super) wishes: Arc<Mutex<Wishes>>,
+    pub(super) wake: Arc<Notify>,
+}
+
+impl SourceHandle {
+    pub(super) fn new(key: Key) -> Self {
+        Self { key, state: watch::channel(SourceState::default()).0, wishes: Arc::default(), wake: Arc::default() }
+    }
+
+    pub fn subscribe(&self) -> watch::Receiver<SourceState> {
+        self.state.subscribe()
+    }
+
+    pub fn state(&self) -> SourceState {
+        self.state.borrow().clone()
+    }
+
+    /// The state of an observation that began at `since` or later. Never returns while the server does not answer: the
+    /// caller sets a bound where it has something better to do.
+    pub async fn fresh(&self, since: Instant, announced: bool) -> SourceState {
+        let mut states = self.subscribe();
+        let fresh = |s: &SourceState| s.observed_since.is_some_and(|at| at >= since);
+        if fresh(&states.borrow()) {
+            return self.state();
+        }
+        self.ask(announced);
+        // the sender lives in this handle
+        states.wait_for(|s| !s.exists || s.suspended || fresh(s)).await.map(|s| s.clone()).unwrap_or_default()
+    }
+
+    /// Asks for a probe.
+    pub fn ask(&self, announced: bool) {
+        let mut wishes = self.wishes();
+        if announced {
+            wishes.announced = true
+        } else {
+            wishes.routine = true
+        }
+        drop(wishes);
+        self.wake.notify_one();
+    }
+
+    /// An application fails or waits (`true`), or is settled. `changed`: its state is not what it was.
+    pub fn attention(&self, app: &Key, needed: bool, changed: bool) {
+        let mut wishes = self.wishes();
+        let different = if needed { wishes.attention.insert(app.clone()) } else { wishes.attention.remove(app) };
+        wishes.state_changed |= needed && changed;
+        drop(wishes);
+        if different || changed {
+            self.wake.notify_one();
+        }
+    }
+
+    pub(super) fn wishes(&self) -> MutexGuard<'_, Wishes> {
+        self.wishes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

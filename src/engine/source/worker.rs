@@ -1,0 +1,513 @@
+//! The worker's loop: probe when it may be, fetch beside further probes, publish.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use git2::Oid;
+use k8s_openapi::jiff::Timestamp;
+use secrecy::ExposeSecret as _;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use crate::api::{
+    self, Artifact, GitRepository, GitRepositoryStatus, Key, READY, RECONCILING, STALLED, Truth, rfc3339,
+};
+use crate::config;
+use crate::engine::permits::Urgency;
+use crate::engine::references::{Reference, Watched};
+use crate::engine::shared::{Shared, git_repository_kind};
+use crate::report::{Event, Severity, Stage, StatusWriter};
+use crate::source::credentials::{self, Access};
+use crate::source::pacing::{Failure, Pacing, ProbeKind};
+use crate::source::{self, Remote, Snapshot, SourceError, SourceUrl};
+
+use super::{Head, KIND, SourceHandle, SourceState};
+
+/// The cell that the API watch writes: the newest object, `None` once it is gone.
+pub type Goal = watch::Receiver<Option<Arc<GitRepository>>>;
+
+/// Serves one GitRepository until it is gone or the daemon stops.
+pub async fn run(key: Key, shared: Arc<Shared>, goal: Goal, cancel: CancellationToken) {
+    let Some(object) = goal.borrow().clone() else { return };
+    let handle = shared.source(&key);
+    let status = object.status.clone().unwrap_or_default();
+    shared.events.known(KIND, &key, state_of(&status));
+    let worker = Worker {
+        writer: StatusWriter::new(git_repository_kind(), key.clone(), &status),
+        pacing: Pacing::new(object.spec.interval.0, Instant::now()),
+        key,
+        shared,
+        goal,
+        handle,
+        status,
+        secret: Watched::default(),
+        not_before: Instant::now(),
+        handled: requested_at(&object),
+    };
+    tokio::select! {
+        () = worker.run() => {}
+        () = cancel.cancelled() => {}
+    }
+}
+
+struct Worker {
+    key: Key,
+    shared: Arc<Shared>,
+    goal: Goal,
+    handle: SourceHandle,
+    status: GitRepositoryStatus,
+    writer: StatusWriter,
+    pacing: Pacing,
+    secret: Watched,
+    /// When the remote or its host takes the next probe.
+    not_before: Instant,
+    /// The request (`requestedAt`) that was answered last.
+    handled: Option<String>,
+}
+
+/// What one spec (and Secret) comes to.
+struct Target {
+    object: Arc<GitRepository>,
+    remote: Arc<Remote>,
+    reference: source::Reference,
+    ignore: Option<String>,
+}
+
+type Boxed<T> = Pin<Box<dyn Future<Output = T> + Send>>;
+
+/// A running probe and a running fetch; both may be there at once.
+#[derive(Default)]
+struct Running {
+    probe: Option<(Instant, Boxed<Result<Oid, SourceError>>)>,
+    fetch: Option<Fetch>,
+}
+
+struct Fetch {
+    commit: Oid,
+    /// When the newest probe began that showed this commit.
+    since: Instant,
+    begun: Instant,
+    result: Boxed<Result<Snapshot, SourceError>>,
+    cancel: CancellationToken,
+}
+
+impl Drop for Fetch {
+    fn drop(&mut self) {
+        self.cancel.cancel();
+    }
+}
+
+/// Why the inner loop over one target ended.
+enum Changed {
+    Gone,
+    /// Spec, Secret or suspension.
+    Target,
+}
+
+impl Worker {
+    async fn run(mut self) {
+        loop {
+            let Some(object) = self.goal.borrow_and_update().clone() else { break };
+            if object.metadata.deletion_timestamp.is_some() {
+                break;
+            }
+            self.pacing.set_interval(object.spec.interval.0);
+            self.pacing.announce(Instant::now());
+            let suspended = object.spec.suspend.unwrap_or(false);
+            self.publish(|state| (state.exists, state.suspended) = (true, suspended));
+            let changed = if suspended {
+                self.next_target(&object).await
+            } else {
+                self.watch_secret(&object);
+                match self.target(&object).await {
+                    Ok(target) => self.follow(target).await,
+                    Err(refusal) => {
+                        self.refuse(&object, &refusal).await;
+                        self.retry_target(&object, &refusal).await
+                    }
+                }
+            };
+            if matches!(changed, Changed::Gone) {
+                break;
+            }
+        }
+        self.publish(|state| *state = SourceState::default());
+        self.shared.metrics.forget(KIND, &self.key);
+        self.shared.events.forget(KIND, &self.key);
+    }
+
+    /// Follows one remote until the spec or the Secret changes.
+    async fn follow(&mut self, target: Target) -> Changed {
+        let mut running = Running::default();
+        loop {
+            let now = Instant::now();
+            let due = self.pacing.next(now).map(|when| when.at.max(self.not_before));
+            tokio::select! {
+                biased;
+                changed = next_target(&mut self.goal, &target.object, &mut self.handled) => match changed {
+                    Some(changed) => return changed,
+                    None => {
+                        // requestedAt: the same target, asked for now
+                        self.pacing.announce(Instant::now());
+                        continue;
+                    }
+                },
+                _ = self.secret.changed() => return Changed::Target,
+                () = self.handle.wake.notified() => {}
+                (started, result) = probed(&mut running.probe) => self.on_probe(&target, &mut running, started, result).await,
+                (fetch, result) = fetched(&mut running.fetch) => self.on_fetch(&target, fetch, result).await,
+                () = sleep_until(due) => self.probe(&target, &mut running),
+            }
+            self.take_wishes();
+        }
+    }
+
+    fn take_wishes(&mut self) {
+        let now = Instant::now();
+        let mut wishes = self.handle.wishes();
+        let (announced, routine) = (std::mem::take(&mut wishes.announced), std::mem::take(&mut wishes.routine));
+        let changed = std::mem::take(&mut wishes.state_changed);
+        let attention = !wishes.attention.is_empty();
+        drop(wishes);
+        self.pacing.set_attention(attention, now);
+        if changed {
+            self.pacing.state_changed(now);
+        }
+        if announced {
+            self.pacing.announce(now);
+        } else if routine {
+            self.pacing.request();
+        }
+    }
+
+    fn probe(&mut self, target: &Target, running: &mut Running) {
+        let now = Instant::now();
+        let kind = self.pacing.next(now).map_or(ProbeKind::Unannounced, |when| when.kind);
+        // other sources may share the remote or the host
+        if let Err(until) = target.remote.permit(kind, now) {
+            self.not_before = until;
+            return;
+        }
+        self.pacing.on_probe_started(now);
+        let (remote, reference) = (target.remote.clone(), target.reference.clone());
+        let timeout = timeout(&target.object);
+        running.probe = Some((now, Box::pin(async move { remote.probe(&reference, timeout).await })));
+    }
+
+    async fn on_probe(
+        &mut self,
+        target: &Target,
+        running: &mut Running,
+        started: Instant,
+        result: Result<Oid, SourceError>,
+    ) {
+        let now = Instant::now();
+        self.shared.metrics.stage(Stage::Probe, now - started);
+        self.pacing.on_probe_ended(result.as_ref().map(|_| ()).map_err(Failure::from), now);
+        let commit = match result {
+            Ok(commit) => commit,
+            Err(error) => {
+                self.shared.metrics.probe(&self.key, "failed");
+                return self.on_failure(&target.object, &error, started).await;
+            }
+        };
+        self.shared.metrics.probe(&self.key, "ok");
+        let revision = target.reference.at(commit).to_string();
+        let held = self.handle.state().head.filter(|head| head.revision == revision && head.ignore == target.ignore);
+        if let Some(head) = held {
+            running.fetch = None;
+            self.succeed(target, head, started).await;
+            return;
+        }
+        match &mut running.fetch {
+            Some(fetch) if fetch.commit == commit => fetch.since = started,
+            // what was being fetched is no longer the newest
+            _ => running.fetch = Some(self.fetch(target, commit, started)),
+        }
+    }
+
+    fn fetch(&self, target: &Target, commit: Oid, since: Instant) -> Fetch {
+        let cancel = CancellationToken::new();
+        let (remote, reference, ignore) = (target.remote.clone(), target.reference.clone(), target.ignore.clone());
+        let (timeout, token) = (timeout(&target.object), cancel.clone());
+        let result =
+            Box::pin(async move { remote.snapshot(&reference, commit, ignore.as_deref(), timeout, token).await });
+        Fetch { commit, since, begun: Instant::now(), result, cancel }
+    }
+
+    async fn on_fetch(&mut self, target: &Target, fetch: Fetch, result: Result<Snapshot, SourceError>) {
+        let (commit, since) = (fetch.commit, fetch.since);
+        self.shared.metrics.stage(Stage::Fetch, fetch.begun.elapsed());
+        drop(fetch);
+        match result {
+            Ok(snapshot) => {
+                let revision = target.reference.at(commit).to_string();
+                let head = Arc::new(Head { snapshot: Arc::new(snapshot), revision, ignore: target.ignore.clone() });
+                self.pacing.state_changed(Instant::now());
+                self.succeed(target, head, since).await;
+            }
+            Err(error) => {
+                self.pacing.on_probe_ended(Err(Failure::from(&error)), Instant::now());
+                self.on_failure(&target.object, &error, since).await;
+            }
+        }
+    }
+
+    async fn succeed(&mut self, target: &Target, head: Arc<Head>, since: Instant) {
+        // first those who wait for it, then the record
+        self.publish(|state| {
+            state.failure = None;
+            state.observed_since = Some(since);
+            state.head = Some(head.clone());
+        });
+        self.shared.metrics.ready(KIND, &self.key, Some(true));
+        let (generation, now) = (target.object.metadata.generation, Timestamp::now());
+        let status = &mut self.status;
+        let message = format!("stored artifact for revision '{}'", head.revision);
+        status.conditions.remove(RECONCILING);
+        status.conditions.remove(STALLED);
+        status.conditions.remove("FetchFailed");
+        status.conditions.set(READY, Truth::True, "Succeeded", &message, generation, now);
+        status.conditions.set("ArtifactInStorage", Truth::True, "Succeeded", &message, generation, now);
+        if status.artifact.as_ref().is_none_or(|a| a.revision != head.revision) {
+            status.artifact = Some(artifact(&self.key, &head, now));
+        }
+        status.observed_generation = generation;
+        status.observed_ignore.clone_from(&target.ignore);
+        self.report(&target.object, Severity::Normal, "NewArtifact", message).await;
+    }
+
+    async fn on_failure(&mut self, object: &Arc<GitRepository>, error: &SourceError, since: Instant) {
+        let text = match error.hint() {
+            Some(hint) => format!("{error}\nhint: {hint}"),
+            None => error.to_string(),
+        };
+        let reason = if error.class() == source::Class::Auth { "AuthenticationFailed" } else { "GitOperationFailed" };
+        self.publish(|state| {
+            state.failure = Some(text.as_str().into());
+            state.observed_since = Some(since);
+        });
+        self.fail(object, reason, &text, false).await;
+    }
+
+    /// The spec can't be served as it is.
+    async fn refuse(&mut self, object: &Arc<GitRepository>, refusal: &Refusal) {
+        self.publish(|state| {
+            state.failure = Some(refusal.message.as_str().into());
+            state.observed_since = Some(Instant::now());
+        });
+        self.fail(object, refusal.reason, &refusal.message, refusal.stalled).await;
+    }
+
+    async fn fail(&mut self, object: &Arc<GitRepository>, reason: &'static str, message: &str, stalled: bool) {
+        self.shared.metrics.ready(KIND, &self.key, Some(false));
+        self.shared.metrics.failure(KIND, &self.key, reason);
+        let (generation, now) = (object.metadata.generation, Timestamp::now());
+        let conditions = &mut self.status.conditions;
+        if stalled {
+            conditions.remove(RECONCILING);
+            conditions.set(STALLED, Truth::True, reason, message, generation, now);
+            self.status.observed_generation = generation;
+        } else {
+            conditions.remove(STALLED);
+            conditions.set(RECONCILING, Truth::True, "ProgressingWithRetry", "looking again", generation, now);
+        }
+        let conditions = &mut self.status.conditions;
+        conditions.set("FetchFailed", Truth::True, reason, message, generation, now);
+        conditions.set(READY, Truth::False, reason, message, generation, now);
+        self.report(object, Severity::Warning, reason, message.to_owned()).await;
+    }
+
+    async fn report(&mut self, object: &Arc<GitRepository>, severity: Severity, reason: &'static str, message: String) {
+        let newest = self.goal.borrow().clone();
+        let asked = requested_at(newest.as_ref().unwrap_or(object));
+        if asked.is_some() {
+            self.status.last_handled_reconcile_at = asked;
+        }
+        self.shared.events.publish(Event {
+            api_version: "source.toolkit.fluxcd.io/v1",
+            kind: KIND,
+            key: self.key.clone(),
+            uid: object.metadata.uid.clone().unwrap_or_default(),
+            severity,
+            reason,
+            message,
+            state: Some(state_of(&self.status)),
+        });
+        if !self.writer.differs(&self.status) {
+            return;
+        }
+        let _permit = self.shared.statuses.acquire(Urgency::Routine).await;
+        if let Err(error) = self.writer.write(&self.shared.cluster, &self.status).await
+            && !error.is_not_found()
+        {
+            tracing::warn!(object = %self.key, %error, "the status could not be written; it is written with the next one");
+        }
+    }
+
+    fn publish(&self, change: impl FnOnce(&mut SourceState)) {
+        self.handle.state.send_modify(change);
+    }
+
+    async fn next_target(&mut self, object: &Arc<GitRepository>) -> Changed {
+        loop {
+            if let Some(changed) = next_target(&mut self.goal, object, &mut self.handled).await {
+                return changed;
+            }
+        }
+    }
+
+    /// Waits for something that may help against a refusal.
+    async fn retry_target(&mut self, object: &Arc<GitRepository>, refusal: &Refusal) -> Changed {
+        let pause = object.spec.interval.0.min(REFUSED_RETRY_MAX);
+        tokio::select! {
+            changed = next_target(&mut self.goal, object, &mut self.handled) => changed.unwrap_or(Changed::Target),
+            _ = self.secret.changed() => Changed::Target,
+            () = tokio::time::sleep(pause), if !refusal.stalled => Changed::Target,
+        }
+    }
+
+    fn watch_secret(&mut self, object: &GitRepository) {
+        let secret = object.spec.secret_ref.as_ref().map(|r| Reference::secret(&self.key.namespace, &r.name));
+        self.secret = self.shared.references.watch(secret.into_iter().collect(), std::mem::take(&mut self.secret));
+    }
+
+    async fn target(&self, object: &Arc<GitRepository>) -> Result<Target, Refusal> {
+        let spec = &object.spec;
+        let unserved = spec.unserved();
+        if !unserved.is_empty() {
+            let named: Vec<_> = unserved.iter().map(|f| format!("`{f}`")).collect();
+            return Err(Refusal::stalled(
+                "UnservedField",
+                format!("not served by this version of Afresh: {}", named.join(", ")),
+            ));
+        }
+        let url = SourceUrl::parse(&spec.url).map_err(|e| Refusal::stalled("URLInvalid", e.to_string()))?;
+        if url.local_path().is_some() && !self.shared.allow_local_sources {
+            return Err(Refusal::stalled(
+                "URLInvalid",
+                format!(
+                    "`{url}` is a path on the daemon's machine\nhint: start the daemon with --allow-local-sources to allow that"
+                ),
+            ));
+        }
+        let reference = spec.reference.clone().unwrap_or_default();
+        let reference = source::Reference::from_spec(
+            reference.branch.as_deref(),
+            reference.tag.as_deref(),
+            reference.commit.as_deref(),
+        )
+        .map_err(|e| Refusal::stalled("URLInvalid", e.to_string()))?;
+        let access = self.access(object).await?.or_userinfo(&url);
+        let remote =
+            self.shared.remotes.get(&url, &access).map_err(|e| Refusal::stalled("URLInvalid", e.to_string()))?;
+        Ok(Target { object: object.clone(), remote, reference, ignore: spec.ignore.clone() })
+    }
+
+    async fn access(&self, object: &GitRepository) -> Result<Access, Refusal> {
+        let Some(reference) = &object.spec.secret_ref else { return Ok(Access::default()) };
+        let name = format!("{}/{}", self.key.namespace, reference.name);
+        let failed = |what: String| Refusal { reason: "AuthenticationFailed", message: what, stalled: false };
+        let secret = self
+            .shared
+            .cluster
+            .get_secret(&self.key.namespace, &reference.name)
+            .await
+            .map_err(|e| failed(format!("can't read Secret `{name}`: {e}")))?
+            .ok_or_else(|| failed(format!("Secret `{name}` of `spec.secretRef` does not exist")))?;
+        let data = secret.data.iter().map(|(key, value)| (key.clone(), value.expose_secret().to_vec())).collect();
+        credentials::from_secret(&data).map_err(|e| failed(format!("Secret `{name}`: {e}")))
+    }
+}
+
+/// How long a refusal that may pass by itself is left alone at most.
+const REFUSED_RETRY_MAX: Duration = Duration::from_secs(60);
+
+/// A spec or Secret that can't be used.
+struct Refusal {
+    reason: &'static str,
+    message: String,
+    /// Only another spec helps.
+    stalled: bool,
+}
+
+impl Refusal {
+    fn stalled(reason: &'static str, message: String) -> Self {
+        Self { reason, message, stalled: true }
+    }
+}
+
+/// Waits for a change of the object. `None`: the same target was asked for anew (`requestedAt`).
+async fn next_target(goal: &mut Goal, object: &Arc<GitRepository>, handled: &mut Option<String>) -> Option<Changed> {
+    loop {
+        let Some(newest) = goal.borrow_and_update().clone() else { return Some(Changed::Gone) };
+        if newest.metadata.deletion_timestamp.is_some()
+            || newest.metadata.uid != object.metadata.uid
+            || newest.spec != object.spec
+        {
+            return Some(Changed::Target);
+        }
+        let asked = requested_at(&newest);
+        if asked != *handled {
+            *handled = asked;
+            return None;
+        }
+        if goal.changed().await.is_err() {
+            return std::future::pending().await;
+        }
+    }
+}
+
+fn requested_at(object: &GitRepository) -> Option<String> {
+    object.metadata.annotations.as_ref()?.get(api::REQUESTED_AT).cloned()
+}
+
+async fn probed(probe: &mut Option<(Instant, Boxed<Result<Oid, SourceError>>)>) -> (Instant, Result<Oid, SourceError>) {
+    let Some((started, running)) = probe else { return std::future::pending().await };
+    let result = running.await;
+    let started = *started;
+    *probe = None;
+    (started, result)
+}
+
+async fn fetched(fetch: &mut Option<Fetch>) -> (Fetch, Result<Snapshot, SourceError>) {
+    let Some(running) = fetch else { return std::future::pending().await };
+    let result = (&mut running.result).await;
+    match fetch.take() {
+        Some(done) => (done, result),
+        None => std::future::pending().await,
+    }
+}
+
+async fn sleep_until(due: Option<Instant>) {
+    match due {
+        Some(due) => tokio::time::sleep_until(due.into()).await,
+        None => std::future::pending().await,
+    }
+}
+
+fn timeout(object: &GitRepository) -> Duration {
+    object.spec.timeout.map_or(config::SOURCE_TIMEOUT, |t| t.0)
+}
+
+/// Valid for Flux's schema; there is no tarball behind it.
+fn artifact(key: &Key, head: &Head, now: Timestamp) -> Artifact {
+    let commit = head.revision.rsplit_once("sha1:").map_or("", |(_, commit)| commit);
+    let path = format!("gitrepository/{}/{}/{commit}", key.namespace, key.name);
+    Artifact {
+        digest: Some(format!("sha1:{}", hex::encode(head.snapshot.tree_id().0))),
+        last_update_time: rfc3339(now),
+        url: format!("afresh:///{path}"),
+        path,
+        revision: head.revision.clone(),
+        size: None,
+        metadata: None,
+    }
+}
+
+fn state_of(status: &GitRepositoryStatus) -> String {
+    let Some(ready) = status.conditions.get(READY) else { return String::new() };
+    format!("{}/{}/{}", ready.status.as_str(), ready.reason, ready.message)
+}
