@@ -1,7 +1,85 @@
-//! The command line: one file per command; the only place that prints.
+//! The command line: one file per command; the only place that prints, and that reads the environment.
+//!
+//! Data goes to stdout, everything else to stderr. Exit codes: 0 done, 1 failed, 2 wrong usage.
+
+mod connect;
+mod crds;
+mod get;
+mod logging;
+mod reconcile;
+mod run;
+mod sandbox;
 
 use std::process::ExitCode;
 
+use clap::{Parser, Subcommand};
+
+/// A GitOps daemon that speaks Flux's API and never lets a broken push hold back its fix.
+#[derive(Parser)]
+#[command(name = "afresh", version, propagate_version = true, max_term_width = 120)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Follow Git and keep a cluster as it declares
+    Run(run::RunArgs),
+    /// Show the sources and applications of a cluster
+    Get(get::GetArgs),
+    /// Ask for a reconciliation now and wait for its end
+    Reconcile(reconcile::ReconcileArgs),
+    /// Stop reconciling an application; what runs keeps running
+    Suspend(reconcile::TargetArgs),
+    /// Go on reconciling a suspended application
+    Resume(reconcile::TargetArgs),
+    /// Print the CustomResourceDefinitions, for `kubectl apply --server-side -f -`
+    Crds,
+    /// Serve the embedded Kubernetes API server
+    Sandbox(sandbox::SandboxArgs),
+    /// Print the version
+    Version,
+}
+
+/// Parses, runs, and turns the result into an exit code.
 pub fn main() -> ExitCode {
-    ExitCode::SUCCESS
+    let cli = Cli::parse();
+    let result = match cli.command {
+        Command::Run(args) => run::run(args),
+        Command::Get(args) => on_runtime(get::run(args)),
+        Command::Reconcile(args) => on_runtime(reconcile::reconcile(args)),
+        Command::Suspend(args) => on_runtime(reconcile::suspend(args, true)),
+        Command::Resume(args) => on_runtime(reconcile::suspend(args, false)),
+        Command::Crds => crds::run(),
+        Command::Sandbox(args) => on_runtime(sandbox::run(args)),
+        Command::Version => {
+            anstream::println!("afresh {}", env!("CARGO_PKG_VERSION"));
+            Ok(())
+        }
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            print_error(&error);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// The error and its causes, each once.
+fn print_error(error: &anyhow::Error) {
+    let red = anstyle::AnsiColor::Red.on_default().effects(anstyle::Effects::BOLD);
+    anstream::eprintln!("{red}error{red:#}: {error}");
+    let mut said = error.to_string();
+    for cause in error.chain().skip(1).map(ToString::to_string) {
+        if !said.contains(&cause) {
+            anstream::eprintln!("  because: {cause}");
+            said = cause;
+        }
+    }
+}
+
+fn on_runtime(work: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(work)
 }

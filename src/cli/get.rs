@@ -1,0 +1,90 @@
+//! `afresh get`: sources and applications as a table, as names, or as data.
+
+use comfy_table::{Table, presets};
+use serde_json::Value;
+
+use super::connect::ClusterArgs;
+use crate::cluster::ApiKind;
+
+#[derive(clap::Args, Debug)]
+pub struct GetArgs {
+    #[command(flatten)]
+    cluster: ClusterArgs,
+    /// The namespace; default: all
+    #[arg(short, long)]
+    namespace: Option<String>,
+    #[arg(short, long, value_enum, default_value = "table")]
+    output: Output,
+}
+
+#[derive(clap::ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+enum Output {
+    Table,
+    Wide,
+    Json,
+    Yaml,
+}
+
+pub async fn run(args: GetArgs) -> anyhow::Result<()> {
+    let cluster = args.cluster.connect().await?;
+    let kinds = [
+        ApiKind::new("source.toolkit.fluxcd.io", "v1", "GitRepository", "gitrepositories", true),
+        ApiKind::new("kustomize.toolkit.fluxcd.io", "v1", "Kustomization", "kustomizations", true),
+    ];
+    let mut items = Vec::new();
+    for kind in &kinds {
+        for mut item in cluster.list(kind, args.namespace.as_deref()).await? {
+            // lists leave out what they are lists of
+            item["apiVersion"] = format!("{}/{}", kind.group, kind.version).into();
+            item["kind"] = kind.kind.to_string().into();
+            if let Some(metadata) = item["metadata"].as_object_mut() {
+                metadata.remove("managedFields");
+            }
+            items.push(item);
+        }
+    }
+    match args.output {
+        Output::Json => anstream::println!("{}", serde_json::to_string_pretty(&items)?),
+        Output::Yaml => {
+            for item in &items {
+                anstream::print!("---\n{}", crate::manifest::yaml::write(item));
+            }
+        }
+        Output::Table | Output::Wide => anstream::println!("{}", table(&items, args.output == Output::Wide)),
+    }
+    Ok(())
+}
+
+fn table(items: &[Value], wide: bool) -> Table {
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING);
+    let mut header = vec!["NAMESPACE", "NAME", "READY", "STATUS"];
+    if wide {
+        header.extend(["REVISION", "SUSPENDED", "OBJECTS"]);
+    }
+    table.set_header(header);
+    for item in items {
+        let text = |pointer: &str| item.pointer(pointer).and_then(Value::as_str).unwrap_or_default().to_owned();
+        let ready = item
+            .pointer("/status/conditions")
+            .and_then(Value::as_array)
+            .and_then(|conditions| conditions.iter().find(|c| c["type"] == "Ready"));
+        let of_ready = |field: &str| ready.and_then(|c| c[field].as_str()).unwrap_or_default().to_owned();
+        let message = of_ready("message");
+        let message = if wide { message } else { message.lines().next().unwrap_or_default().to_owned() };
+        let name = format!("{}/{}", text("/kind").to_lowercase(), text("/metadata/name"));
+        let mut row = vec![text("/metadata/namespace"), name, of_ready("status"), message];
+        if wide {
+            let applied = text("/status/lastAppliedRevision");
+            row.push(if applied.is_empty() { text("/status/artifact/revision") } else { applied });
+            row.push(item.pointer("/spec/suspend").is_some_and(|s| s == true).to_string());
+            row.push(
+                item.pointer("/status/inventory/entries")
+                    .and_then(Value::as_array)
+                    .map_or(String::new(), |e| e.len().to_string()),
+            );
+        }
+        table.add_row(row);
+    }
+    table
+}
