@@ -14,6 +14,7 @@
 mod attempt;
 pub mod cache;
 pub mod credentials;
+pub mod data_dir;
 pub mod error;
 pub mod git;
 pub mod ignore;
@@ -23,8 +24,8 @@ pub mod remote;
 pub mod snapshot;
 pub mod url;
 
-pub use cache::{DataDir, DataDirError};
 pub use credentials::{Access, CredentialsError};
+pub use data_dir::{DataDir, DataDirError};
 pub use error::{Class, SourceError};
 pub use pacing::{Failure, Pacing, ProbeKind, When};
 pub use reference::{Reference, ReferenceError, Revision};

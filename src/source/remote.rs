@@ -16,8 +16,9 @@ use secrecy::ExposeSecret;
 use tokio_util::sync::CancellationToken;
 
 use super::attempt::Attempt;
-use super::cache::{DataDir, Generation, Generations, PACKS_MAX, StoreError};
+use super::cache::{Generation, Generations, PACKS_MAX, StoreError};
 use super::credentials::{Access, Tls};
+use super::data_dir::DataDir;
 use super::error::SourceError;
 use super::git;
 use super::git::client::HttpClient;

@@ -33,6 +33,8 @@ pub struct Capabilities {
     pub thin_pack: bool,
     pub ofs_delta: bool,
     pub no_progress: bool,
+    /// Some hosts refuse clients that don't ask for it (version 0).
+    pub multi_ack_detailed: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -143,6 +145,7 @@ fn v0_capabilities(words: &str) -> Result<Capabilities, AdvertisementError> {
             "thin-pack" => capabilities.thin_pack = true,
             "ofs-delta" => capabilities.ofs_delta = true,
             "no-progress" => capabilities.no_progress = true,
+            "multi_ack_detailed" => capabilities.multi_ack_detailed = true,
             "object-format=sha256" => return Err(AdvertisementError::Sha256),
             _ if word.starts_with("agent=") => capabilities.agent = true,
             _ => {}

@@ -248,6 +248,7 @@ fn request_v0(offered: &Capabilities, want: Oid, held: &[Oid]) -> Bytes {
     let mut features = vec!["side-band-64k"];
     features.extend(offered.thin_pack.then_some("thin-pack"));
     features.extend(offered.ofs_delta.then_some("ofs-delta"));
+    features.extend(offered.multi_ack_detailed.then_some("multi_ack_detailed"));
     features.extend(offered.no_progress.then_some("no-progress"));
     features.extend(offered.agent.then_some(concat!("agent=git/2.0-afresh/", env!("CARGO_PKG_VERSION"))));
     let mut body = Encoder::default();
