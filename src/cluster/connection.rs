@@ -78,6 +78,9 @@ pub struct Cluster {
     pub(super) discovery: Arc<Discovery>,
 }
 
+/// Tells our requests from those of others in the API server's audit log.
+const USER_AGENT: &str = concat!("afresh/", env!("CARGO_PKG_VERSION"));
+
 /// The largest answer we read, in bytes: a page of 500 objects at half of etcd's limit each.
 const ANSWER_BYTES_MAX: usize = 384 * 1024 * 1024;
 
@@ -211,8 +214,11 @@ impl Cluster {
     }
 
     async fn send(&self, call: Call) -> Result<Response<Body>, ApiError> {
-        let mut request =
-            Request::builder().method(call.method).uri(call.path).header(http::header::ACCEPT, call.accept);
+        let mut request = Request::builder()
+            .method(call.method)
+            .uri(call.path)
+            .header(http::header::ACCEPT, call.accept)
+            .header(http::header::USER_AGENT, USER_AGENT);
         let body = match call.body {
             Some((content_type, body)) => {
                 request = request.header(http::header::CONTENT_TYPE, content_type);
