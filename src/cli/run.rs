@@ -168,12 +168,11 @@ pub async fn daemon(config: Config, cancel: CancellationToken) -> anyhow::Result
     }
     let settings = Settings {
         cluster,
-        remotes: Remotes::new(data_dir, RemoteOptions::default()),
+        remotes: Remotes::new(data_dir, RemoteOptions { allow_local_sources: config.allow_local_sources, ..Default::default() }),
         metrics,
         readiness,
         watch_namespace: config.watch_namespace,
         runtime_namespace: config.runtime_namespace,
-        allow_local_sources: config.allow_local_sources,
         field_validation: config.field_validation,
     };
     Ok(engine::run(settings, cancel).await?)

@@ -49,7 +49,6 @@ pub struct Settings {
     pub watch_namespace: Option<String>,
     /// Where the installation's Secret lives.
     pub runtime_namespace: String,
-    pub allow_local_sources: bool,
     pub field_validation: config::FieldValidation,
 }
 
@@ -73,7 +72,6 @@ pub async fn run(settings: Settings, cancel: CancellationToken) -> Result<(), En
         readiness,
         watch_namespace,
         runtime_namespace,
-        allow_local_sources,
         field_validation,
     } = settings;
     installation::check(&cluster).await?;
@@ -103,7 +101,6 @@ pub async fn run(settings: Settings, cancel: CancellationToken) -> Result<(), En
         events,
         metrics,
         digest_key,
-        allow_local_sources,
         unknown_fields,
     });
     let serve = objects::serve(shared, watch_namespace, readiness, cancel.clone());

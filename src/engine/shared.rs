@@ -33,7 +33,6 @@ pub(super) struct Shared {
     pub applies: Permits,
     pub statuses: Permits,
     pub background: Background,
-    pub allow_local_sources: bool,
     pub unknown_fields: UnknownFields,
     pub sources: Mutex<HashMap<Key, SourceHandle>>,
 }

@@ -385,14 +385,6 @@ impl Worker {
             ));
         }
         let url = SourceUrl::parse(&spec.url).map_err(|e| Refusal::stalled("URLInvalid", e.to_string()))?;
-        if url.local_path().is_some() && !self.shared.allow_local_sources {
-            return Err(Refusal::stalled(
-                "URLInvalid",
-                format!(
-                    "`{url}` is a path on the daemon's machine\nhint: start the daemon with --allow-local-sources to allow that"
-                ),
-            ));
-        }
         let reference = spec.reference.clone().unwrap_or_default();
         let reference = source::Reference::from_spec(
             reference.branch.as_deref(),
