@@ -141,6 +141,8 @@ fn check_cancelled(request: &Request<'_>) -> Result<(), RenderError> {
 }
 
 #[cfg(test)]
+mod read_set_tests;
+#[cfg(test)]
 mod template_tests;
 #[cfg(test)]
 mod tests;

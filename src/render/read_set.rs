@@ -55,7 +55,7 @@ impl ReadSet {
             }
             let now = if path.is_empty() { root(tree)? } else { Seen::of(tree.entry(path)?.as_ref()) };
             match (before, now) {
-                (Seen::Directory { id, .. }, Seen::Directory { id: now, .. }) if *id == now => {
+                (Seen::Directory { id, .. }, Seen::Directory { id: now, .. }) if *id == now && now != UNKNOWN => {
                     same.insert(path);
                 }
                 (Seen::Directory { listing, .. }, Seen::Directory { .. }) => {
@@ -102,11 +102,14 @@ impl ReadSet {
     }
 }
 
-/// The root as an entry; a tree that doesn't tell its id has an id that is never compared as equal.
+/// The id of a root that a tree doesn't tell; equal to none.
+const UNKNOWN: EntryId = EntryId([0; 20]);
+
+/// The root as an entry.
 pub(super) fn root(tree: &dyn Tree) -> Result<Seen, TreeError> {
     Ok(match tree.entry("")? {
         Some(Entry { kind: EntryKind::Directory, id, .. }) => Seen::Directory { id, listing: None },
-        _ => Seen::Directory { id: EntryId([0; 20]), listing: None },
+        _ => Seen::Directory { id: UNKNOWN, listing: None },
     })
 }
 
