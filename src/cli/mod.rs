@@ -10,6 +10,9 @@ mod reconcile;
 mod run;
 mod sandbox;
 
+pub mod directory;
+pub mod render;
+
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};

@@ -166,7 +166,9 @@ impl Tree for Snapshot {
         let Some((name, parents)) = names.split_last() else { return Ok(None) };
         let Some(Directory { entries, rules }) = self.directory(parents)? else { return Ok(None) };
         let Some(entry) = find(&entries, name) else { return Ok(None) };
-        let visible = rules.verdict(&names, entry.kind == EntryKind::Directory) == Verdict::Visible;
+        // A file of ignore rules that hides itself is found all the same: who remembers what was read depends on it.
+        let visible =
+            *name == IGNORE_FILE || rules.verdict(&names, entry.kind == EntryKind::Directory) == Verdict::Visible;
         Ok(visible.then(|| entry.clone()))
     }
 

@@ -1,5 +1,7 @@
 //! The YAML reader against the answers of the Go library that kubectl and Flux use (`cases.json`).
 
+mod examples;
+
 use afresh::manifest::yaml;
 use serde_json::Value;
 
