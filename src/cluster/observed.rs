@@ -218,6 +218,11 @@ impl Observed {
         self.0.store().owner(owner).bell.subscribe()
     }
 
+    /// True if all of the kind is known and its watch is up. Before that, absence says nothing.
+    pub fn is_current(&self, kind: &GroupKind) -> bool {
+        self.0.store().kinds.get(kind).is_some_and(|watch| *watch.state.borrow() == (true, WatchState::Current))
+    }
+
     /// How each watch is doing.
     pub fn watches(&self) -> Vec<(GroupKind, WatchState)> {
         let store = self.0.store();

@@ -116,6 +116,11 @@ impl Cluster {
         let watcher = Watcher::new(self.clone(), collection);
         futures::stream::unfold(watcher, |mut watcher| async move { Some((watcher.next().await, watcher)) })
     }
+
+    /// All objects of a collection as they are now, and the version at which they were read.
+    pub async fn list<T: Watchable>(&self, collection: Collection) -> Result<(Vec<T>, String), ApiError> {
+        Watcher::new(self.clone(), collection).list().await
+    }
 }
 
 /// An object's name and version, when nothing else is asked for: whoever references a Secret or a ConfigMap needs only
@@ -444,5 +449,164 @@ impl<'de, T: DeserializeOwned> DeserializeSeed<'de> for Object<'_, T> {
                 Told::Unknown
             }
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::VecDeque;
+    use std::sync::{Arc, Mutex};
+
+    use axum::Router;
+    use axum::body::Body as Answer;
+    use axum::extract::Request;
+    use axum::http::StatusCode;
+    use serde_json::json;
+
+    use super::*;
+    use crate::cluster::ClusterOptions;
+
+    /// What the server does with the next request.
+    enum Step {
+        Say(u16, Value),
+        /// Lines of a watch, and then its end.
+        Stream(Vec<Value>),
+    }
+
+    /// A server that plays the steps in order and then goes silent; and the queries that it got.
+    async fn server(steps: Vec<Step>) -> (Cluster, Arc<Mutex<Vec<String>>>) {
+        let steps = Arc::new(Mutex::new(VecDeque::from(steps)));
+        let asked = Arc::new(Mutex::new(Vec::new()));
+        let queries = asked.clone();
+        let app = Router::new().fallback(move |request: Request| {
+            asked.lock().unwrap().push(request.uri().query().unwrap_or_default().to_owned());
+            let step = steps.lock().unwrap().pop_front();
+            async move {
+                match step {
+                    Some(Step::Say(code, body)) => {
+                        (StatusCode::from_u16(code).unwrap(), Answer::from(body.to_string()))
+                    }
+                    Some(Step::Stream(lines)) => {
+                        let text: String = lines.into_iter().map(|line| format!("{line}\n")).collect();
+                        (StatusCode::OK, Answer::from(text))
+                    }
+                    None => std::future::pending().await,
+                }
+            }
+        });
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        tokio::spawn(async move { axum::serve(listener, app).await });
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let mut config = kube::Config::new(format!("http://{address}").parse().unwrap());
+        config.default_retry = false;
+        let client = kube::Client::try_from(config).unwrap();
+        (Cluster::from_client(client, ClusterOptions::default()), queries)
+    }
+
+    fn watcher(cluster: Cluster) -> Watcher<Named> {
+        let kind = ApiKind::new("", "v1", "ConfigMap", "configmaps", true);
+        Watcher::new(cluster, Collection { labels: Some("a in (b,c)".into()), ..Collection::all(kind) })
+    }
+
+    fn object(name: &str, version: u64) -> Value {
+        json!({"metadata": {"name": name, "namespace": "n", "resourceVersion": version.to_string()}})
+    }
+
+    fn list(version: u64, next: &str, names: &[&str]) -> Step {
+        let items: Vec<Value> = names.iter().map(|name| object(name, version)).collect();
+        Step::Say(200, json!({"metadata": {"resourceVersion": version.to_string(), "continue": next}, "items": items}))
+    }
+
+    fn line(kind: &str, name: &str, version: u64) -> Value {
+        json!({"type": kind, "object": object(name, version)})
+    }
+
+    /// An event in a few words.
+    async fn next(watcher: &mut Watcher<Named>) -> String {
+        match tokio::time::timeout(Duration::from_secs(30), watcher.next()).await.expect("an event") {
+            WatchEvent::Listed { items, resource_version } => {
+                let names: Vec<String> = items.into_iter().map(|item| item.name).collect();
+                format!("listed {} at {resource_version}", names.join(","))
+            }
+            WatchEvent::Changed(item) => format!("changed {}", item.name),
+            WatchEvent::Deleted(item) => format!("deleted {}", item.name),
+            WatchEvent::Resumed => "resumed".into(),
+            WatchEvent::Lost { error, .. } => format!("lost: {}", error.message),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_collection_is_listed_in_pages_and_then_watched_from_there() {
+        let steps = vec![
+            list(5, "more", &["a"]),
+            list(5, "", &["b"]),
+            Step::Stream(vec![line("ADDED", "c", 6), line("MODIFIED", "a", 7), line("DELETED", "b", 8)]),
+        ];
+        let (cluster, asked) = server(steps).await;
+        let mut watcher = watcher(cluster);
+        for expected in ["listed a,b at 5", "changed c", "changed a", "deleted b"] {
+            assert_eq!(next(&mut watcher).await, expected);
+        }
+        let asked = asked.lock().unwrap();
+        assert!(
+            asked[0].contains("limit=500") && asked[0].ends_with("labelSelector=a%20in%20%28b%2Cc%29"),
+            "{asked:?}"
+        );
+        assert!(asked[1].contains("continue=more") && asked[2].contains("resourceVersion=5"), "{asked:?}");
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_ends_is_resumed_from_the_last_version_seen() {
+        let bookmark = json!({"object": {"metadata": {"resourceVersion": "9"}}, "type": "BOOKMARK"});
+        let steps = vec![
+            list(5, "", &[]),
+            Step::Stream(vec![line("ADDED", "a", 6), bookmark]),
+            Step::Say(503, json!({"message": "not now", "reason": "ServiceUnavailable"})),
+            Step::Stream(vec![line("ADDED", "b", 10)]),
+        ];
+        let (cluster, asked) = server(steps).await;
+        let mut watcher = watcher(cluster);
+        assert_eq!(next(&mut watcher).await, "listed  at 5");
+        assert_eq!(next(&mut watcher).await, "changed a");
+        assert!(next(&mut watcher).await.starts_with("lost: the API server ended the watch"));
+        assert_eq!(next(&mut watcher).await, "lost: not now");
+        assert_eq!(next(&mut watcher).await, "resumed");
+        assert_eq!(next(&mut watcher).await, "changed b");
+        let asked = asked.lock().unwrap();
+        assert!(asked[2..4].iter().all(|query| query.contains("resourceVersion=9")), "{asked:?}");
+    }
+
+    #[tokio::test]
+    async fn only_a_lost_thread_leads_to_a_new_list() {
+        let expired = json!({"type": "ERROR", "object": {"kind": "Status", "code": 410, "reason": "Expired", "message": "too old"}});
+        let unreadable = json!({"type": "ADDED", "object": {"metadata": {"name": ["not a name"]}}});
+        let steps = vec![
+            list(5, "", &["a"]),
+            Step::Stream(vec![expired]),
+            list(7, "", &["a", "b"]),
+            Step::Say(410, json!({"message": "too old", "reason": "Expired"})),
+            list(9, "", &["b"]),
+            Step::Stream(vec![unreadable]),
+            list(11, "", &["c"]),
+        ];
+        let (cluster, _) = server(steps).await;
+        let mut watcher = watcher(cluster);
+        for expected in ["listed a at 5", "listed a,b at 7", "listed b at 9"] {
+            assert_eq!(next(&mut watcher).await, expected);
+        }
+        assert!(next(&mut watcher).await.starts_with("lost: an event of the watch can't be read"));
+        assert_eq!(next(&mut watcher).await, "listed c at 11");
+    }
+
+    #[tokio::test]
+    async fn what_is_forbidden_is_told_and_not_hammered() {
+        let no = json!({"message": "configmaps is forbidden: User \"u\" cannot list", "reason": "Forbidden"});
+        let (cluster, asked) = server(vec![Step::Say(403, no)]).await;
+        let mut watcher = watcher(cluster);
+        let WatchEvent::Lost { error, retry_in } = watcher.next().await else { panic!("it can't be listed") };
+        assert_eq!(error.class, ErrorClass::Forbidden);
+        assert_eq!(retry_in, Duration::from_secs(10));
+        assert_eq!(asked.lock().unwrap().len(), 1);
     }
 }

@@ -161,8 +161,16 @@ async fn a_stopped_attempt_sends_nothing_more() {
     let stop = Stop::default();
     stop.now.cancel();
     let config = bench.config_map("config", "d", json!({}));
-    let error = bench.applier.apply(&work([config.clone()]), &stop, |_| {}).await.unwrap_err();
-    assert!(matches!(error, ApplyError::Stopped { .. }));
+    let (applier, set, owner) = (bench.applier.clone(), work([config.clone()]), bench.owner.clone());
+    let ids = [config.id.clone()];
+    // in a task of its own, as the engine does it
+    let attempt = tokio::spawn(async move {
+        let pruned = applier.delete_all(&ids, &owner, &stop.now).await;
+        (applier.apply(&set, &stop, |_| {}).await, pruned)
+    });
+    let (applied, pruned) = attempt.await.unwrap();
+    assert!(matches!(applied, Err(ApplyError::Stopped { .. })));
+    assert_eq!(pruned.left, std::slice::from_ref(&config.id));
     assert_eq!(bench.live(&config.id).await, None);
 }
 
@@ -181,7 +189,7 @@ async fn only_what_carries_the_owners_labels_is_deleted() {
     let unserved = ObjectId::new("example.org", "Nothing", bench.namespace.as_str(), "a");
     let ids = [mine.id.clone(), kept.id.clone(), moved.id.clone(), gone.clone(), unserved.clone()];
     let pruned = bench.applier.delete_all(&ids, &bench.owner, &CancellationToken::new()).await;
-    assert_eq!(pruned.deleted, [mine.id.clone()]);
+    assert_eq!(pruned.deleted, std::slice::from_ref(&mine.id));
     let mut left = pruned.kept;
     left.sort_by(|a, b| a.0.cmp(&b.0));
     assert_eq!(
