@@ -116,11 +116,6 @@ impl Cluster {
         let watcher = Watcher::new(self.clone(), collection);
         futures::stream::unfold(watcher, |mut watcher| async move { Some((watcher.next().await, watcher)) })
     }
-
-    /// All objects of a collection as they are now, and the version at which they were read.
-    pub async fn list<T: Watchable>(&self, collection: Collection) -> Result<(Vec<T>, String), ApiError> {
-        Watcher::new(self.clone(), collection).list().await
-    }
 }
 
 /// An object's name and version, when nothing else is asked for: whoever references a Secret or a ConfigMap needs only
