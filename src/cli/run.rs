@@ -168,7 +168,10 @@ pub async fn daemon(config: Config, cancel: CancellationToken) -> anyhow::Result
     }
     let settings = Settings {
         cluster,
-        remotes: Remotes::new(data_dir, RemoteOptions { allow_local_sources: config.allow_local_sources, ..Default::default() }),
+        remotes: Remotes::new(
+            data_dir,
+            RemoteOptions { allow_local_sources: config.allow_local_sources, ..Default::default() },
+        ),
         metrics,
         readiness,
         watch_namespace: config.watch_namespace,

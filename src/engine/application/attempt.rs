@@ -1,5 +1,6 @@
 //! One attempt, from a head to a cluster that was seen to hold it.
 
+use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
@@ -14,12 +15,15 @@ impl Application {
     /// Carries the work through all stages. Dropping the future at any await leaves the cluster in a state that the
     /// next attempt finds out and repairs: what may exist is recorded before it does.
     pub async fn attempt(&self, work: &Work) -> Result<(), Stop> {
-        let (mode, before_render) = {
+        let applied = {
             let mut memory = self.memory();
-            (std::mem::take(&mut memory.mode), memory.prepared.as_ref().map(|p| p.rendered.digest))
+            memory.mode = Mode::Unsettled;
+            memory.applied.take()
         };
         self.waits.store(work.object.spec.waits(), Ordering::Release);
         let prepared = self.render(&work.object, &work.head(), work.urgency).await?;
+        let rendered = (prepared.rendered.digest, prepared.inputs.clone());
+        *work.rendered.lock().unwrap_or_else(PoisonError::into_inner) = Some(rendered);
         self.await_dependencies(work).await;
         self.await_claims(work, &prepared).await;
 
@@ -39,10 +43,14 @@ impl Application {
         let mut changes = Changes::default();
         let started = Instant::now();
         // what was held before and is sent again was changed by others
-        let correcting = mode != Mode::Unsettled && before_render == Some(prepared.rendered.digest);
+        let correcting = applied == Some(prepared.rendered.digest);
         self.apply(work, &prepared, correcting, &mut changes).await?;
         self.shared.metrics.stage(Stage::Apply, started.elapsed());
-        self.memory().mode = Mode::Unhealthy;
+        {
+            let mut memory = self.memory();
+            memory.mode = Mode::Unhealthy;
+            memory.applied = Some(prepared.rendered.digest);
+        }
 
         let prune_first = self.prunes_before_health(work);
         let mut left = Inventory::default();

@@ -65,6 +65,8 @@ struct Memory {
     inventory: Inventory,
     /// How the last attempt ended, as far as what is seen in the cluster may change it.
     mode: Mode,
+    /// The render that was applied last as a whole.
+    applied: Option<[u8; 32]>,
     /// Jobs seen complete with the digest that they were sent with; recorded on the Kustomization.
     jobs: jobs::Completed,
 }
@@ -110,6 +112,8 @@ struct Work {
     object: Arc<Kustomization>,
     source: SourceHandle,
     head: Mutex<Arc<Head>>,
+    /// What it renders; `None` until that is known.
+    rendered: Mutex<Option<([u8; 32], render::Inputs)>>,
     urgency: Urgency,
     /// Asked to give way: an apply under way may finish its stage.
     yield_soon: CancellationToken,
@@ -143,6 +147,8 @@ struct Failure {
     reason: &'static str,
     message: String,
     retry: Retry,
+    /// The source's tree could not be read: it must be opened anew.
+    unreadable: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -177,7 +183,7 @@ enum Ended {
 
 impl Failure {
     fn new(reason: &'static str, message: impl Into<String>) -> Self {
-        Self { reason, message: message.into(), retry: Retry::Backoff }
+        Self { reason, message: message.into(), retry: Retry::Backoff, unreadable: false }
     }
 
     fn until_changed(mut self) -> Self {

@@ -1,8 +1,8 @@
 //! From a head and a spec to objects ready to be sent, memoised by what the render read.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, PoisonError};
 use std::time::Instant;
 
 use secrecy::{ExposeSecret as _, SecretSlice};
@@ -12,7 +12,7 @@ use crate::api::{Key, Kustomization};
 use crate::cluster::SecretData;
 use crate::engine::permits::Urgency;
 use crate::engine::source::Head;
-use crate::manifest::ObjectId;
+use crate::manifest::{ObjectId, TreeError};
 use crate::plan;
 use crate::render::{AppRef, CommonMetadata, RenderError, Request, Substitution};
 use crate::report::Stage;
@@ -46,13 +46,9 @@ impl Application {
 
     /// True if a newer head renders what the attempt works on.
     pub async fn renders_the_same(&self, work: &Work, head: &Arc<Head>) -> bool {
-        let before = self.memory().prepared.clone();
-        match (before, self.render(&work.object, head, work.urgency).await) {
-            (Some(before), Ok(after)) => {
-                before.rendered.digest == after.rendered.digest && before.inputs == after.inputs
-            }
-            _ => false,
-        }
+        let after = self.render(&work.object, head, work.urgency).await;
+        let before = work.rendered.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        before.is_some_and(|before| after.is_ok_and(|after| (after.rendered.digest, after.inputs.clone()) == before))
     }
 
     async fn render_memoised(
@@ -205,7 +201,7 @@ fn render(
         match before.read_set().unchanged(tree) {
             Ok(true) => return Ok(None),
             Ok(false) => {}
-            Err(error) => return Err(Failure::new("ArtifactFailed", error.to_string())),
+            Err(error) => return Err(failure(&error.into())),
         }
     }
     let app = AppRef { name: key.name.clone(), namespace: key.namespace.clone() };
@@ -227,10 +223,9 @@ fn failure(error: &RenderError) -> Failure {
         RenderError::PathNotFound { .. } | RenderError::NotADirectory { .. } | RenderError::Tree(_) => "ArtifactFailed",
         _ => "BuildFailed",
     };
-    match error.hint() {
-        Some(hint) => Failure::new(reason, format!("{error}\nhint: {hint}")),
-        None => Failure::new(reason, error.to_string()),
-    }
+    let hint = error.hint().map(|hint| format!("\nhint: {hint}")).unwrap_or_default();
+    let unreadable = matches!(error, RenderError::Tree(TreeError::Store { .. }));
+    Failure { unreadable, ..Failure::new(reason, format!("{error}{hint}")) }
 }
 
 fn inputs(object: &Kustomization, substitutions: Option<&BTreeMap<String, String>>) -> Inputs {

@@ -92,6 +92,9 @@ impl Worker {
                     self.preempted_in_a_row = 0;
                     self.app.shared.metrics.attempt(&self.app.key, "failed");
                     self.app.shared.metrics.failure(KIND, &self.app.key, failure.reason);
+                    if failure.unreadable {
+                        source.unreadable();
+                    }
                     let changed = self.app.failed(&object, &failure).await;
                     source.attention(&self.app.key, true, changed);
                     let pause = match failure.retry {
@@ -169,6 +172,7 @@ impl Worker {
             object,
             source,
             head: std::sync::Mutex::new(head),
+            rendered: std::sync::Mutex::default(),
             urgency,
             yield_soon: CancellationToken::new(),
             stop: CancellationToken::new(),

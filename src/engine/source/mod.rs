@@ -54,6 +54,8 @@ pub(super) struct Wishes {
     pub announced: bool,
     /// A retry: as soon as the spacing allows.
     pub routine: bool,
+    /// The tree of the head could not be read: it is opened anew, from a fresh fetch if need be.
+    pub unreadable: bool,
     /// Applications that fail or wait: the reason to look often.
     pub attention: HashSet<Key>,
     /// The state of one of them changed: look often for a while again.
@@ -105,6 +107,12 @@ impl SourceHandle {
         }
         drop(wishes);
         self.wake.notify_one();
+    }
+
+    /// The tree of the head can't be read any more: the cache vanished or is corrupted.
+    pub fn unreadable(&self) {
+        self.wishes().unreadable = true;
+        self.ask(true);
     }
 
     /// An application fails or waits (`true`), or is settled. `changed`: its state is not what it was.

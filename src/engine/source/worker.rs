@@ -215,7 +215,12 @@ impl Worker {
         };
         self.shared.metrics.probe(&self.key, "ok");
         let revision = target.reference.at(commit).to_string();
-        let held = self.handle.state().head.filter(|head| head.revision == revision && head.ignore == target.ignore);
+        let readable = !std::mem::take(&mut self.handle.wishes().unreadable);
+        let held = self
+            .handle
+            .state()
+            .head
+            .filter(|head| readable && head.revision == revision && head.ignore == target.ignore);
         if let Some(head) = held {
             running.fetch = None;
             self.succeed(target, head, started).await;
