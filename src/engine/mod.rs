@@ -75,7 +75,8 @@ pub async fn run(settings: Settings, cancel: CancellationToken) -> Result<(), En
         config::FieldValidation::Strict => UnknownFields::Refuse,
         config::FieldValidation::Warn => UnknownFields::Drop,
     };
-    let options = ObservedOptions { namespace: watch_namespace.clone(), ..Default::default() };
+    // an application may declare objects in any namespace, whichever it is in itself
+    let options = ObservedOptions::default();
     let observed = Observed::new(cluster.clone(), gate.clone(), options);
     let shared = Arc::new(Shared {
         applier: Applier::new(cluster.clone(), gate.clone(), observed.clone()),

@@ -3,6 +3,7 @@
 use crate::engine::registry::{Claim, Dependencies};
 use crate::manifest::ObjectId;
 
+use super::report::DEPENDENCY_NOT_READY;
 use super::report::listed;
 use super::{Application, Prepared, Work};
 
@@ -25,7 +26,7 @@ impl Application {
                 }
             };
             if message != said {
-                self.wait_for(work, "DependencyNotReady", &message).await;
+                self.wait_for(work, DEPENDENCY_NOT_READY, &message).await;
                 said = message;
             }
             if changes.changed().await.is_err() {
