@@ -4,6 +4,7 @@
 
 mod connect;
 mod crds;
+mod demo;
 mod get;
 mod logging;
 mod reconcile;
@@ -41,6 +42,8 @@ enum Command {
     Crds,
     /// Serve the embedded Kubernetes API server
     Sandbox(sandbox::SandboxArgs),
+    /// Play the story that the project exists for: a broken push, and its fix
+    Demo(demo::DemoArgs),
     /// Print the version
     Version,
 }
@@ -56,6 +59,7 @@ pub fn main() -> ExitCode {
         Command::Resume(args) => on_runtime(reconcile::suspend(args, false)),
         Command::Crds => crds::run(),
         Command::Sandbox(args) => on_runtime(sandbox::run(args)),
+        Command::Demo(args) => demo::run(&args),
         Command::Version => {
             anstream::println!("afresh {}", env!("CARGO_PKG_VERSION"));
             Ok(())

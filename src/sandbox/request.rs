@@ -4,9 +4,8 @@ use std::sync::Arc;
 
 use http::Method;
 use http::header::{ACCEPT, HeaderMap, USER_AGENT};
-use serde_json::json;
 
-use super::refusal::{Cause, Refusal};
+use super::refusal::Refusal;
 use super::registry::Registry;
 use super::resource::Resource;
 
@@ -34,18 +33,6 @@ impl Verb {
             Verb::Patch => "patch",
             Verb::Delete => "delete",
             Verb::DeleteCollection => "deletecollection",
-        }
-    }
-
-    /// The kind of the request's parameters, as errors name it.
-    pub fn options_kind(self) -> &'static str {
-        match self {
-            Verb::Get => "GetOptions",
-            Verb::List | Verb::Watch => "ListOptions",
-            Verb::Create => "CreateOptions",
-            Verb::Update => "UpdateOptions",
-            Verb::Patch => "PatchOptions",
-            Verb::Delete | Verb::DeleteCollection => "DeleteOptions",
         }
     }
 
@@ -140,10 +127,7 @@ pub enum Target {
     },
     /// Anything else: discovery, health, version.
     Other,
-    /// Nothing in a group version that is served.
     Nothing,
-    /// Nothing at all.
-    NoGroup,
 }
 
 /// Longest name of a field manager.
@@ -158,9 +142,6 @@ pub fn target(registry: &Registry, path: &str) -> Target {
         ["apis", group, version, rest @ ..] if !rest.is_empty() => (*group, *version, rest),
         _ => return Target::Other,
     };
-    if !registry.serves(group, version) {
-        return Target::NoGroup;
-    }
     let find = |plural: &str| registry.find(group, version, plural);
     let found = |resource: Arc<Resource>, namespace: &str, name: &str, sub: &str| {
         let subresource = match sub {
@@ -243,8 +224,8 @@ impl Request {
             "" => false,
             "All" => true,
             other => {
-                let cause = Cause::not_supported("dryRun", &json!([other]), &["All"]);
-                return Err(Refusal::invalid_options(verb.options_kind(), &cause));
+                let message = format!("Invalid value: \"{other}\": supported values: \"All\"");
+                return Err(Refusal::unprocessable(format!("meta.k8s.io is invalid: dryRun: {message}")));
             }
         };
         let header = |name| headers.get(name).and_then(|v| v.to_str().ok()).unwrap_or_default();
@@ -353,7 +334,6 @@ mod tests {
             }
             Target::Other => "other".into(),
             Target::Nothing => "nothing".into(),
-            Target::NoGroup => "no group".into(),
         }
     }
 
@@ -374,7 +354,7 @@ mod tests {
             ("/apis/apps/v1", "other"),
             ("/healthz", "other"),
             ("/apis/apps/v1/deployments/b", "nothing"),
-            ("/apis/apps/v2/deployments", "no group"),
+            ("/apis/apps/v2/deployments", "nothing"),
             ("/api/v1/namespaces/a/pods/b/log", "nothing"),
         ] {
             assert_eq!(describe(path), expected, "{path}");

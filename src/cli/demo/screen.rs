@@ -1,0 +1,225 @@
+//! What the demo prints: lines that stay, and on a terminal one line of status that is redrawn.
+//!
+//! With `-o json` all of it goes to stderr. Readable without colour and at most [`WIDTH`] columns wide.
+
+use std::io::{self, IsTerminal as _, Write};
+use std::time::Duration;
+
+use anstyle::{AnsiColor, Effects, Style};
+
+use super::outcome::{First, Outcome, Played, Summary};
+use super::stage::Stage;
+use super::story::{self, Failure};
+
+const WIDTH: usize = 100;
+/// The column of explanations, and what is left for them.
+const INDENT: &str = "    ";
+/// The daemon's words on one failure: more is in its log.
+const MESSAGE_LINES_MAX: usize = 2;
+
+const BOLD: Style = Style::new().effects(Effects::BOLD);
+const DIM: Style = Style::new().effects(Effects::DIMMED);
+const GREEN: Style = AnsiColor::Green.on_default().effects(Effects::BOLD);
+const RED: Style = AnsiColor::Red.on_default().effects(Effects::BOLD);
+
+pub struct Screen {
+    out: Box<dyn Write + Send>,
+    terminal: bool,
+    /// Whether the cursor stands in a line of status.
+    has_status: bool,
+    rows: usize,
+}
+
+impl Screen {
+    pub fn new(on_stderr: bool) -> Self {
+        let (out, terminal): (Box<dyn Write + Send>, _) = if on_stderr {
+            (Box::new(anstream::stderr()), io::stderr().is_terminal())
+        } else {
+            (Box::new(anstream::stdout()), io::stdout().is_terminal())
+        };
+        Self { out, terminal, has_status: false, rows: 0 }
+    }
+
+    /// A line that stays. Who no longer reads is no reason to stop.
+    pub fn line(&mut self, text: &str) {
+        self.clear_status();
+        let _ = writeln!(self.out, "{text}");
+    }
+
+    /// What is under way; shown on a terminal only, until the next line.
+    pub fn status(&mut self, text: &str) {
+        if !self.terminal {
+            return;
+        }
+        self.clear_status();
+        let _ = write!(self.out, "{DIM}{INDENT}… {}{DIM:#}", shortened(text, WIDTH - 8));
+        let _ = self.out.flush();
+        self.has_status = true;
+    }
+
+    pub fn clear_status(&mut self) {
+        if std::mem::take(&mut self.has_status) {
+            let _ = write!(self.out, "\r\x1b[K");
+        }
+    }
+
+    pub fn introduction(&mut self, stage: &Stage) {
+        self.line(&format!("{BOLD}Afresh demo: a broken push never holds back its fix{BOLD:#}"));
+        self.line("");
+        let cluster = if stage.is_sandbox() { "the embedded sandbox" } else { "yours" };
+        self.line(&format!("  cluster  {cluster}, {}", stage.server()));
+        self.line(&format!("  Git      examples/platform, served at {}", stage.git_url()));
+        self.line(&format!("  daemon   as `afresh run` runs it; its log: {}", stage.log().display()));
+        self.line("");
+    }
+
+    pub fn first(&mut self, first: &First) {
+        self.line(&format!(
+            "Commit A is live: {} applications with {} objects are Ready after {}.",
+            first.applications,
+            first.objects,
+            in_words(first.ready),
+        ));
+        self.line("");
+        for line in wrapped(
+            "Now commit B breaks the platform in one way after the other. The daemon says what is wrong; then commit C \
+             repairs it and brings the next release of the web API.",
+            WIDTH,
+        ) {
+            self.line(&line);
+        }
+        self.line("");
+        self.line(&format!("{DIM}{:<62}{:>16}{:>16}{DIM:#}", " #  commit B:", "B is reported", "C is live"));
+    }
+
+    /// A failure that was repaired: times, what was done, and the daemon's words.
+    pub fn row(&mut self, failure: &Failure, outcome: &Outcome) {
+        self.title(failure, &in_words(outcome.reported), &format!("{GREEN}{:>16}{GREEN:#}", in_words(outcome.live)));
+        if let Some(after) = outcome.live_after_outage {
+            self.explanation(&format!("C is live {} after the Git server is back.", in_words(after)), Style::new());
+        }
+        self.quote(&outcome.message);
+    }
+
+    /// A failure that was not repaired, and why.
+    pub fn stuck(&mut self, failure: &Failure, error: &anyhow::Error) {
+        self.title(failure, "", &format!("{RED}{:>16}{RED:#}", "not repaired"));
+        for line in wrapped(&format!("{error:#}"), WIDTH - INDENT.len()) {
+            self.line(&format!("{INDENT}{line}"));
+        }
+    }
+
+    pub fn summary(&mut self, summary: &Summary) {
+        self.line("");
+        self.line(&format!(
+            "{DIM}{:<43}{:>12}   {}{DIM:#}",
+            " #  commit B:", "C is live", "Flux, by its documented defaults"
+        ));
+        for (number, played) in summary.failures.iter().enumerate() {
+            let live = played.live.map_or_else(|| "never".to_owned(), in_words);
+            self.line(&format!("{:>2}  {:<39}{live:>12}   {}", number + 1, played.title, played.flux));
+        }
+        self.line("");
+        let verdict = verdict(summary);
+        for line in wrapped(&verdict, WIDTH) {
+            self.line(&line);
+        }
+        for line in wrapped(story::FLUX_BASIS, WIDTH) {
+            self.line(&format!("{DIM}{line}{DIM:#}"));
+        }
+    }
+
+    fn title(&mut self, failure: &Failure, reported: &str, live: &str) {
+        self.rows += 1;
+        self.line(&format!("{:>2}  {BOLD}{:<58}{BOLD:#}{reported:>16}{live}", self.rows, failure.title));
+        self.explanation(failure.explanation, Style::new());
+    }
+
+    fn explanation(&mut self, text: &str, style: Style) {
+        for line in wrapped(text, WIDTH - INDENT.len()) {
+            self.line(&format!("{INDENT}{style}{line}{style:#}"));
+        }
+    }
+
+    fn quote(&mut self, message: &str) {
+        let lines = wrapped(message, WIDTH - INDENT.len() - 4);
+        let more = lines.len() > MESSAGE_LINES_MAX;
+        for (number, line) in lines.iter().take(MESSAGE_LINES_MAX).enumerate() {
+            let end = if more && number + 1 == MESSAGE_LINES_MAX { " …" } else { "" };
+            self.line(&format!("{DIM}{INDENT}> {line}{end}{DIM:#}"));
+        }
+    }
+}
+
+/// One sentence about all rows.
+fn verdict(summary: &Summary) -> String {
+    let all = summary.failures.len();
+    let repaired: Vec<&Played> = summary.failures.iter().filter(|played| played.repaired).collect();
+    let mut announced: Vec<_> = repaired
+        .iter()
+        .filter(|played| played.announced && played.live_after_outage.is_none())
+        .filter_map(|played| played.live)
+        .collect();
+    announced.sort();
+    let times = match announced.as_slice() {
+        [] => String::new(),
+        times => format!(
+            " Pushes that were announced, as a webhook would, were live after {} at the median and {} at most.",
+            in_words(times[times.len() / 2]),
+            in_words(times[times.len() - 1]),
+        ),
+    };
+    format!("{} of {all} repaired in {} s.{times}", repaired.len(), summary.seconds())
+}
+
+/// Three digits are enough.
+pub fn in_words(duration: Duration) -> String {
+    let milliseconds = duration.as_secs_f64() * 1000.0;
+    if milliseconds < 999.5 { format!("{milliseconds:.0} ms") } else { format!("{:.1} s", milliseconds / 1000.0) }
+}
+
+fn shortened(text: &str, width: usize) -> String {
+    if text.chars().count() <= width {
+        return text.to_owned();
+    }
+    let mut short: String = text.chars().take(width - 1).collect();
+    short.push('…');
+    short
+}
+
+/// Lines of at most `width` columns, broken at spaces.
+fn wrapped(text: &str, width: usize) -> Vec<String> {
+    let mut lines = Vec::new();
+    let mut line = String::new();
+    for word in text.split_whitespace() {
+        if !line.is_empty() && line.chars().count() + 1 + word.chars().count() > width {
+            lines.push(std::mem::take(&mut line));
+        }
+        if !line.is_empty() {
+            line.push(' ');
+        }
+        line.push_str(word);
+    }
+    lines.push(line);
+    lines
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_are_short() {
+        let cases = [(0.0004, "0 ms"), (0.031, "31 ms"), (0.9994, "999 ms"), (0.9996, "1.0 s"), (12.34, "12.3 s")];
+        for (seconds, text) in cases {
+            assert_eq!(in_words(Duration::from_secs_f64(seconds)), text);
+        }
+    }
+
+    #[test]
+    fn lines_break_at_spaces_and_long_words_stand_alone() {
+        assert_eq!(wrapped("one two three", 7), ["one two", "three"]);
+        assert_eq!(wrapped("a incomprehensibilities b", 5), ["a", "incomprehensibilities", "b"]);
+        assert_eq!(wrapped("", 5), [""]);
+    }
+}
