@@ -50,7 +50,7 @@ struct Application {
     key: Key,
     shared: Arc<Shared>,
     memory: Mutex<Memory>,
-    report: tokio::sync::Mutex<report::Report>,
+    report: Arc<tokio::sync::Mutex<report::Report>>,
     /// Since when each workload is in trouble; kept across attempts.
     patience: Mutex<Patience>,
     /// `spec.wait` of the last attempt.

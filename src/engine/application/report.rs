@@ -4,13 +4,16 @@
 //! revision that changes nothing only moves its name.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use k8s_openapi::jiff::Timestamp;
+use tokio::sync::OwnedMutexGuard;
 
 use crate::api::{
     self, Condition, Conditions, HEALTHY, Key, Kustomization, KustomizationStatus, READY, RECONCILING, STALLED, Truth,
 };
-use crate::cluster::ApiError;
+use crate::cluster::{ApiError, ErrorClass};
+use crate::engine::permits::Urgency;
 use crate::engine::shared::Shared;
 use crate::plan::Inventory;
 use crate::report::{Event, Severity, StatusWriter};
@@ -37,7 +40,7 @@ impl Report {
 impl Application {
     /// Says that a revision is being applied and, with it, what it will own; returns once that is recorded.
     pub async fn progressing(&self, work: &Work, message: &str, inventory: Option<&Inventory>) -> Result<(), ApiError> {
-        let mut report = self.report.lock().await;
+        let mut report = self.report.clone().lock_owned().await;
         let generation = work.object.metadata.generation;
         let revision = work.revision();
         let retry = has_failed(&report.status, &revision, generation);
@@ -53,13 +56,13 @@ impl Application {
             status.inventory = Some(inventory.record());
         }
         self.shared.metrics.ready(KIND, &self.key, if retry { Some(false) } else { None });
-        self.write(&mut report).await
+        self.write(report).await
     }
 
     /// Says what is waited for; Ready stays as it is if it is False already for this revision.
     pub async fn waiting(&self, work: &Work, reason: &'static str, message: &str) {
         self.shared.registry.waiting(&self.key, message);
-        let mut report = self.report.lock().await;
+        let mut report = self.report.clone().lock_owned().await;
         let (generation, now, revision) = (work.object.metadata.generation, Timestamp::now(), work.revision());
         let status = &mut report.status;
         let failing = has_failed(status, &revision, generation);
@@ -72,12 +75,12 @@ impl Application {
             status.conditions.set(READY, truth, reason, message, generation, now);
         }
         self.shared.metrics.ready(KIND, &self.key, if truth == Truth::False { Some(false) } else { None });
-        self.write_or_log(&mut report).await;
+        self.write_or_log(report).await;
     }
 
     /// Says that the cluster holds the revision.
     pub async fn applied(&self, work: &Work, inventory: &Inventory, changes: &Changes) {
-        let mut report = self.report.lock().await;
+        let mut report = self.report.clone().lock_owned().await;
         let (generation, now, revision) = (work.object.metadata.generation, Timestamp::now(), work.revision());
         let before = report.status.clone();
         let status = &mut report.status;
@@ -106,15 +109,15 @@ impl Application {
         if only_the_revision_moved {
             if report.writer.differs(&report.status) {
                 self.shared.background.turn(&self.shared.applies).await;
-                self.write_or_log(&mut report).await;
+                self.write_or_log(report).await;
             }
             return;
         }
-        self.write_or_log(&mut report).await;
+        let state = changes.corrected.is_empty().then(|| state_of(&report.status));
+        self.write_or_log(report).await;
         let recovered =
             before.conditions.get(READY).is_some_and(|c| c.status == Truth::False && c.reason != DEPENDENCY_NOT_READY);
         let first = if recovered { "recovered: " } else { "" };
-        let state = changes.corrected.is_empty().then(|| state_of(&report.status));
         let text = if changes.corrected.is_empty() {
             format!("{first}applied revision {revision}{}", changes.in_words())
         } else {
@@ -129,7 +132,7 @@ impl Application {
     /// Says why not. True if that was not said before.
     pub async fn failed(&self, object: &Kustomization, failure: &Failure) -> bool {
         self.shared.registry.waiting(&self.key, &failure.message);
-        let mut report = self.report.lock().await;
+        let mut report = self.report.clone().lock_owned().await;
         let (generation, now) = (object.metadata.generation, Timestamp::now());
         let status = &mut report.status;
         let said = state_of(status);
@@ -148,7 +151,7 @@ impl Application {
         echo(status, object);
         self.shared.metrics.ready(KIND, &self.key, Some(false));
         let state = state_of(status);
-        self.write_or_log(&mut report).await;
+        self.write_or_log(report).await;
         let changed = said != state;
         self.event(object, Severity::Warning, failure.reason, failure.message.clone(), Some(state));
         changed
@@ -156,7 +159,7 @@ impl Application {
 
     /// Says which fields are not served; nothing else is done until the spec changes.
     pub async fn stalled(&self, object: &Kustomization, fields: &[&str]) {
-        let mut report = self.report.lock().await;
+        let mut report = self.report.clone().lock_owned().await;
         let (generation, now) = (object.metadata.generation, Timestamp::now());
         let named: Vec<_> = fields.iter().map(|f| format!("`{f}`")).collect();
         let message = format!("not served by this version of Afresh: {}", named.join(", "));
@@ -169,15 +172,15 @@ impl Application {
         self.shared.registry.waiting(&self.key, &message);
         self.shared.metrics.ready(KIND, &self.key, Some(false));
         let state = state_of(status);
-        self.write_or_log(&mut report).await;
+        self.write_or_log(report).await;
         self.event(object, Severity::Warning, "UnservedField", message, Some(state));
     }
 
     /// Records what is owned without saying anything else.
     pub async fn record_inventory(&self, inventory: &Inventory) {
-        let mut report = self.report.lock().await;
+        let mut report = self.report.clone().lock_owned().await;
         report.status.inventory = Some(inventory.record());
-        self.write_or_log(&mut report).await;
+        self.write_or_log(report).await;
     }
 
     pub fn event(
@@ -200,21 +203,44 @@ impl Application {
         });
     }
 
-    async fn write(&self, report: &mut Report) -> Result<(), ApiError> {
-        let _permit = self.shared.statuses.acquire(crate::engine::permits::Urgency::Routine).await;
-        let Report { status, writer } = report;
-        writer.write(&self.shared.cluster, status).await
+    /// Writes in a task of its own: an attempt that is given up half way leaves no doubt about what was written, and
+    /// whoever writes next waits for it.
+    async fn write(&self, mut report: OwnedMutexGuard<Report>) -> Result<(), ApiError> {
+        let shared = self.shared.clone();
+        let task = tokio::spawn(async move {
+            let _permit = shared.statuses.acquire(Urgency::Routine).await;
+            let Report { status, writer } = &mut *report;
+            writer.write(&shared.cluster, status).await
+        });
+        task.await.unwrap_or_else(|error| Err(ApiError::new(ErrorClass::Other, error.to_string())))
     }
 
-    /// A status that could not be written is written with the next one: the writer compares with what was recorded.
-    async fn write_or_log(&self, report: &mut Report) {
+    async fn write_or_log(&self, report: OwnedMutexGuard<Report>) {
         if let Err(error) = self.write(report).await
             && !error.is_not_found()
         {
-            tracing::warn!(object = %self.key, %error, "the status could not be written; it is written with the next one");
+            tracing::warn!(object = %self.key, %error, "the status could not be written; it is tried again");
+        }
+    }
+
+    /// Writes again and again what could not be written; returns only to be dropped.
+    pub async fn keep_writing(&self) {
+        loop {
+            let report = self.report.clone().lock_owned().await;
+            if !report.writer.differs(&report.status) {
+                drop(report);
+                return std::future::pending().await;
+            }
+            drop(report);
+            tokio::time::sleep(STATUS_RETRY).await;
+            let report = self.report.clone().lock_owned().await;
+            self.write_or_log(report).await;
         }
     }
 }
+
+/// The pause before a status that could not be written is tried again.
+const STATUS_RETRY: Duration = Duration::from_secs(5);
 
 /// What an attempt did, for people.
 #[derive(Debug, Default)]

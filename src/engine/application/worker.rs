@@ -32,7 +32,7 @@ pub async fn run(key: Key, shared: Arc<Shared>, goal: Goal, cancel: Cancellation
     }
     let memory = Memory { inventory, jobs: jobs::Completed::read(&object), ..Default::default() };
     let app = Arc::new(Application {
-        report: tokio::sync::Mutex::new(Report::new(&key, &object, &shared)),
+        report: Arc::new(tokio::sync::Mutex::new(Report::new(&key, &object, &shared))),
         key,
         shared,
         memory: std::sync::Mutex::new(memory),
@@ -123,6 +123,7 @@ impl Worker {
             }
         };
         tokio::select! {
+            () = self.app.keep_writing() => (Cause::Retry, Instant::now()),
             () = retry => (Cause::Retry, Instant::now()),
             news = self.idle.next(&self.app) => {
                 if news.cause != Cause::Cluster {
