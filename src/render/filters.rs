@@ -1,5 +1,5 @@
 //! What templates can call: minijinja's filters but those that aren't bounded, look inside or escape for HTML, and some
-//! for manifests.
+//! for manifests. What they make is counted.
 //!
 //! | filter | gives |
 //! |---|---|
@@ -11,26 +11,72 @@
 //!
 //! No clock, no randomness, no files.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
-use minijinja::value::{Kwargs, ValueKind};
-use minijinja::{Environment, Error, ErrorKind, Value};
+use minijinja::filters as builtin;
+use minijinja::value::{Kwargs, Rest, ValueKind, ValueOrKwargs};
+use minijinja::{Environment, Error, ErrorKind, State, Value};
 use serde_json::{Map, Number, Value as Json};
 use sha2::{Digest, Sha256};
 
+use super::guard;
 use crate::manifest::yaml;
 
-/// A text that a filter makes. Larger ones don't fit into a ConfigMap.
+/// A text that a filter makes, and an operand. Larger ones don't fit into a ConfigMap.
 const MAX_TEXT_BYTES: usize = 2 << 20;
-/// Values that `toyaml` and `tojson` write.
+/// Values that `toyaml` and `tojson` write, and items of lists.
 const MAX_VALUES: usize = 200_000;
 /// Levels that `toyaml` and `tojson` write.
 const MAX_LEVELS: usize = yaml::MAX_DEPTH;
 const MAX_INDENT: usize = 200;
+const MAX_RANGE: i64 = 10_000;
+/// What is counted of an item of a list, besides its text.
+const ITEM_BYTES: usize = 32;
+/// Everything that one template makes on its way, kept or not.
+const MAX_MADE_BYTES: usize = 64 << 20;
 
-pub(super) fn add_to(environment: &mut Environment<'_>) {
+/// Counts what a template makes.
+#[derive(Debug, Default)]
+pub(super) struct Meter {
+    made_bytes: AtomicUsize,
+}
+
+impl Meter {
+    /// For the next template.
+    pub(super) fn reset(&self) {
+        self.made_bytes.store(0, Ordering::Relaxed);
+    }
+
+    fn make(&self, bytes: usize) -> Result<(), Error> {
+        let before = self.made_bytes.fetch_add(bytes, Ordering::Relaxed);
+        if before.saturating_add(bytes) > MAX_MADE_BYTES {
+            return Err(invalid(format!("the template makes more than {MAX_MADE_BYTES} bytes of text on its way")));
+        }
+        Ok(())
+    }
+
+    /// Counts a value that was made or takes part in making one.
+    fn count(&self, value: &Value) -> Result<(), Error> {
+        match (value.as_str(), value.len()) {
+            (Some(text), _) => {
+                bounded(Some(text.len()))?;
+                self.make(text.len())
+            }
+            (None, Some(length)) if length > MAX_VALUES => {
+                Err(invalid(format!("a list becomes longer than {MAX_VALUES}")))
+            }
+            (None, Some(length)) => self.make(length * ITEM_BYTES),
+            (None, None) => Ok(()),
+        }
+    }
+}
+
+pub(super) fn add_to(environment: &mut Environment<'_>, meter: &Arc<Meter>) {
     // Unbounded memory.
-    for name in ["format", "batch", "slice"] {
+    for name in ["format", "batch", "slice", "chain", "zip"] {
         environment.remove_filter(name);
     }
     // Escaping for HTML, and looking inside.
@@ -38,15 +84,95 @@ pub(super) fn add_to(environment: &mut Environment<'_>) {
         environment.remove_filter(name);
     }
     environment.remove_global("debug");
-    environment.add_filter("replace", replace);
-    environment.add_filter("join", join);
-    environment.add_filter("indent", indent);
-    environment.add_filter("tojson", tojson);
-    environment.add_filter("toyaml", toyaml);
-    environment.add_filter("b64encode", |text: String| BASE64.encode(text));
-    environment.add_filter("b64decode", b64decode);
-    environment.add_filter("sha256sum", |text: String| hex::encode(Sha256::digest(text)));
+    environment.add_function("range", range);
+    environment.add_filter("sum", sum);
+    // What makes texts and lists is counted.
+    for (name, filter) in [
+        ("upper", Value::from_function(builtin::upper)),
+        ("lower", Value::from_function(builtin::lower)),
+        ("title", Value::from_function(builtin::title)),
+        ("capitalize", Value::from_function(builtin::capitalize)),
+        ("trim", Value::from_function(builtin::trim)),
+        ("string", Value::from_function(builtin::string)),
+        ("reverse", Value::from_function(builtin::reverse)),
+        ("split", Value::from_function(builtin::split)),
+        ("lines", Value::from_function(builtin::lines)),
+        ("list", Value::from_function(builtin::list)),
+        ("sort", Value::from_function(builtin::sort)),
+        ("unique", Value::from_function(builtin::unique)),
+        ("dictsort", Value::from_function(builtin::dictsort)),
+        ("groupby", Value::from_function(builtin::groupby)),
+        ("map", Value::from_function(builtin::map)),
+        ("select", Value::from_function(builtin::select)),
+        ("reject", Value::from_function(builtin::reject)),
+        ("selectattr", Value::from_function(builtin::selectattr)),
+        ("rejectattr", Value::from_function(builtin::rejectattr)),
+        ("replace", Value::from_function(replace)),
+        ("join", Value::from_function(join)),
+        ("indent", Value::from_function(indent)),
+        ("tojson", Value::from_function(tojson)),
+        ("toyaml", Value::from_function(toyaml)),
+        ("b64encode", Value::from_function(|text: String| BASE64.encode(text))),
+        ("b64decode", Value::from_function(b64decode)),
+        ("sha256sum", Value::from_function(|text: String| hex::encode(Sha256::digest(text)))),
+    ] {
+        let meter = Arc::clone(meter);
+        let counted = move |state: &mut State<'_, '_>, arguments: Rest<ValueOrKwargs>| {
+            let arguments: Vec<Value> = arguments.0.into_iter().map(ValueOrKwargs::into_value).collect();
+            let made = filter.call(state, &arguments)?;
+            meter.count(&made)?;
+            Ok::<_, Error>(made)
+        };
+        environment.add_filter(name, counted);
+    }
     environment.add_filter("required", required);
+    // What `guard` puts into templates.
+    let counting = Arc::clone(meter);
+    environment.add_filter(guard::COUNTED, move |value: Value| counting.count(&value).map(|()| value));
+    environment.add_filter(guard::NUMBER, |value: Value| match value.kind() {
+        ValueKind::String | ValueKind::Seq | ValueKind::Iterable => Err(invalid("only numbers can be multiplied")),
+        _ => Ok(value),
+    });
+    let counting = Arc::clone(meter);
+    environment.add_function(guard::TEXT, move |bytes: usize| counting.make(bytes));
+    let counting = Arc::clone(meter);
+    environment.add_function("dict", move |state: &mut State<'_, '_>, arguments: Rest<ValueOrKwargs>| {
+        let arguments: Vec<Value> = arguments.0.into_iter().map(ValueOrKwargs::into_value).collect();
+        let made = Value::from_function(minijinja::functions::dict).call(state, &arguments)?;
+        counting.count(&made)?;
+        Ok::<_, Error>(made)
+    });
+}
+
+fn range(first: i64, second: Option<i64>, step: Option<i64>) -> Result<Value, Error> {
+    let (start, end) = second.map_or((0, first), |end| (first, end));
+    let step = step.unwrap_or(1);
+    if step == 0 {
+        return Err(invalid("a range needs steps other than 0"));
+    }
+    let length = (i128::from(end) - i128::from(start)) / i128::from(step);
+    if length > i128::from(MAX_RANGE) {
+        return Err(invalid(format!("a range is longer than {MAX_RANGE}")));
+    }
+    let inside = |n: &i64| if step > 0 { *n < end } else { *n > end };
+    Ok(std::iter::successors(Some(start), |n| n.checked_add(step)).take_while(inside).map(Value::from).collect())
+}
+
+/// Of numbers only.
+fn sum(values: &Value, attribute: Option<String>, arguments: Kwargs) -> Result<Value, Error> {
+    let attribute = attribute.or(arguments.get("attribute")?);
+    arguments.assert_all_used()?;
+    let (mut whole, mut real) = (Some(0_i64), 0.0);
+    for value in values.try_iter()? {
+        let value = match &attribute {
+            Some(name) => value.get_attr(name)?,
+            None => value,
+        };
+        let number = f64::try_from(value.clone()).map_err(|_| invalid("only numbers have a sum"))?;
+        real += number;
+        whole = value.as_i64().filter(|_| value.is_integer()).and_then(|n| whole?.checked_add(n));
+    }
+    Ok(whole.map_or_else(|| Value::from(real), Value::from))
 }
 
 fn invalid(message: impl Into<std::borrow::Cow<'static, str>>) -> Error {

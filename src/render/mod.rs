@@ -16,6 +16,7 @@
 mod discovery;
 mod error;
 mod filters;
+mod guard;
 mod objects;
 mod path;
 mod read_set;

@@ -189,7 +189,7 @@ fn apply(mut tree: MemoryTree, edits: &[Edit]) -> MemoryTree {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(512))]
+    #![proptest_config(ProptestConfig::with_cases(96))]
     #[test]
     fn a_remembered_rendering_agrees_with_a_fresh_one(first in edits(), second in edits()) {
         let before = apply(base(), &first);

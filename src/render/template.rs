@@ -19,10 +19,12 @@ use minijinja::{AutoEscape, Environment, Error, ErrorKind, UndefinedBehavior, Va
 
 use super::discovery::{is_file, is_yaml, kustomization_file};
 use super::error::RenderError;
+use super::filters::Meter;
+use super::guard::Guarded;
 use super::objects::Text;
 use super::reader::Reader;
 use super::settings::{SETTINGS_FILE, Settings};
-use super::{AppRef, Request, check_cancelled, filters, path, values};
+use super::{AppRef, Request, check_cancelled, filters, guard, path, values};
 use crate::manifest::{EntryKind, SourceError, TreeError};
 
 /// A template, or a file that is included.
@@ -42,6 +44,7 @@ struct Source {
     /// From the root of the tree.
     path: String,
     content: String,
+    guarded: Guarded,
     /// Whether it is rendered by itself.
     is_template: bool,
 }
@@ -57,13 +60,15 @@ pub(super) fn render(
     let values = values::read(reader, settings)?;
     let sources = Arc::new(gather(request, reader, settings)?);
     let output = Arc::new(AtomicUsize::new(0));
-    let environment = environment(&sources, &output);
+    let meter = Arc::new(Meter::default());
+    let environment = environment(&sources, &output, &meter);
     let context = context_of(&values, settings.environment.as_deref(), request.app);
     let mut texts = Vec::new();
     let mut total = 0;
     for (name, source) in sources.iter().filter(|(_, source)| source.is_template) {
         check_cancelled(request)?;
         output.store(0, Ordering::Relaxed);
+        meter.reset();
         let mut sink = Sink::default();
         let rendered = environment.get_template(name).and_then(|t| t.render_captured_to(context.clone(), &mut sink));
         if let Err(error) = rendered {
@@ -80,7 +85,7 @@ pub(super) fn render(
     Ok(texts)
 }
 
-fn environment(sources: &Arc<Sources>, output: &Arc<AtomicUsize>) -> Environment<'static> {
+fn environment(sources: &Arc<Sources>, output: &Arc<AtomicUsize>, meter: &Arc<Meter>) -> Environment<'static> {
     let mut environment = Environment::new();
     environment.set_undefined_behavior(UndefinedBehavior::Strict);
     environment.set_auto_escape_callback(|_| AutoEscape::None);
@@ -88,13 +93,10 @@ fn environment(sources: &Arc<Sources>, output: &Arc<AtomicUsize>) -> Environment
     environment.set_recursion_limit(MAX_RECURSION);
     // For positions. What the engine prints in this mode may hold values; it is never printed.
     environment.set_debug(true);
-    let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).keep_trailing_newline(true).build();
-    if let Ok(syntax) = syntax {
-        environment.set_syntax(syntax);
-    }
-    filters::add_to(&mut environment);
+    environment.set_syntax(syntax());
+    filters::add_to(&mut environment, meter);
     let loaded = Arc::clone(sources);
-    environment.set_loader(move |name| Ok(loaded.get(name).map(|source| source.content.clone())));
+    environment.set_loader(move |name| Ok(loaded.get(name).map(|source| source.guarded.text.clone())));
     let written = Arc::clone(output);
     environment.set_formatter(move |out, _, value| {
         if value.is_undefined() {
@@ -108,6 +110,13 @@ fn environment(sources: &Arc<Sources>, output: &Arc<AtomicUsize>) -> Environment
         out.write_str(&text).map_err(|_| Error::from(ErrorKind::WriteFailure))
     });
     environment
+}
+
+/// Lines with nothing but a block vanish.
+fn syntax() -> SyntaxConfig {
+    let mut builder = SyntaxConfig::builder();
+    // Only delimiters can be wrong, and they are the usual ones.
+    builder.trim_blocks(true).lstrip_blocks(true).keep_trailing_newline(true).build().unwrap_or_default()
 }
 
 fn context_of(values: &serde_json::Value, environment: Option<&str>, app: &AppRef) -> Value {
@@ -189,7 +198,8 @@ impl Gathering<'_> {
             }
             Err(error) => return Err(error),
         };
-        let source = Source { path: path.to_owned(), content, is_template };
+        let guarded = guard::guard(&content, &syntax());
+        let source = Source { path: path.to_owned(), content, guarded, is_template };
         if let Some(first) = self.sources.insert(name.clone(), source) {
             self.twice = Some((name, first.path));
         }
@@ -211,7 +221,9 @@ fn explain(error: &Error, rendered: &Source, sources: &Sources) -> SourceError {
     let source = cause.name().and_then(|name| sources.get(name)).unwrap_or(rendered);
     let (message, hint) = describe(cause);
     let (line, column) = match (cause.range(), cause.line()) {
-        (Some(range), _) if range.start <= source.content.len() => position(&source.content, range.start),
+        (Some(range), _) if range.start <= source.guarded.text.len() => {
+            position(&source.content, source.guarded.original(range.start))
+        }
         (_, Some(line)) => (line as u32, 1),
         _ => (0, 0),
     };

@@ -9,7 +9,11 @@ fn platform(template: &str) -> MemoryTree {
     MemoryTree::new()
         .with("envs/prod/afresh.yaml", SETTINGS)
         .with("envs/prod/values.yaml", "replicas: 3\nextra: {b: 2}\n")
-        .with("values/common.yaml", "replicas: 1\nextra: {a: 1}\nnothing: null\nlist: [p, q]\ntext: \"a: b\\nc\"\n")
+        .with(
+            "values/common.yaml",
+            "replicas: 1\nextra: {a: 1}\nnothing: null\nlist: [p, q]\ntext: \"a: b\\nc\"\nbig: XX\n"
+                .replace("XX", &"x".repeat(100_000)),
+        )
         .with("templates/a.yaml", template.to_owned())
 }
 
@@ -75,7 +79,10 @@ fn files_that_begin_with_an_underscore_are_for_include_only() {
 
 #[test]
 fn mistakes_in_templates_are_shown_in_the_template() {
+    let mut wrong = Vec::new();
     let long = "the template renders more than 8388608 bytes";
+    let text = "a text becomes longer than 2097152 bytes";
+    let made = "the template makes more than 67108864 bytes of text on its way";
     for (template, wanted) in [
         ("a: 1\nb: {{ values.nope }}\n", "2:7: `values.nope` is undefined"),
         ("b: {{ values.extra.nope.deeper }}\n", "1:19: `values.extra.nope` is undefined"),
@@ -99,26 +106,57 @@ fn mistakes_in_templates_are_shown_in_the_template() {
         ("{% include 'a.yaml' %}\n", "1:4: recursion limit exceeded"),
         ("{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}\n", "1:19: recursion limit exceeded"),
         (
-            "{% for a in range(100000) %}{% for b in range(100000) %}{% endfor %}{% endfor %}\n",
-            "1:41: the template takes more than 1000000 steps",
+            "{% for a in range(10000) %}{% for b in range(10000) %}{% endfor %}{% endfor %}\n",
+            "1:40: the template takes more than 1000000 steps",
         ),
-        ("{% for a in range(100000) %}{{ 'xxxxxxxxxx' * 100 }}{% endfor %}\n", &format!("1:32: {long}")),
+        ("{% for a in range(100000) %}{% endfor %}\n", "1:13: a range is longer than 10000"),
         (
-            "{% set x %}{% for a in range(100000) %}{{ 'xxxxxxxxxx' * 100 }}{% endfor %}{% endset %}\n",
-            &format!("1:43: {long}"),
+            "{% set x = values.big ~ values.big %}{% for a in range(9999) %}{{ x }}{% endfor %}\n",
+            &format!("1:67: {long}"),
         ),
-        ("{{ ('x' * 100000) | replace('x', 'x' * 100000) }}\n", "1:21: a text becomes longer than 2097152 bytes"),
-        ("{{ range(100000) | join('x' * 1000) }}\n", "1:20: a text becomes longer than 2097152 bytes"),
+        ("{% set x %}{% for a in range(9999) %}{{ values.big }}{% endfor %}{% endset %}\n", &format!("1:41: {long}")),
+        ("{% set x = values.big | replace('x', values.big) | replace('x', values.big) %}\n", &format!("1:25: {text}")),
+        ("{{ range(9999) | join(values.big) }}\n", &format!("1:18: {text}")),
         ("{{ 'x' | indent(1000000) }}\n", "1:10: indented by more than 200 columns"),
+        ("{{ 'x' * 1000000 }}\n", "1:7: only numbers can be multiplied"),
+        ("{{ [1] * 1000000 }}\n", "1:7: only numbers can be multiplied"),
+        (
+            "{% set n = namespace(x=values.big) %}{% for a in range(99) %}{% set n.x = n.x ~ n.x %}{% endfor %}\n",
+            &format!("1:78: {text}"),
+        ),
+        (
+            "{% set n = namespace(x=[1]) %}{% for a in range(99) %}{% set n.x = n.x + n.x %}{% endfor %}\n",
+            "1:71: a list becomes longer than 200000",
+        ),
+        ("{% macro m(x) %}{{ m(x ~ x) }}{% endmacro %}{{ m(values.big) }}\n", &format!("1:23: {text}")),
+        (
+            "{% set n = namespace(x=[]) %}{% for a in range(9999) %}{% set n.x = n.x + [(values.big ~ a) * 1] %}{% endfor %}\n",
+            "1:92: only numbers can be multiplied",
+        ),
+        (
+            "{% set n = namespace(x=[]) %}{% for a in range(9999) %}{% set n.x = n.x + [values.big | upper] %}{% endfor %}\n",
+            &format!("1:89: {made}"),
+        ),
+        (
+            "{% set n = namespace(x=[]) %}{% for a in range(9999) %}{% set n.x = n.x + [values.big[1:]] %}{% endfor %}\n",
+            &format!("1:90: {made}"),
+        ),
         ("{{ '%1000000000s' | format('x') }}\n", "1:21: filter format is unknown"),
         ("{{ debug() }}\n", "1:4: debug is unknown"),
         ("{{ lipsum() }}\n", "1:4: lipsum is unknown"),
         ("{{ now() }}\n", "1:4: now is unknown"),
     ] {
-        assert_eq!(error(template), format!("templates/a.yaml:{wanted}"), "{template}");
+        let found = error(template);
+        if found != format!("templates/a.yaml:{wanted}") {
+            wrong.push(format!("{template}  {found}\n  {wanted}"));
+        }
     }
-    let raw = format!("{{% for a in range(100000) %}}{}{{% endfor %}}\n", "x".repeat(1000));
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    let raw = format!("{{% for a in range(10000) %}}{}{{% endfor %}}\n", "x".repeat(1000));
     assert!(error(&raw).ends_with(long));
+    let captured =
+        format!("{{% set x %}}{{% for a in range(10000) %}}{}{{% endfor %}}{{% endset %}}\n", "x".repeat(100_000));
+    assert_eq!(error(&captured), format!("templates/a.yaml:1:39: {made}"));
 }
 
 #[test]
