@@ -46,9 +46,9 @@ pub enum ApplyError {
     /// The configuration has `managedFields`.
     #[error("metadata.managedFields must be nil")]
     ManagedFields,
-    /// The configuration is of another version than the request.
-    #[error("Incorrect version specified in apply patch. Specified patch version: {given}, expected: {expected}")]
-    Version { given: String, expected: String },
+    /// The configuration is of another version or kind than the request.
+    #[error("invalid object type: {0}")]
+    Version(String),
     #[error("{}", conflict_message(.0))]
     Conflicts(Vec<Conflict>),
 }
@@ -61,10 +61,10 @@ pub fn apply(
     writer: Writer<'_>,
     force: bool,
 ) -> Result<Value, ApplyError> {
-    let api_version = schema.api_version();
-    let given = config.get("apiVersion").and_then(Value::as_str).unwrap_or_default();
-    if given != api_version {
-        return Err(ApplyError::Version { given: given.into(), expected: api_version });
+    let text = |name: &str| config.get(name).and_then(Value::as_str).unwrap_or_default();
+    if text("apiVersion") != schema.api_version() || text("kind") != schema.info().kind.as_ref() {
+        let slash = if text("apiVersion").contains('/') { "" } else { "/" };
+        return Err(ApplyError::Version(format!("{slash}{}, Kind={}", text("apiVersion"), text("kind"))));
     }
     if config.pointer("/metadata/managedFields").is_some_and(|entries| !entries.is_null()) {
         return Err(ApplyError::ManagedFields);
@@ -81,7 +81,7 @@ pub fn apply(
         update_managers(schema, &blank(schema, &live), &live, &mut managers, before);
     }
 
-    match apply_typed(schema, &live, config, &managers, writer, force) {
+    let applied = match apply_typed(schema, &live, config, &managers, writer, force) {
         Err(ApplyError::Conflicts(conflicts)) if writer.manager == "kubectl" => {
             let migrating = last_applied_fields(schema, &live);
             let rest: Vec<_> = conflicts.into_iter().filter(|conflict| !migrating.has(&conflict.path)).collect();
@@ -92,7 +92,17 @@ pub fn apply(
             }
         }
         result => result,
-    }
+    };
+    applied.map(|mut object| {
+        // Who goes back to `kubectl apply` without server-side apply finds what was applied last.
+        let annotations = object.pointer_mut("/metadata/annotations").and_then(Value::as_object_mut);
+        if let Some(last) =
+            annotations.and_then(|all| all.get_mut(LAST_APPLIED)).filter(|_| writer.manager == "kubectl")
+        {
+            *last = format!("{config}\n").into();
+        }
+        object
+    })
 }
 
 fn apply_typed(
@@ -116,9 +126,6 @@ fn apply_typed(
         Some(last) => pruned(root, merged, &last.fields, &managers.all_fields().union(&applied)),
         None => merged,
     };
-    if !schema.is_custom() {
-        encoding::canonical(root, &mut object);
-    }
 
     let comparison = compare(root, live, &object).without_subtrees(&reset);
     let changed = comparison.modified.clone().union(&comparison.added);
@@ -135,6 +142,9 @@ fn apply_typed(
     }
     managers.take_from_all(&changed.union(&comparison.removed));
 
+    if !schema.is_custom() {
+        encoding::canonical(root, &mut object);
+    }
     let applied = stripped(&applied);
     let mut owned = Owned { fields: applied, api_version: schema.api_version().into(), time: last_time };
     managers.insert(id.clone(), owned.clone());

@@ -1,11 +1,13 @@
 //! A built-in object as the server's own types write it.
 //!
 //! In: an object of a built-in kind. Out: the same with nulls and empty optional parts left out and with the parts
-//! that are always there, so that what was read and written again stays equal. Never touches unknown fields.
+//! that are always there, and amounts in their canonical form, so that what was read and written again stays equal.
+//! Never touches unknown fields.
 
 use serde_json::{Map, Value};
 
-use super::schema::{Empty, Shape, Type};
+use super::quantity::Quantity;
+use super::schema::{Empty, Primitive, Shape, Type};
 
 /// Rewrites an object in place.
 pub fn canonical(ty: Type<'_>, value: &mut Value) {
@@ -26,6 +28,12 @@ pub fn canonical(ty: Type<'_>, value: &mut Value) {
                 canonical(ty.item(), item);
             }
         }
+        (Shape::Scalar(Primitive::Quantity), amount) => {
+            let text = amount.as_str().map_or_else(|| amount.to_string(), str::to_owned);
+            if let Ok(quantity) = Quantity::parse(&text) {
+                *amount = quantity.to_string().into();
+            }
+        }
         _ => {}
     }
 }
@@ -37,6 +45,8 @@ fn canonical_struct(ty: Type<'_>, map: &mut Map<String, Value>) {
         }
     }
     map.retain(|name, entry| match ty.field(name) {
+        // An empty list of managers is a request to forget them all.
+        Some(_) if name == "managedFields" => !entry.is_null(),
         Some((field, _)) => is_written(field.empty, entry),
         None => true,
     });

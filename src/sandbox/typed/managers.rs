@@ -110,12 +110,13 @@ impl Managers {
         Ok(managers)
     }
 
-    /// Whether these entries ask to forget all ownership: a single empty entry.
+    /// Whether these entries ask to forget all ownership: an empty list or a single empty entry.
     pub fn is_reset(object: &Value) -> bool {
-        matches!(
-            object.pointer("/metadata/managedFields").and_then(Value::as_array).map(Vec::as_slice),
-            Some([Value::Object(entry)]) if entry.is_empty()
-        )
+        match object.pointer("/metadata/managedFields").and_then(Value::as_array).map(Vec::as_slice) {
+            Some([]) => true,
+            Some([entry]) => entry.as_object().is_some_and(Map::is_empty),
+            _ => false,
+        }
     }
 
     /// Puts the table into an object in place of its entries.
