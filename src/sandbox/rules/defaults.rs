@@ -8,6 +8,7 @@ pub fn fill(group: &str, kind: &str, value: &mut Value) {
         ("", "Pod") => {
             if let Some(spec) = map_at(value, "spec") {
                 pod_spec(spec);
+                set(spec, "enableServiceLinks", true);
                 host_ports(spec);
                 requests_from_limits(spec);
             }
@@ -28,8 +29,11 @@ pub fn fill(group: &str, kind: &str, value: &mut Value) {
                 job_spec(spec);
                 set(spec, "completionMode", "NonIndexed");
                 set(spec, "suspend", false);
-                set(spec, "podReplacementPolicy", "TerminatingOrFailed");
+                let fails = spec.get("podFailurePolicy").is_some_and(|policy| !policy.is_null());
+                set(spec, "podReplacementPolicy", if fails { "Failed" } else { "TerminatingOrFailed" });
+                set(spec, "manualSelector", false);
             }
+            job_labels(value);
         }
         ("batch", "CronJob") => cron_job(value),
         ("", "Service") => service(value),
@@ -154,12 +158,17 @@ fn stateful_set(value: &mut Value) {
         if let Some(spec) = map_at(claim, "spec") {
             set(spec, "volumeMode", "Filesystem");
         }
-        set_at(claim, "status", json!({ "phase": "Pending" }));
+        if let Some(status) = claim.as_object_mut().and_then(|claim| made(claim, "status")) {
+            set_text(status, "phase", "Pending");
+        }
     }
     template(map_in(spec, "template"));
 }
 
 fn daemon_set(value: &mut Value) {
+    if let Some(annotations) = map_at(value, "metadata").and_then(|metadata| made(metadata, "annotations")) {
+        set(annotations, super::TEMPLATE_GENERATION, "0");
+    }
     let Some(spec) = map_at(value, "spec") else { return };
     set(spec, "revisionHistoryLimit", 10);
     if let Some(strategy) = made(spec, "updateStrategy") {
@@ -195,6 +204,19 @@ fn job_spec(spec: &mut Map<String, Value>) {
     template(map_in(spec, "template"));
 }
 
+/// A Job without labels has those of its Pods.
+pub fn job_labels(job: &mut Value) {
+    let is_filled = |labels: &Value| labels.as_object().is_some_and(|labels| !labels.is_empty());
+    let Some(labels) = job.pointer("/spec/template/metadata/labels").filter(|labels| is_filled(labels)).cloned() else {
+        return;
+    };
+    if let Some(metadata) = map_at(job, "metadata")
+        && !metadata.get("labels").is_some_and(is_filled)
+    {
+        metadata.insert("labels".into(), labels);
+    }
+}
+
 fn cron_job(value: &mut Value) {
     let Some(spec) = map_at(value, "spec") else { return };
     set_text(spec, "concurrencyPolicy", "Allow");
@@ -228,8 +250,6 @@ fn service(value: &mut Value) {
     }
     if kind != "ExternalName" {
         set_text(spec, "internalTrafficPolicy", "Cluster");
-        set(spec, "ipFamilies", json!(["IPv4"]));
-        set_text(spec, "ipFamilyPolicy", "SingleStack");
     }
     if matches!(kind.as_str(), "NodePort" | "LoadBalancer") {
         set_text(spec, "externalTrafficPolicy", "Cluster");
@@ -289,7 +309,6 @@ fn template(template: Option<&mut Map<String, Value>>) {
     let Some(template) = template else { return };
     if let Some(spec) = map_in(template, "spec") {
         pod_spec(spec);
-        host_ports(spec);
     }
 }
 

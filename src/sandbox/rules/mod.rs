@@ -16,6 +16,9 @@ use super::resource::Resource;
 
 pub use service::{allocate, give_back, give_back_new};
 
+/// Counts the changes of a DaemonSet's template.
+const TEMPLATE_GENERATION: &str = "deprecated.daemonset.template.generation";
+
 /// Nodes and definitions are created with the status that is sent, or ours.
 pub fn keeps_status_on_create(resource: &Resource) -> bool {
     resource.is("", "nodes")
@@ -24,6 +27,9 @@ pub fn keeps_status_on_create(resource: &Resource) -> bool {
 /// Fills in the defaults of built-in kinds.
 pub fn default(resource: &Resource, value: &mut Value) {
     if resource.custom.is_none() {
+        if resource.is("", "secrets") {
+            encode_string_data(value);
+        }
         defaults::fill(&resource.group, &resource.kind, value);
     }
 }
@@ -39,19 +45,26 @@ pub fn prepare_create(resource: &Resource, value: &mut Value) {
             value["status"] = json!({ "phase": "Active" });
         }
         ("", "Pod") => {
+            admit_pod(value);
             value["status"] = json!({ "phase": "Pending", "qosClass": quality_of_service(value) });
         }
         ("", "PersistentVolumeClaim" | "PersistentVolume") => value["status"] = json!({ "phase": "Pending" }),
-        ("", "Service") => value["status"] = json!({ "loadBalancer": {} }),
-        ("apps", "Deployment" | "StatefulSet") | ("batch", "CronJob") => value["status"] = json!({}),
+        ("", "Service") => {
+            value["status"] = json!({ "loadBalancer": {} });
+            service::families(value);
+        }
+        ("apps", "Deployment") | ("batch", "CronJob") => value["status"] = json!({}),
+        ("apps", "StatefulSet") => value["status"] = json!({ "availableReplicas": 0, "replicas": 0 }),
         ("apps", "ReplicaSet") | ("", "ReplicationController") => value["status"] = json!({ "replicas": 0 }),
         ("apps", "DaemonSet") => {
+            value["metadata"]["annotations"][TEMPLATE_GENERATION] = json!("1");
             value["status"] = json!({ "currentNumberScheduled": 0, "desiredNumberScheduled": 0,
                 "numberMisscheduled": 0, "numberReady": 0 });
         }
         ("batch", "Job") => {
             value["status"] = json!({});
             own_job_labels(value);
+            defaults::job_labels(value);
         }
         ("networking.k8s.io", "Ingress") => value["status"] = json!({ "loadBalancer": {} }),
         ("policy", "PodDisruptionBudget") => {
@@ -65,7 +78,6 @@ pub fn prepare_create(resource: &Resource, value: &mut Value) {
             definition::default(value);
             definition::establish(value);
         }
-        ("", "Secret") => encode_string_data(value),
         _ => {}
     }
 }
@@ -86,8 +98,36 @@ pub fn prepare_update(resource: &Resource, old: &Value, new: &mut Value) {
             }
         }
         ("batch", "Job") => keep_job_labels(old, new),
-        ("", "Secret") => encode_string_data(new),
+        ("", "Service") => service::keep_allocated(old, new),
+        ("apps", "DaemonSet") => count_template(old, new),
         _ => {}
+    }
+}
+
+/// Counts the changes of a DaemonSet's template, in the annotation that the server still writes.
+fn count_template(old: &Value, new: &mut Value) {
+    let of = |set: &Value| set["metadata"]["annotations"][TEMPLATE_GENERATION].as_str().and_then(|n| n.parse().ok());
+    let count: u64 = of(old).unwrap_or(1);
+    let changed = old.pointer("/spec/template") != new.pointer("/spec/template");
+    new["metadata"]["annotations"][TEMPLATE_GENERATION] = json!((count + u64::from(changed)).to_string());
+}
+
+/// What admission adds to every Pod: its priority, and that it stays on a Node that fails for five minutes.
+fn admit_pod(pod: &mut Value) {
+    let spec = metadata::as_map(&mut pod["spec"]);
+    spec.entry("priority").or_insert(json!(0));
+    spec.entry("preemptionPolicy").or_insert(json!("PreemptLowerPriority"));
+    let tolerations = spec.entry("tolerations").or_insert_with(|| json!([]));
+    let Some(tolerations) = tolerations.as_array_mut() else { return };
+    for key in ["node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable"] {
+        let covers = |t: &Value| {
+            let matches_key = t["key"] == key || (t["key"].is_null() && t["operator"] == "Exists");
+            matches_key && (t["effect"].is_null() || t["effect"] == "NoExecute")
+        };
+        if !tolerations.iter().any(covers) {
+            tolerations.push(json!({ "key": key, "operator": "Exists", "effect": "NoExecute",
+                "tolerationSeconds": 300 }));
+        }
     }
 }
 

@@ -12,6 +12,30 @@ fn text<'a>(value: &'a Value, path: &str) -> &'a str {
 }
 
 /// Completes a Service with an address and node ports where its type has them.
+/// The address families of a single-stack cluster.
+pub fn families(service: &mut Value) {
+    let Some(spec) = service.get_mut("spec").and_then(Value::as_object_mut) else { return };
+    if spec.get("type").and_then(Value::as_str) != Some("ExternalName") {
+        spec.entry("ipFamilies").or_insert_with(|| json!(["IPv4"]));
+        spec.entry("ipFamilyPolicy").or_insert_with(|| json!("SingleStack"));
+    }
+}
+
+/// A client that sends a whole Service again need not know what the server gave it.
+pub fn keep_allocated(old: &Value, new: &mut Value) {
+    let external = |service: &Value| text(service, "/spec/type") == "ExternalName";
+    if external(old) || external(new) {
+        families(new);
+        return;
+    }
+    for field in ["clusterIP", "clusterIPs", "ipFamilies", "ipFamilyPolicy"] {
+        let given = new["spec"].get(field).is_some_and(|value| !value.is_null() && value != "");
+        if let Some(kept) = old["spec"].get(field).filter(|_| !given) {
+            new["spec"][field] = kept.clone();
+        }
+    }
+}
+
 pub fn allocate(addresses: &Addresses, resource: &Resource, value: &mut Value, old: Option<&Value>) -> Allocation {
     if !is_service(resource) {
         return Ok(());
