@@ -23,6 +23,8 @@ struct Application {
     depends_on: Vec<Key>,
     suspended: bool,
     rendered: Option<Rendered>,
+    /// What it declares at the newest revision that it could render.
+    declares: BTreeSet<ObjectId>,
     /// The newest revision that it was Ready at; losing health later does not take it back.
     ready_at: Option<String>,
     /// Why it is not ready, for those who wait for it.
@@ -123,9 +125,7 @@ impl Registry {
             let new = Rendered { revision: revision.into(), ok: declared.is_some() };
             let mut changed = false;
             if let Some(declared) = declared {
-                let before = state.claims.len();
-                state.claims.retain(|id, owner| owner != app || declared.contains(id));
-                changed |= state.claims.len() != before;
+                changed |= state.let_go(app, declared);
                 for id in declared {
                     changed |= !state.claims.contains_key(id);
                     state.claims.entry(id.clone()).or_insert_with(|| app.clone());
@@ -134,6 +134,9 @@ impl Registry {
             let entry = state.applications.entry(app.clone()).or_default();
             changed |= entry.rendered.as_ref() != Some(&new);
             entry.rendered = Some(new);
+            if let Some(declared) = declared {
+                entry.declares.clone_from(declared);
+            }
             changed
         });
     }
@@ -251,6 +254,21 @@ impl Registry {
 }
 
 impl State {
+    /// Ends an application's claims on what it no longer declares; another that declares it takes over at once, so that
+    /// there is no moment in which nobody does.
+    fn let_go(&mut self, app: &Key, declared: &BTreeSet<ObjectId>) -> bool {
+        let stale: Vec<_> = self.claims.iter().filter(|(id, owner)| *owner == app && !declared.contains(*id)).collect();
+        let stale: Vec<_> = stale.into_iter().map(|(id, _)| id.clone()).collect();
+        for id in &stale {
+            let heir = self.applications.iter().find(|(key, other)| *key != app && other.declares.contains(id));
+            match heir.map(|(key, _)| key.clone()) {
+                Some(heir) => self.claims.insert(id.clone(), heir),
+                None => self.claims.remove(id),
+            };
+        }
+        !stale.is_empty()
+    }
+
     /// `owner` follows the same source and has not looked at `revision` yet.
     fn unsettled(&self, app: &Key, owner: &Key, revision: &str) -> bool {
         let (Some(mine), Some(theirs)) = (self.applications.get(app), self.applications.get(owner)) else {
@@ -337,6 +355,17 @@ mod tests {
         registry.rendered(&key("a"), "r2", Some(&ids(&[])));
         assert_eq!(registry.claim(&key("b"), "r2", &ids(&["x"])), Claim::Granted);
         assert_eq!(registry.owner(&key("a"), ids(&["x"]).first().unwrap()), Some(key("b")));
+    }
+
+    #[test]
+    fn what_one_lets_go_of_belongs_at_once_to_another_that_declares_it() {
+        let registry = with(&[("a", &[]), ("b", &[])]);
+        registry.rendered(&key("a"), "r1", Some(&ids(&["x", "y"])));
+        registry.rendered(&key("b"), "r2", Some(&ids(&["x"])));
+        registry.rendered(&key("a"), "r2", Some(&ids(&[])));
+        let owner = |name: &str| registry.owner(&key("a"), &ObjectId::new("", "ConfigMap", "n", name));
+        assert_eq!(owner("x"), Some(key("b")), "nothing may delete it in between");
+        assert_eq!(owner("y"), None);
     }
 
     #[test]
