@@ -149,6 +149,8 @@ struct Failure {
     retry: Retry,
     /// The source's tree could not be read: it must be opened anew.
     unreadable: bool,
+    /// What was attempted; `None` if it came to nothing before there was a revision.
+    revision: Option<String>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -183,7 +185,12 @@ enum Ended {
 
 impl Failure {
     fn new(reason: &'static str, message: impl Into<String>) -> Self {
-        Self { reason, message: message.into(), retry: Retry::Backoff, unreadable: false }
+        Self { reason, message: message.into(), retry: Retry::Backoff, unreadable: false, revision: None }
+    }
+
+    fn at(mut self, revision: String) -> Self {
+        self.revision = Some(revision);
+        self
     }
 
     fn until_changed(mut self) -> Self {

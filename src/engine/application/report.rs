@@ -148,6 +148,9 @@ impl Application {
             status.conditions.set(HEALTHY, Truth::False, "HealthCheckFailed", &failure.message, generation, now);
         }
         status.conditions.set(READY, Truth::False, failure.reason, &failure.message, generation, now);
+        if let Some(revision) = &failure.revision {
+            status.last_attempted_revision = Some(revision.clone());
+        }
         echo(status, object);
         self.shared.metrics.ready(KIND, &self.key, Some(false));
         let state = state_of(status);

@@ -186,7 +186,7 @@ impl Worker {
         work.stop.cancel();
         match result {
             Some(Ok(())) => Ended::Applied,
-            Some(Err(failure)) => Ended::Failed(failure),
+            Some(Err(failure)) => Ended::Failed(failure.at(work.revision())),
             None => Ended::Preempted,
         }
     }
