@@ -12,7 +12,7 @@ use super::url::SourceUrl;
 pub enum Class {
     /// The server refuses these credentials: only new ones help.
     Auth,
-    /// There is no such repository, ref or commit: only a push or another spec helps.
+    /// There is no such repository or commit: only another spec helps.
     NotFound,
     /// The server can't be reached: ask again soon.
     Unreachable,
@@ -75,14 +75,14 @@ impl SourceError {
     pub fn class(&self) -> Class {
         match self {
             SourceError::Unauthorized { .. } => Class::Auth,
-            SourceError::NotFound { .. }
-            | SourceError::RefNotFound { .. }
-            | SourceError::CommitNotFound { pinned: true, .. }
-            | SourceError::EmptyRepository { .. } => Class::NotFound,
+            SourceError::NotFound { .. } | SourceError::CommitNotFound { pinned: true, .. } => Class::NotFound,
             SourceError::Unreachable { .. } | SourceError::ServerFailure { .. } | SourceError::Timeout { .. } => {
                 Class::Unreachable
             }
-            SourceError::RateLimited { .. }
+            // The repository is there: a push is all it takes, and whoever pushes doesn't wait.
+            SourceError::RefNotFound { .. }
+            | SourceError::EmptyRepository { .. }
+            | SourceError::RateLimited { .. }
             | SourceError::CommitNotFound { pinned: false, .. }
             | SourceError::Protocol { .. }
             | SourceError::Cancelled { .. }

@@ -55,7 +55,7 @@ async fn a_history_that_was_rewritten_and_one_that_was_deleted() {
     world.repository.delete_branch("main").unwrap();
     let error = observe(&remote, &main_branch()).await.unwrap_err();
     assert_eq!(message(&error, &world), "`URL` has no branch `main`");
-    assert_eq!(error.class(), Class::NotFound);
+    assert_eq!(error.class(), Class::Transient);
     // A name that is a prefix of others is not taken for one of them.
     world.repository.set_branch("main-2", forced).unwrap();
     assert!(matches!(observe(&remote, &main_branch()).await, Err(SourceError::RefNotFound { .. })));
