@@ -15,33 +15,52 @@ pub struct StatusWriter {
     kind: ApiKind,
     key: Key,
     last: Value,
+    /// A write that got no answer: it may have been taken or not.
+    doubtful: Option<Value>,
 }
 
 impl StatusWriter {
     /// `recorded` is the status that the object carries.
     pub fn new(kind: ApiKind, key: Key, recorded: &impl Serialize) -> Self {
-        Self { kind, key, last: plain(recorded) }
+        Self { kind, key, last: plain(recorded), doubtful: None }
     }
 
     /// True if `status` differs from what is recorded.
     pub fn differs(&self, status: &impl Serialize) -> bool {
-        plain(status) != self.last
+        self.doubtful.is_some() || plain(status) != self.last
     }
 
     /// Writes what changed; no request if nothing did.
     pub async fn write(&mut self, cluster: &Cluster, status: &impl Serialize) -> Result<(), ApiError> {
         let new = plain(status);
-        let Some(patch) = merge_patch(&self.last, &new) else { return Ok(()) };
+        let patch = match &self.doubtful {
+            None => merge_patch(&self.last, &new),
+            Some(doubtful) => Some(whole_patch(&[&self.last, doubtful], &new)),
+        };
+        let Some(patch) = patch else { return Ok(()) };
+        self.doubtful = Some(new.clone());
         let patch = Value::Object(Map::from_iter([("status".to_owned(), patch)]));
         let id = ObjectId::new(&*self.kind.group, &*self.kind.kind, self.key.namespace.clone(), self.key.name.clone());
         cluster.merge_patch(&self.kind, &id, &patch, Some("status"), STATUS_MANAGER).await?;
         self.last = new;
+        self.doubtful = None;
         Ok(())
     }
 }
 
 fn plain(status: &impl Serialize) -> Value {
     serde_json::to_value(status).expect("a status made of plain data serialises")
+}
+
+/// The patch that leads to `new` from whichever of `olds` is recorded.
+fn whole_patch(olds: &[&Value], new: &Value) -> Value {
+    let mut patch = new.clone();
+    if let Value::Object(patch) = &mut patch {
+        for key in olds.iter().filter_map(|old| old.as_object()).flat_map(Map::keys) {
+            patch.entry(key.clone()).or_insert(Value::Null);
+        }
+    }
+    patch
 }
 
 /// The RFC 7386 patch that turns `old` into `new`; `None` if they are equal. Lists are replaced whole.
@@ -67,6 +86,12 @@ fn merge_patch(old: &Value, new: &Value) -> Option<Value> {
 mod tests {
     use super::*;
     use serde_json::json;
+
+    #[test]
+    fn after_a_write_without_an_answer_everything_is_said_again() {
+        let (recorded, doubtful) = (json!({"a": 1, "b": 1}), json!({"a": 2, "c": 1}));
+        assert_eq!(whole_patch(&[&recorded, &doubtful], &json!({"a": 1})), json!({"a": 1, "b": null, "c": null}));
+    }
 
     #[test]
     fn a_patch_says_only_what_changed_and_removes_what_is_gone() {

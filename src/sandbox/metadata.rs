@@ -121,9 +121,6 @@ const SUBDOMAIN: &str = "a lowercase RFC 1123 subdomain must consist of lower ca
 const LABEL: &str = "a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', and must \
     start and end with an alphanumeric character (e.g. 'my-name',  or '123-abc', regex used for validation is \
     '[a-z0-9]([-a-z0-9]*[a-z0-9])?')";
-const LABEL_1035: &str = "a DNS-1035 label must consist of lower case alphanumeric characters or '-', start with an \
-    alphabetic character, and end with an alphanumeric character (e.g. 'my-name',  or 'abc-123', regex used for \
-    validation is '[a-z]([-a-z0-9]*[a-z0-9])?')";
 const QUALIFIED: &str = "name part must consist of alphanumeric characters, '-', '_' or '.', and must start and end \
     with an alphanumeric character (e.g. 'MyName',  or 'my.name',  or '123-abc', regex used for validation is \
     '([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]')";
@@ -163,18 +160,6 @@ pub fn label_errors(text: &str) -> Vec<String> {
     }
     if !is_label(text) {
         errors.push(LABEL.to_owned());
-    }
-    errors
-}
-
-/// What is wrong with a DNS label that starts with a letter.
-pub fn label_1035_errors(text: &str) -> Vec<String> {
-    let mut errors = Vec::new();
-    if text.len() > LABEL_MAX {
-        errors.push(format!("must be no more than {LABEL_MAX} bytes"));
-    }
-    if !is_label(text) || !text.starts_with(|c: char| c.is_ascii_lowercase()) {
-        errors.push(LABEL_1035.to_owned());
     }
     errors
 }
@@ -230,13 +215,16 @@ fn path_segment_errors(text: &str) -> Vec<String> {
     errors
 }
 
-/// The rule for the name of an object.
+/// The rule for the name of an object. Lengths of names count characters.
 fn name_errors(group: &str, plural: &str, name: &str) -> Vec<String> {
+    let in_characters = |errors: Vec<String>| errors.into_iter().map(|e| e.replace(" bytes", " characters")).collect();
     match (group, plural) {
-        ("", "namespaces") => label_errors(name),
-        ("", "services") => label_1035_errors(name),
+        ("", "namespaces" | "services") if name.contains('.') && subdomain_errors(name).is_empty() => {
+            vec!["must not contain dots".to_owned()]
+        }
+        ("", "namespaces" | "services") => in_characters(label_errors(name)),
         ("rbac.authorization.k8s.io", _) => path_segment_errors(name),
-        _ => subdomain_errors(name),
+        _ => in_characters(subdomain_errors(name)),
     }
 }
 
@@ -268,20 +256,43 @@ pub fn validate(group: &str, plural: &str, value: &Value) -> Vec<Cause> {
     if total > ANNOTATIONS_BYTES_MAX {
         causes.push(Cause::too_long("metadata.annotations", ANNOTATIONS_BYTES_MAX));
     }
-    for (i, reference) in owner_references(value).iter().enumerate() {
-        for key in ["apiVersion", "kind", "name", "uid"] {
-            if reference.get(key).and_then(Value::as_str).unwrap_or_default().is_empty() {
-                let detail = if key == "apiVersion" { "version must not be empty" } else { "must not be empty" };
-                let path = format!("metadata.ownerReferences[{i}].{key}");
-                let empty = reference.get(key).cloned().unwrap_or_else(|| "".into());
-                causes.push(Cause::invalid(path, &empty, detail));
-            }
+    causes.extend(owner_errors(value));
+    for (i, finalizer) in finalizers(value).into_iter().enumerate() {
+        let errors = qualified_errors(finalizer);
+        causes.extend(errors.iter().map(|e| Cause::invalid_text("metadata.finalizers", finalizer, e)));
+        if !finalizer.contains('/') && !STANDARD_FINALIZERS.contains(&finalizer) {
+            let detail = "name is neither a standard finalizer name nor is it fully qualified";
+            causes.push(Cause::invalid_text(format!("metadata.finalizers[{i}]"), finalizer, detail));
         }
     }
-    for finalizer in finalizers(value) {
-        causes.extend(
-            qualified_errors(finalizer).iter().map(|e| Cause::invalid_text("metadata.finalizers", finalizer, e)),
+    causes
+}
+
+/// Finalizers that need no domain: the API server's own, and those of definitions and namespaces.
+const STANDARD_FINALIZERS: [&str; 4] =
+    ["foregroundDeletion", "orphan", "kubernetes", "customresourcecleanup.apiextensions.k8s.io"];
+
+fn owner_errors(value: &Value) -> Vec<Cause> {
+    let mut causes = Vec::new();
+    let mut controllers = Vec::new();
+    for reference in owner_references(value) {
+        let text = |key: &str| reference.get(key).and_then(Value::as_str).unwrap_or_default();
+        for key in ["apiVersion", "kind", "name", "uid"] {
+            if text(key).is_empty() {
+                let detail = if key == "apiVersion" { "version must not be empty" } else { "must not be empty" };
+                causes.push(Cause::invalid_text(format!("metadata.ownerReferences.{key}"), "", detail));
+            }
+        }
+        if reference["controller"] == true {
+            controllers.push(format!("{}/{}", text("kind"), text("name")));
+        }
+    }
+    if let [first, second, ..] = controllers.as_slice() {
+        let all = Value::Array(owner_references(value).to_vec());
+        let detail = format!(
+            "Only one reference can have Controller set to true. Found \"true\" in references for {first} and {second}"
         );
+        causes.push(Cause::invalid("metadata.ownerReferences", &all, detail));
     }
     causes
 }
@@ -297,7 +308,8 @@ mod tests {
             ("", "configmaps", "A", false),
             ("", "configmaps", "-a", false),
             ("", "namespaces", "a.b", false),
-            ("", "services", "1a", false),
+            ("", "services", "1a", true),
+            ("", "services", "a.b", false),
             ("", "services", "a1", true),
             ("rbac.authorization.k8s.io", "clusterroles", "system:a", true),
             ("rbac.authorization.k8s.io", "clusterroles", "a/b", false),

@@ -76,7 +76,7 @@ impl Api {
         let token = request.query.get("continue");
         if !token.is_empty() {
             let (at, after) = read_continue_token(token)
-                .ok_or_else(|| Refusal::bad_request("continue key is not valid: unable to read the token"))?;
+                .ok_or_else(|| Refusal::bad_request("invalid continue token: continue key is not valid"))?;
             version = at;
             objects.retain(|object| object.key() > after);
         }
@@ -101,7 +101,10 @@ impl Api {
         let version = read_version(text)?;
         let current = self.store.version();
         if version > current {
-            return Err(Refusal::injected(504, format!("Too large resource version: {version}, current: {current}")));
+            return Err(Refusal::injected(
+                504,
+                format!("Timeout: Too large resource version: {version}, current: {current}"),
+            ));
         }
         Ok(())
     }
@@ -117,7 +120,8 @@ impl Api {
 pub fn read_version(text: &str) -> Result<u64, Refusal> {
     text.parse().map_err(|_| {
         Refusal::bad_request(format!(
-            "Invalid value: \"{text}\": strconv.ParseUint: parsing \"{text}\": invalid syntax"
+            "invalid resource version: resourceVersion: Invalid value: \"{text}\": strconv.ParseUint: parsing \"{text}\": \
+             invalid syntax"
         ))
     })
 }

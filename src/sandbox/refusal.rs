@@ -35,18 +35,6 @@ impl Cause {
         Self::new("FieldValueForbidden", format!("Forbidden: {}", detail.as_ref()), field)
     }
 
-    pub fn duplicate(field: impl Into<String>, value: &Value) -> Self {
-        Self::new("FieldValueDuplicate", format!("Duplicate value: {value}"), field)
-    }
-
-    pub fn not_found(field: impl Into<String>, value: &Value) -> Self {
-        Self::new("FieldValueNotFound", format!("Not found: {value}"), field)
-    }
-
-    pub fn type_invalid(field: impl Into<String>, value: &Value, detail: impl AsRef<str>) -> Self {
-        Self::new("FieldValueTypeInvalid", format!("Invalid value: {value}: {}", detail.as_ref()), field)
-    }
-
     pub fn too_long(field: impl Into<String>, limit: usize) -> Self {
         Self::new("FieldValueTooLong", format!("Too long: may not be more than {limit} bytes"), field)
     }
@@ -107,6 +95,13 @@ impl Refusal {
         Self::plain(400, "BadRequest", message)
     }
 
+    /// A group that is served has no such resource.
+    pub fn no_such_resource() -> Self {
+        let mut refusal = Self::plain(404, "NotFound", "the server could not find the requested resource");
+        refusal.details = Some(json!({}));
+        refusal
+    }
+
     pub fn not_found(resource: &Resource, name: &str) -> Self {
         Self::plain(404, "NotFound", format!("{} \"{name}\" not found", resource.qualified())).about(resource, name)
     }
@@ -146,11 +141,7 @@ impl Refusal {
     }
 
     pub fn invalid(resource: &Resource, name: &str, causes: &[Cause]) -> Self {
-        let kind = if resource.group.is_empty() {
-            resource.kind.clone()
-        } else {
-            format!("{}.{}", resource.kind, resource.group)
-        };
+        let kind = resource.qualified_kind();
         // the same error twice is printed once
         let mut lines: Vec<String> = Vec::new();
         for cause in causes {
@@ -221,8 +212,41 @@ impl Refusal {
         Self::plain(415, "UnsupportedMediaType", message)
     }
 
-    pub fn unprocessable(message: impl Into<String>) -> Self {
-        Self::plain(422, "Invalid", message)
+    /// A PATCH of a type that no resource takes.
+    pub fn unknown_media_type() -> Self {
+        let mut refusal = Self::plain(415, "UnsupportedMediaType", "415: Unsupported Media Type");
+        refusal.details = Some(json!({}));
+        refusal
+    }
+
+    /// A patch that was understood and cannot be carried out.
+    pub fn patch_failed() -> Self {
+        let mut refusal = Self::plain(422, "Invalid", "the server rejected our request due to an error in our request");
+        refusal.details = Some(json!({}));
+        refusal
+    }
+
+    /// Errors in the parameters of a request; `kind` is `CreateOptions` and the like.
+    pub fn invalid_options(kind: &str, cause: &Cause) -> Self {
+        let message = format!("{kind}.meta.k8s.io \"\" is invalid: {}: {}", cause.field, cause.message);
+        let mut refusal = Self::plain(422, "Invalid", message);
+        refusal.details = Some(json!({ "group": "meta.k8s.io", "kind": kind, "causes": [cause.to_value()] }));
+        refusal
+    }
+
+    /// A deletion's condition does not hold; it names the kind, not the resource.
+    pub fn precondition(resource: &Resource, name: &str, why: impl AsRef<str>) -> Self {
+        let message =
+            format!("Operation cannot be fulfilled on {} \"{name}\": {}", resource.qualified_kind(), why.as_ref());
+        let mut refusal = Self::plain(409, "Conflict", message);
+        let mut details = serde_json::Map::new();
+        details.insert("name".into(), name.into());
+        if !resource.group.is_empty() {
+            details.insert("group".into(), resource.group.clone().into());
+        }
+        details.insert("kind".into(), resource.kind.clone().into());
+        refusal.details = Some(Value::Object(details));
+        refusal
     }
 
     pub fn internal(why: impl AsRef<str>) -> Self {

@@ -50,6 +50,12 @@ impl Registry {
         self.read().resources.get(&key).cloned()
     }
 
+    pub fn serves(&self, group: &str, version: &str) -> bool {
+        let from = (group.to_owned(), version.to_owned(), String::new());
+        let served = self.read();
+        served.resources.range(from..).next().is_some_and(|((g, v, _), _)| g == group && v == version)
+    }
+
     /// Any served version of the objects in a collection.
     pub fn of_collection(&self, collection: &CollectionId) -> Option<Arc<Resource>> {
         let served = self.read();

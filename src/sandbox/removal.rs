@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::api::{Answer, Api};
 use super::metadata;
-use super::refusal::Refusal;
+use super::refusal::{Cause, Refusal};
 use super::request::{Request, Subresource, Verb};
 use super::resource::Resource;
 use super::store::{CommitError, Stored};
@@ -55,10 +55,9 @@ impl Options {
             "Foreground" => Some(Propagation::Foreground),
             "Orphan" => Some(Propagation::Orphan),
             other => {
-                return Err(Refusal::unprocessable(format!(
-                    "DeleteOptions.meta.k8s.io \"\" is invalid: propagationPolicy: Unsupported value: \"{other}\": \
-                     supported values: \"Background\", \"Foreground\", \"Orphan\""
-                )));
+                let allowed = ["Foreground", "Background", "Orphan", "nil"];
+                let cause = Cause::not_supported("propagationPolicy", &other.into(), &allowed);
+                return Err(Refusal::invalid_options("DeleteOptions", &cause));
             }
         };
         Ok(Self {
@@ -158,16 +157,20 @@ impl Api {
 }
 
 fn check(request: &Request, live: &Stored, options: &Options) -> Result<(), Refusal> {
-    let conflict = |what: &str, wanted: &str, is: &str| {
-        let why = format!("Precondition failed: {what} in precondition: {wanted}, {what} in object meta: {is}");
-        Err(Refusal::conflict(&request.resource, &request.name, why))
+    let resource = &request.resource;
+    let conflict = |what: &str, wanted: &str, is: &str, done: &str| {
+        let why = format!(
+            "the {what} in the precondition ({wanted}) does not match the {what} in record ({is}). The object might have \
+             been {done}"
+        );
+        Err(Refusal::precondition(resource, &request.name, why))
     };
     if let Some(uid) = options.uid.as_deref().filter(|uid| *uid != live.uid()) {
-        return conflict("UID", uid, live.uid());
+        return conflict("UID", uid, live.uid(), "deleted and then recreated");
     }
     let version = live.version.to_string();
     if let Some(wanted) = options.version.as_deref().filter(|v| *v != version) {
-        return conflict("ResourceVersion", wanted, &version);
+        return conflict("ResourceVersion", wanted, &version, "modified");
     }
     if request.resource.is("", "namespaces")
         && matches!(request.name.as_str(), "default" | "kube-system" | "kube-public")

@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use http::Method;
 use http::header::{ACCEPT, HeaderMap, USER_AGENT};
+use serde_json::json;
 
-use super::refusal::Refusal;
+use super::refusal::{Cause, Refusal};
 use super::registry::Registry;
 use super::resource::Resource;
 
@@ -33,6 +34,18 @@ impl Verb {
             Verb::Patch => "patch",
             Verb::Delete => "delete",
             Verb::DeleteCollection => "deletecollection",
+        }
+    }
+
+    /// The kind of the request's parameters, as errors name it.
+    pub fn options_kind(self) -> &'static str {
+        match self {
+            Verb::Get => "GetOptions",
+            Verb::List | Verb::Watch => "ListOptions",
+            Verb::Create => "CreateOptions",
+            Verb::Update => "UpdateOptions",
+            Verb::Patch => "PatchOptions",
+            Verb::Delete | Verb::DeleteCollection => "DeleteOptions",
         }
     }
 
@@ -127,7 +140,10 @@ pub enum Target {
     },
     /// Anything else: discovery, health, version.
     Other,
+    /// Nothing in a group version that is served.
     Nothing,
+    /// Nothing at all.
+    NoGroup,
 }
 
 /// Longest name of a field manager.
@@ -142,6 +158,9 @@ pub fn target(registry: &Registry, path: &str) -> Target {
         ["apis", group, version, rest @ ..] if !rest.is_empty() => (*group, *version, rest),
         _ => return Target::Other,
     };
+    if !registry.serves(group, version) {
+        return Target::NoGroup;
+    }
     let find = |plural: &str| registry.find(group, version, plural);
     let found = |resource: Arc<Resource>, namespace: &str, name: &str, sub: &str| {
         let subresource = match sub {
@@ -224,8 +243,8 @@ impl Request {
             "" => false,
             "All" => true,
             other => {
-                let message = format!("Invalid value: \"{other}\": supported values: \"All\"");
-                return Err(Refusal::unprocessable(format!("meta.k8s.io is invalid: dryRun: {message}")));
+                let cause = Cause::not_supported("dryRun", &json!([other]), &["All"]);
+                return Err(Refusal::invalid_options(verb.options_kind(), &cause));
             }
         };
         let header = |name| headers.get(name).and_then(|v| v.to_str().ok()).unwrap_or_default();
@@ -334,6 +353,7 @@ mod tests {
             }
             Target::Other => "other".into(),
             Target::Nothing => "nothing".into(),
+            Target::NoGroup => "no group".into(),
         }
     }
 
@@ -354,7 +374,7 @@ mod tests {
             ("/apis/apps/v1", "other"),
             ("/healthz", "other"),
             ("/apis/apps/v1/deployments/b", "nothing"),
-            ("/apis/apps/v2/deployments", "nothing"),
+            ("/apis/apps/v2/deployments", "no group"),
             ("/api/v1/namespaces/a/pods/b/log", "nothing"),
         ] {
             assert_eq!(describe(path), expected, "{path}");

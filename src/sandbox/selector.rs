@@ -20,14 +20,13 @@ pub struct LabelSelector(Vec<Requirement>);
 
 impl LabelSelector {
     pub fn parse(text: &str) -> Result<Self, Refusal> {
-        let bad = |why: &str| Refusal::bad_request(format!("unable to parse requirement: {why}"));
         let mut requirements = Vec::new();
         for part in split_outside_parentheses(text) {
             let part = part.trim();
             if part.is_empty() {
                 continue;
             }
-            requirements.push(Self::requirement(part).ok_or_else(|| bad(&format!("`{part}` is no requirement")))?);
+            requirements.push(Self::requirement(part).ok_or_else(|| Refusal::bad_request(parse_error(part)))?);
         }
         Ok(Self(requirements))
     }
@@ -85,6 +84,20 @@ impl LabelSelector {
     }
 }
 
+/// What is wrong with a requirement, as the API server's parser says it.
+fn parse_error(part: &str) -> String {
+    let operators = "in, notin, =, ==, !=, gt, lt";
+    let mut words = part.split_whitespace();
+    match (words.next().unwrap_or_default(), words.next()) {
+        (first, _) if first.starts_with('=') => "found '=', expected: !, identifier, or 'end of string'".into(),
+        (_, Some("in" | "notin")) => {
+            format!("unable to parse requirement: found '{}' expected: '('", words.next().unwrap_or_default())
+        }
+        (_, Some(word)) => format!("unable to parse requirement: found '{word}', expected: {operators}"),
+        _ => "unable to parse requirement: found '(', expected: identifier".into(),
+    }
+}
+
 fn split_outside_parentheses(text: &str) -> Vec<&str> {
     let mut parts = Vec::new();
     let (mut depth, mut start) = (0_u32, 0);
@@ -119,8 +132,16 @@ impl FieldSelector {
                 return Err(Refusal::bad_request(format!("invalid field selector: '{part}': can't understand it")));
             };
             let path = path.trim();
-            if !supported(group, plural, path) {
-                return Err(Refusal::bad_request(format!("field label not supported: {path}")));
+            if !matches!(path, "metadata.name" | "metadata.namespace") {
+                let fields = supported(group, plural);
+                if fields.is_empty() {
+                    return Err(Refusal::bad_request(format!(
+                        "\"{path}\" is not a known field selector: only \"metadata.name\", \"metadata.namespace\""
+                    )));
+                }
+                if !fields.contains(&path) {
+                    return Err(Refusal::bad_request(format!("field label not supported: {path}")));
+                }
             }
             requirements.push((path.to_owned(), value.trim().to_owned(), equal));
         }
@@ -137,12 +158,9 @@ impl FieldSelector {
     }
 }
 
-/// Fields that can be selected by, per kind.
-fn supported(group: &str, plural: &str, path: &str) -> bool {
-    if matches!(path, "metadata.name" | "metadata.namespace") {
-        return true;
-    }
-    let fields: &[&str] = match (group, plural) {
+/// Fields that can be selected by besides name and namespace, per kind.
+fn supported(group: &str, plural: &str) -> &'static [&'static str] {
+    match (group, plural) {
         ("", "pods") => &[
             "spec.nodeName",
             "spec.restartPolicy",
@@ -179,8 +197,7 @@ fn supported(group: &str, plural: &str, path: &str) -> bool {
         ("batch", "jobs") => &["status.successful"],
         ("apps", "replicasets") | ("", "replicationcontrollers") => &["status.replicas"],
         _ => &[],
-    };
-    fields.contains(&path)
+    }
 }
 
 /// The text of a field; absent ones are empty.

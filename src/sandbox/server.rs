@@ -206,7 +206,8 @@ impl Server {
         let path = parts.uri.path();
         let found = match target(&self.api.registry, path) {
             Target::Resource { resource, namespace, name, subresource } => (resource, namespace, name, subresource),
-            Target::Nothing => return Ok(no_such_page()),
+            Target::Nothing => return Ok(refused(&Refusal::no_such_resource())),
+            Target::NoGroup => return Ok(no_such_page()),
             Target::Other => return Ok(self.other(&parts.method, path, &parts.headers)),
         };
         let query = Query::parse(parts.uri.query().unwrap_or_default());

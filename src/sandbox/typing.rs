@@ -3,6 +3,7 @@
 use serde_json::Value;
 
 use super::refusal::{Cause, Refusal};
+use super::request::Request;
 use super::resource::{Form, Resource};
 use super::typed::{self, ApplyError, Schema};
 use super::{builtin, metadata};
@@ -16,14 +17,15 @@ pub enum FieldValidation {
 }
 
 impl FieldValidation {
-    pub fn parse(text: &str) -> Result<Self, Refusal> {
-        match text {
+    pub fn of(request: &Request) -> Result<Self, Refusal> {
+        match request.query.get("fieldValidation") {
             "" | "Warn" => Ok(Self::Warn),
             "Strict" => Ok(Self::Strict),
             "Ignore" => Ok(Self::Ignore),
-            other => Err(Refusal::unprocessable(format!(
-                "fieldValidation: Unsupported value: \"{other}\": supported values: \"Ignore\", \"Warn\", \"Strict\""
-            ))),
+            other => {
+                let cause = Cause::not_supported("fieldValidation", &other.into(), &["", "Ignore", "Strict", "Warn"]);
+                Err(Refusal::invalid_options(request.verb.options_kind(), &cause))
+            }
         }
     }
 }

@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 use super::answer::{self, Printer};
 use super::api::Api;
 use super::reading::{Selection, read_version};
-use super::refusal::Refusal;
+use super::refusal::{Cause, Refusal};
 use super::request::{Request, View};
 use super::store::{Change, ChangeKind, Changes, Stored};
 
@@ -59,9 +59,9 @@ pub fn start(
     let bookmarks = query.flag("allowWatchBookmarks");
     let streamed_list = query.flag("sendInitialEvents");
     if streamed_list && query.get("resourceVersionMatch") != "NotOlderThan" {
-        return Err(Refusal::unprocessable(
-            "ListOptions.meta.k8s.io \"\" is invalid: resourceVersionMatch: Forbidden: sendInitialEvents requires setting resourceVersionMatch to NotOlderThan",
-        ));
+        let detail = "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan";
+        let cause = Cause::forbidden("resourceVersionMatch", detail);
+        return Err(Refusal::invalid_options("ListOptions", &cause));
     }
     let from = query.get("resourceVersion");
     let from = if from.is_empty() { 0 } else { read_version(from)? };

@@ -28,12 +28,9 @@ enum Patch {
     Strategic(Value),
 }
 
-const PATCH_TYPES: [&str; 4] = [
-    "application/json-patch+json",
-    "application/merge-patch+json",
-    "application/strategic-merge-patch+json",
-    "application/apply-patch+yaml",
-];
+/// The patches that custom kinds take; built-in kinds take strategic merge patches too.
+const CUSTOM_PATCH_TYPES: [&str; 3] =
+    ["application/json-patch+json", "application/merge-patch+json", "application/apply-patch+yaml"];
 
 /// Reads a body as JSON, or as YAML where its type says so.
 pub fn decode(content_type: &str, body: &Bytes) -> Result<Value, Refusal> {
@@ -60,35 +57,57 @@ pub fn decode(content_type: &str, body: &Bytes) -> Result<Value, Refusal> {
 /// What a request's object says about itself has to agree with the path.
 fn check_identity(request: &Request, value: &mut Value) -> Result<(), Refusal> {
     let resource = &request.resource;
-    if !value.is_object() {
-        return Err(Refusal::bad_request("the body of the request is no object"));
-    }
-    let (api_version, kind) = (resource.api_version(), resource.kind.as_str());
-    let text = |key: &str| value.get(key).and_then(Value::as_str).unwrap_or_default();
-    let given_kind = text("kind");
-    if !given_kind.is_empty() && given_kind != kind {
+    let Some(object) = value.as_object_mut() else {
         return Err(Refusal::bad_request(format!(
-            "{given_kind} in version \"{}\" cannot be handled as a {kind}: converting ({given_kind}) to ({kind}): unknown conversion",
-            resource.version
+            "the object provided is unrecognized (must be of type {}): couldn't get version/kind; it is no object",
+            resource.kind
         )));
+    };
+    let expected = resource.api_version();
+    object.entry("kind").or_insert_with(|| resource.kind.clone().into());
+    object.entry("apiVersion").or_insert_with(|| expected.clone().into());
+    let text = |key: &str| value.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
+    let (api_version, kind) = (text("apiVersion"), text("kind"));
+    if kind != resource.kind || api_version != expected {
+        return Err(Refusal::bad_request(wrong_kind(resource, &api_version, &kind)));
     }
-    if given_kind.is_empty() {
-        return Err(Refusal::bad_request("Object 'Kind' is missing in the body of the request".to_owned()));
+    check_names(request, value)?;
+    let metadata = metadata::of(value);
+    if resource.namespaced {
+        metadata.insert("namespace".into(), request.namespace.clone().into());
     }
-    if text("apiVersion") != api_version {
-        return Err(Refusal::bad_request(format!(
-            "the API version in the data ({}) does not match the expected API version ({api_version})",
-            text("apiVersion")
-        )));
+    if !request.name.is_empty() {
+        metadata.insert("name".into(), request.name.clone().into());
     }
+    Ok(())
+}
+
+fn wrong_kind(resource: &Resource, api_version: &str, kind: &str) -> String {
+    let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
+    if resource.custom.is_some() {
+        let expected = resource.api_version();
+        return format!(
+            "the API version in the data ({api_version}) does not match the expected API version ({expected})"
+        );
+    }
+    let package = |group: &str| group.split('.').next().filter(|g| !g.is_empty()).unwrap_or("core").to_owned();
+    let known = super::builtin::resources().iter().any(|r| r.kind == kind && r.api_version() == api_version);
+    let why = if known {
+        format!("converting ({version}.{kind}) to ({}.{}): unknown conversion", package(&resource.group), resource.kind)
+    } else {
+        let group = if group.is_empty() { String::new() } else { format!("{group}/") };
+        format!(
+            "no kind \"{kind}\" is registered for version \"{group}{version}\" in scheme \"pkg/runtime/scheme.go:111\""
+        )
+    };
+    format!("{kind} in version \"{version}\" cannot be handled as a {}: {why}", resource.kind)
+}
+
+/// Namespace and name, where the object states them, are those of the path.
+fn check_names(request: &Request, value: &Value) -> Result<(), Refusal> {
     let given = metadata::namespace(value);
     if !given.is_empty() && given != request.namespace {
-        let message = if resource.namespaced {
-            "the namespace of the provided object does not match the namespace sent on the request"
-        } else {
-            "namespace must not be set for a cluster-scoped object"
-        };
-        // a cluster-scoped object's namespace is cleared only when it is empty
+        let message = "the namespace of the provided object does not match the namespace sent on the request";
         return Err(Refusal::bad_request(message));
     }
     let given = metadata::name(value);
@@ -98,12 +117,24 @@ fn check_identity(request: &Request, value: &mut Value) -> Result<(), Refusal> {
             request.name
         )));
     }
-    let metadata = metadata::of(value);
-    if resource.namespaced {
-        metadata.insert("namespace".into(), request.namespace.clone().into());
+    Ok(())
+}
+
+/// An applied configuration names what it is about; the rest is taken from the path afterwards.
+fn check_applied(request: &Request, patch: &Value) -> Result<(), Refusal> {
+    let resource = &request.resource;
+    let text = |key: &str| patch.get(key).and_then(Value::as_str).unwrap_or_default();
+    let (api_version, kind) = (text("apiVersion"), text("kind"));
+    if api_version != resource.api_version() || kind != resource.kind {
+        let slash = if api_version.contains('/') { "" } else { "/" };
+        return Err(Refusal::bad_request(format!("invalid object type: {slash}{api_version}, Kind={kind}")));
     }
-    if !request.name.is_empty() {
-        metadata.insert("name".into(), request.name.clone().into());
+    check_names(request, patch)?;
+    if metadata::name(patch).is_empty() && metadata::uid(patch).is_empty() {
+        return Err(Refusal::bad_request(format!(
+            "the name of the object ({} based on URL) was undeterminable: name must be provided",
+            request.name
+        )));
     }
     Ok(())
 }
@@ -139,7 +170,7 @@ impl Api {
         let resource = &*request.resource;
         check_identity(request, &mut value)?;
         if !metadata::field(&value, "resourceVersion").is_empty() {
-            return Err(Refusal::bad_request("resourceVersion should not be set on objects to be created"));
+            return Err(Refusal::internal_plain("resourceVersion should not be set on objects to be created"));
         }
         let warnings = self.check(request, &mut value)?;
         if resource.form == Form::EventsGroup {
@@ -151,7 +182,7 @@ impl Api {
     }
 
     fn check(&self, request: &Request, value: &mut Value) -> Result<Vec<String>, Refusal> {
-        let level = FieldValidation::parse(request.query.get("fieldValidation"))?;
+        let level = FieldValidation::of(request)?;
         typing::check(&request.resource, value, level)
     }
 
@@ -330,7 +361,7 @@ impl Api {
                     seen
                 }
                 Patch::Json(patch) => {
-                    json_patch::patch(&mut seen, patch).map_err(|e| json_patch_refusal(request, &e))?;
+                    json_patch::patch(&mut seen, patch).map_err(|_| Refusal::patch_failed())?;
                     seen
                 }
                 Patch::Strategic(patch) => typing::strategic_merge(resource, &seen, patch)?,
@@ -364,16 +395,10 @@ impl Api {
         let force = request.query.flag("force");
         if request.query.get("fieldManager").is_empty() {
             let cause = Cause::required("fieldManager", "is required for apply patch");
-            return Err(Refusal::unprocessable(format!(
-                "PatchOptions.meta.k8s.io \"\" is invalid: {}: {}",
-                cause.field, cause.message
-            )));
+            return Err(Refusal::invalid_options("PatchOptions", &cause));
         }
-        check_identity(request, &mut patch)?;
-        if patch.pointer("/metadata/managedFields").is_some_and(|m| m.as_array().is_none_or(|a| !a.is_empty())) {
-            return Err(Refusal::bad_request("metadata.managedFields must be nil"));
-        }
-        let warnings = self.check(request, &mut patch)?;
+        check_applied(request, &patch)?;
+        FieldValidation::of(request)?;
         match request.subresource {
             Subresource::Status => retain(&mut patch, |field| field == "status"),
             _ if resource.status => retain(&mut patch, |field| field != "status"),
@@ -391,8 +416,9 @@ impl Api {
                     );
                     return Err(Refusal::conflict(resource, &request.name, why));
                 }
-                let value = typing::apply(resource, None, &patch, Self::writer(request), force)?;
-                match self.create_prepared(request, value, warnings.clone(), |_, _| {}) {
+                let mut value = typing::apply(resource, None, &patch, Self::writer(request), force)?;
+                check_identity(request, &mut value)?;
+                match self.create_prepared(request, value, Vec::new(), |_, _| {}) {
                     // another writer created it first
                     Err(refusal) if refusal.reason == "AlreadyExists" => continue,
                     other => return other,
@@ -403,7 +429,7 @@ impl Api {
             typing::default(resource, &mut new);
             rules::default(resource, &mut new);
             if let Some(object) = self.commit(request, &live, new, |_, _, _| {})? {
-                return Ok(Answer::Object { code: 200, object, warnings });
+                return Ok(Answer::ok(object));
             }
         }
         Err(Refusal::modified(resource, &request.name))
@@ -509,33 +535,21 @@ pub fn leaves(value: &Value) -> bool {
 
 fn read_patch(request: &Request, body: &Bytes) -> Result<Patch, Refusal> {
     let value = || decode(&request.content_type, body);
-    let unsupported = || Err(Refusal::unsupported_media_type(&PATCH_TYPES));
+    let applied = request.content_type == "application/apply-patch+yaml";
+    if !applied && request.query.flag("force") {
+        let cause = Cause::forbidden("force", "may not be specified for non-apply patch");
+        return Err(Refusal::invalid_options("PatchOptions", &cause));
+    }
     match request.content_type.as_str() {
         "application/apply-patch+yaml" if request.subresource != Subresource::Scale => Ok(Patch::Apply(value()?)),
         "application/merge-patch+json" => Ok(Patch::Merge(value()?)),
         "application/strategic-merge-patch+json" if request.resource.custom.is_none() => Ok(Patch::Strategic(value()?)),
+        "application/strategic-merge-patch+json" => Err(Refusal::unsupported_media_type(&CUSTOM_PATCH_TYPES)),
         "application/json-patch+json" => {
             let patch = serde_json::from_value(value()?);
             Ok(Patch::Json(patch.map_err(|e| Refusal::bad_request(format!("error decoding patch: {e}")))?))
         }
-        _ => unsupported(),
-    }
-}
-
-fn json_patch_refusal(request: &Request, error: &json_patch::PatchError) -> Refusal {
-    match &error.kind {
-        json_patch::PatchErrorKind::TestFailed => {
-            let message = format!(
-                "the server rejected our request due to an error in our request: testing path {} failed",
-                error.path
-            );
-            Refusal::unprocessable(message)
-        }
-        _ => Refusal::unprocessable(format!(
-            "the server rejected our request due to an error in our request: {} \"{}\": {error}",
-            request.resource.qualified(),
-            request.name
-        )),
+        _ => Err(Refusal::unknown_media_type()),
     }
 }
 

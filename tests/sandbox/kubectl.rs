@@ -4,8 +4,9 @@ use std::process::{Command, Output, Stdio};
 
 use serde_json::json;
 use tempfile::TempDir;
+use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
 
-use crate::support::{CONFIG_MAPS, Cluster, DEPLOYMENTS, cluster, config_map, deployment};
+use crate::support::{CONFIG_MAPS, Cluster, DEPLOYMENTS, PATIENCE, cluster, config_map, deployment};
 
 struct Kubectl {
     home: TempDir,
@@ -24,15 +25,18 @@ impl Kubectl {
         Some(Self { home })
     }
 
-    async fn output(&self, args: &[&str], input: &str) -> Output {
-        use tokio::io::AsyncWriteExt as _;
+    fn spawn(&self, args: &[&str]) -> tokio::process::Child {
         let mut command = tokio::process::Command::new("kubectl");
         command.env_clear().env("HOME", self.home.path()).env("KUBECONFIG", self.home.path().join("kubeconfig"));
         if let Some(path) = std::env::var_os("PATH") {
             command.env("PATH", path);
         }
-        command.args(args).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut child = command.spawn().unwrap();
+        command.args(args).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+        command.spawn().unwrap()
+    }
+
+    async fn output(&self, args: &[&str], input: &str) -> Output {
+        let mut child = self.spawn(args);
         child.stdin.take().unwrap().write_all(input.as_bytes()).await.unwrap();
         child.wait_with_output().await.unwrap()
     }
@@ -92,13 +96,24 @@ async fn kubectl_watches_and_waits() {
     let shop = r#"{"apiVersion":"v1","kind":"Namespace","metadata":{"name":"shop"}}"#;
     kubectl.run(&["create", "-f", "-"], shop).await;
     kubectl.run(&["-n", "shop", "create", "-f", "-"], &config_map("a", &json!({"k": "v"})).to_string()).await;
-    let events = kubectl.run(&["-n", "shop", "get", "cm", "-w", "--request-timeout=2s"], "");
-    let change = async {
-        c.until("/api/v1/namespaces/shop/configmaps/a", "there", |a| a.code == 200).await;
-        kubectl.run(&["-n", "shop", "delete", "cm", "a"], "").await;
+    let mut watch = kubectl.spawn(&["-n", "shop", "get", "cm", "-w", "--output-watch-events"]);
+    let mut lines = BufReader::new(watch.stdout.take().unwrap()).lines();
+    let mut next = async |event: &str| {
+        let seen = async {
+            loop {
+                let line = lines.next_line().await.unwrap().expect("the watch goes on");
+                if line.starts_with(event) {
+                    return;
+                }
+            }
+        };
+        tokio::time::timeout(PATIENCE, seen).await.unwrap_or_else(|_| panic!("no {event}"));
     };
-    let (events, ()) = tokio::join!(events, change);
-    assert!(events.lines().count() >= 2, "{events}");
+    next("ADDED").await;
+    kubectl.run(&["-n", "shop", "label", "cm", "a", "x=y"], "").await;
+    next("MODIFIED").await;
+    kubectl.run(&["-n", "shop", "delete", "cm", "a"], "").await;
+    next("DELETED").await;
     kubectl.run(&["delete", "namespace", "shop", "--timeout=20s"], "").await;
     assert_eq!(c.get("/api/v1/namespaces/shop").await.code, 404);
 }

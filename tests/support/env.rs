@@ -236,6 +236,18 @@ impl Env {
         .await
     }
 
+    /// Until the source has a revision.
+    pub async fn fetched(&self, revision: &str) {
+        let sources = self.sources();
+        let outcome = watch_until(&sources, SOURCE, PATIENCE, |source| {
+            let artifact = source.and_then(|source| source.status.as_ref()?.artifact.as_ref());
+            artifact.is_some_and(|artifact| artifact.revision == revision)
+        });
+        if outcome.await.is_err() {
+            self.fail(&format!("the source has {revision}")).await;
+        }
+    }
+
     /// The message of `Ready`; empty if there is none.
     pub async fn status_message(&self, name: &str) -> String {
         self.kustomizations().get(name).await.map(|found| message(&found)).unwrap_or_default()

@@ -3,8 +3,7 @@
 use crate::engine::registry::{Claim, Dependencies};
 use crate::manifest::ObjectId;
 
-use super::report::DEPENDENCY_NOT_READY;
-use super::report::listed;
+use super::report::{DEPENDENCY_NOT_READY, listed};
 use super::{Application, Prepared, Work};
 
 impl Application {

@@ -1,0 +1,14 @@
+//! The promises, each as scenarios on the sandbox and on a real control plane.
+
+#[allow(dead_code, reason = "each test binary uses its part of the environment")]
+#[path = "../support/mod.rs"]
+mod support;
+
+mod bad_input;
+mod drift;
+mod ownership;
+mod preemption;
+mod quiet;
+mod recovery;
+mod secrecy;
+mod truth;

@@ -1,0 +1,95 @@
+//! Promise 4: quiet when nothing changes, after a restart too. And the end of the process loses nothing.
+
+use std::time::Duration;
+
+use serde_json::json;
+
+use crate::support::env::Env;
+use crate::support::manifests::{config_map, deployment, deployment_behaving};
+use crate::support::scenarios;
+
+scenarios! {
+    nothing_is_written_or_asked_in_steady_state,
+    a_restart_writes_nothing_where_all_is_as_declared,
+    a_restart_during_a_health_wait_goes_on_waiting,
+    a_kill_during_a_broken_revision_does_not_hold_back_the_fix,
+}
+
+/// Long enough for anything that repeats every second or two to show.
+const WHILE: Duration = Duration::from_secs(5);
+
+/// Requests of the daemon that a quiet one doesn't make.
+async fn loud_requests(env: &Env) -> Vec<String> {
+    let loud = env.requests_of_the_daemon().await.into_iter();
+    loud.filter(|request| !request.contains("/leases/") && !request.starts_with("watch ")).collect()
+}
+
+async fn nothing_is_written_or_asked_in_steady_state(env: &mut Env) {
+    env.begin(&[("app/settings.yaml", &config_map("settings", "a")), ("app/web.yaml", &deployment("web", "web:1"))])
+        .await;
+    env.until_live("Deployment", "web", "available", |web| web["status"]["availableReplicas"] == 1).await;
+    // What belongs to becoming ready may still be under way.
+    tokio::time::sleep(WHILE).await;
+    let before = loud_requests(env).await.len();
+    tokio::time::sleep(WHILE).await;
+    let after = loud_requests(env).await;
+    assert!(after.len() == before, "{:#?}", &after[before..]);
+}
+
+async fn a_restart_writes_nothing_where_all_is_as_declared(env: &mut Env) {
+    env.begin(&[("app/settings.yaml", &config_map("settings", "a")), ("app/web.yaml", &deployment("web", "web:1"))])
+        .await;
+    env.until_live("Deployment", "web", "available", |web| web["status"]["availableReplicas"] == 1).await;
+    let settled = env.kustomizations().get("app").await.unwrap();
+    let exit = env.daemon.take().unwrap().stop().await.unwrap();
+    assert!(exit.success(), "SIGTERM is an orderly end: {exit}");
+
+    let before = env.requests_of_the_daemon().await.len();
+    env.start();
+    // It serves again: a request is echoed. That is the only write.
+    let token = env.request_now("app").await;
+    env.until("app", "the request is echoed", |app| {
+        app.status.as_ref().and_then(|status| status.last_handled_reconcile_at.as_deref()) == Some(&token)
+    })
+    .await;
+    let requests = env.requests_of_the_daemon().await;
+    let objects: Vec<_> = requests[before..]
+        .iter()
+        .filter(|request| request.contains("/configmaps/settings") || request.contains("/deployments/web"))
+        .filter(|request| !request.starts_with("watch ") && !request.starts_with("list "))
+        .collect();
+    assert!(objects.is_empty(), "{objects:#?}");
+    let now = env.kustomizations().get("app").await.unwrap();
+    assert_eq!(settled.status.unwrap().conditions, now.status.unwrap().conditions);
+}
+
+async fn a_restart_during_a_health_wait_goes_on_waiting(env: &mut Env) {
+    let revision = env.push("A", &[("app/web.yaml", &deployment_behaving("web", "web:1", "never"))]);
+    env.source(|_| {}).await;
+    env.kustomization("app", |spec| {
+        spec["wait"] = json!(true);
+        spec["timeout"] = json!("10m");
+    })
+    .await;
+    env.start();
+    let before = env.until_live("Deployment", "web", "it is applied", |_| true).await;
+    env.daemon.take().unwrap().stop().await.unwrap();
+    env.start();
+    env.change_behaviour("web", "ready").await;
+    env.ready_at("app", &revision).await;
+    let after = env.live("Deployment", "web").await.unwrap();
+    assert_eq!(before["metadata"]["uid"], after["metadata"]["uid"]);
+    assert_eq!(before["spec"], after["spec"]);
+}
+
+async fn a_kill_during_a_broken_revision_does_not_hold_back_the_fix(env: &mut Env) {
+    env.begin(&[("app/settings.yaml", &config_map("settings", "a"))]).await;
+    let broken = env.push("B", &[("app/settings.yaml", "[")]);
+    env.announce().await;
+    env.failed_at("app", &broken, "app/settings.yaml").await;
+    env.daemon.take().unwrap().kill().await.unwrap();
+    let fix = env.push("C", &[("app/settings.yaml", &config_map("settings", "c"))]);
+    env.start();
+    env.ready_at("app", &fix).await;
+    assert_eq!(env.live("ConfigMap", "settings").await.unwrap()["data"]["value"], "c");
+}
