@@ -260,7 +260,9 @@ pub fn validate(group: &str, plural: &str, value: &Value) -> Vec<Cause> {
     for (i, finalizer) in finalizers(value).into_iter().enumerate() {
         let errors = qualified_errors(finalizer);
         causes.extend(errors.iter().map(|e| Cause::invalid_text("metadata.finalizers", finalizer, e)));
-        if !finalizer.contains('/') && !STANDARD_FINALIZERS.contains(&finalizer) {
+        // of custom resources the API server only warns: Flux's own finalizer has no `/`
+        let built_in = !group.contains('.') || group.ends_with(".k8s.io");
+        if built_in && !finalizer.contains('/') && !STANDARD_FINALIZERS.contains(&finalizer) {
             let detail = "name is neither a standard finalizer name nor is it fully qualified";
             causes.push(Cause::invalid_text(format!("metadata.finalizers[{i}]"), finalizer, detail));
         }
