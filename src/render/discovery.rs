@@ -71,25 +71,26 @@ impl Walk<'_> {
             let path = path::child(directory, &entry.name);
             match entry.kind {
                 EntryKind::Directory => self.directory(&path, depth + 1)?,
-                _ if is_file(&entry) && is_yaml(&entry.name) && entry.name != SETTINGS_FILE => self.file(path)?,
+                _ if is_file(&entry) && is_yaml(&entry.name) && entry.name != SETTINGS_FILE => {
+                    self.file(path, &entry)?
+                }
                 _ => {}
             }
         }
         Ok(())
     }
 
-    fn file(&mut self, path: String) -> Result<(), RenderError> {
+    fn file(&mut self, path: String, entry: &Entry) -> Result<(), RenderError> {
         check_cancelled(self.request)?;
-        match self.reader.resolve(&path)? {
-            None => Err(SourceError::whole_file(&path, "this symlink leads to nothing").into()),
-            Some(resolved) if resolved.kind == EntryKind::File => {
-                if let Some(content) = self.reader.text(&path, MAX_FILE_BYTES)? {
-                    self.texts.push(Text { path: path.into(), content, is_rendered: false });
-                }
-                Ok(())
+        match self.reader.listed(&path, entry, MAX_FILE_BYTES)? {
+            Some(content) => self.texts.push(Text { path: path.into(), content, is_rendered: false }),
+            None if self.reader.resolve(&path)?.is_none() => {
+                return Err(SourceError::whole_file(&path, "this symlink leads to nothing").into());
             }
-            Some(_) => Ok(()),
+            // A directory with such a name holds no manifests by itself.
+            None => {}
         }
+        Ok(())
     }
 }
 

@@ -19,6 +19,7 @@ fn base() -> MemoryTree {
         .with("apps/web/a.yaml", "apiVersion: v1\nkind: Thing\nmetadata: {name: a}\n")
         .with("apps/web/deep/b.yaml", "apiVersion: v1\nkind: Thing\nmetadata: {name: b}\n")
         .with("apps/web/readme.md", "text")
+        .with("apps/web/hidden/deep/x.md", "text")
         .with("apps/other/c.yaml", "apiVersion: v1\nkind: Thing\nmetadata: {name: c}\n")
         .with_symlink("apps/web/link.yaml", "../../shared/s.yaml")
         .with("shared/s.yaml", "apiVersion: v1\nkind: Thing\nmetadata: {name: s}\n")
@@ -49,6 +50,7 @@ fn only_what_was_read_and_what_could_be_found_instead_counts() {
         ("apps/web", "apps/.sourceignore", false),
         ("apps/web", "shared/.sourceignore", false),
         ("apps/web", "apps/other/.sourceignore", true),
+        ("apps/web", "apps/web/hidden/.sourceignore", false),
         ("envs/prod", "templates/a.yaml", false),
         ("envs/prod", "templates/_new.txt", false),
         ("envs/prod", "envs/prod/values.yaml", false),

@@ -102,7 +102,11 @@ impl<'a> Reader<'a> {
         let Some(resolved) = self.resolve(wanted)?.filter(|resolved| resolved.kind == EntryKind::File) else {
             return Ok(None);
         };
-        let Some(content) = self.tree.read(&resolved.path, limit)? else { return Ok(None) };
+        self.content(&resolved.path, limit)
+    }
+
+    fn content(&self, path: &str, limit: u64) -> Result<Option<Bytes>, RenderError> {
+        let Some(content) = self.tree.read(path, limit)? else { return Ok(None) };
         self.files.set(self.files.get() + 1);
         self.bytes.set(self.bytes.get() + content.len() as u64);
         if self.files.get() > MAX_FILES {
@@ -120,6 +124,16 @@ impl<'a> Reader<'a> {
         Ok(Some(yaml::text(wanted, &content)?.to_owned()))
     }
 
+    /// The text of an entry that was listed: of a file without another look-up, of a symlink what it leads to.
+    pub(super) fn listed(&self, path: &str, entry: &Entry, limit: u64) -> Result<Option<String>, RenderError> {
+        if entry.kind != EntryKind::File {
+            return self.text(path, limit);
+        }
+        self.note(path, Seen::of(Some(entry)));
+        let Some(content) = self.content(path, limit)? else { return Ok(None) };
+        Ok(Some(yaml::text(path, &content)?.to_owned()))
+    }
+
     /// The entries of a directory by name, which must be given without symlinks.
     pub(super) fn list(&self, directory: &str) -> Result<Vec<Entry>, RenderError> {
         let entries = self.tree.list(directory)?.unwrap_or_default();
@@ -130,7 +144,7 @@ impl<'a> Reader<'a> {
                 return Ok(Vec::new());
             }
         };
-        self.note(directory, Seen::Directory { id, listing: Some(digest(&entries)) });
+        self.enter(directory, Seen::Directory { id, listing: Some(digest(&entries)) })?;
         Ok(entries)
     }
 

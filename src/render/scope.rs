@@ -8,7 +8,7 @@ const RBAC: &str = "rbac.authorization.k8s.io";
 const ADMISSION: &str = "admissionregistration.k8s.io";
 
 /// The cluster-scoped kinds that Kubernetes itself serves.
-const CLUSTER_SCOPED: [(&str, &str); 31] = [
+const CLUSTER_SCOPED: [(&str, &str); 35] = [
     ("", "ComponentStatus"),
     ("", "Namespace"),
     ("", "Node"),
@@ -37,21 +37,18 @@ const CLUSTER_SCOPED: [(&str, &str); 31] = [
     (RBAC, "ClusterRole"),
     (RBAC, "ClusterRoleBinding"),
     ("resource.k8s.io", "DeviceClass"),
-    ("scheduling.k8s.io", "PriorityClass"),
-    ("storage.k8s.io", "StorageClass"),
-    ("storage.k8s.io", "VolumeAttachment"),
-];
-/// Those whose names are shared with no namespaced kind of the same group, in other API groups.
-const MORE_CLUSTER_SCOPED: [(&str, &str); 4] = [
     ("resource.k8s.io", "ResourceSlice"),
+    ("scheduling.k8s.io", "PriorityClass"),
     ("storage.k8s.io", "CSIDriver"),
     ("storage.k8s.io", "CSINode"),
+    ("storage.k8s.io", "StorageClass"),
+    ("storage.k8s.io", "VolumeAttachment"),
     ("storage.k8s.io", "VolumeAttributesClass"),
 ];
 
 /// Whether Kubernetes itself serves this kind without namespaces. False for custom resources.
 pub fn is_cluster_scoped(group: &str, kind: &str) -> bool {
-    CLUSTER_SCOPED.contains(&(group, kind)) || MORE_CLUSTER_SCOPED.contains(&(group, kind))
+    CLUSTER_SCOPED.contains(&(group, kind))
 }
 
 /// The cluster-scoped kinds that CustomResourceDefinitions among the objects define.

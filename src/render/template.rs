@@ -139,7 +139,8 @@ fn gather(request: &Request<'_>, reader: &Reader<'_>, settings: &Settings) -> Re
         match reader.resolve(&reference.path)? {
             Some(root) if root.kind == EntryKind::Directory => gathering.directory(&root.path, "", 0)?,
             Some(file) if file.kind == EntryKind::File => {
-                gathering.file(&file.path, path::split(&reference.path).1.to_owned())?;
+                let content = reader.text(&file.path, MAX_TEMPLATE_BYTES);
+                gathering.file(&file.path, path::split(&reference.path).1.to_owned(), content)?;
             }
             _ => {
                 return Err(settings
@@ -181,15 +182,20 @@ impl Gathering<'_> {
             match entry.kind {
                 EntryKind::Directory => self.directory(&path, &name, depth + 1)?,
                 _ if !is_file(&entry) || entry.name == SETTINGS_FILE || self.hidden.contains(&path) => {}
-                _ => self.file(&path, name)?,
+                _ => self.file(&path, name, self.reader.listed(&path, &entry, MAX_TEMPLATE_BYTES))?,
             }
         }
         Ok(())
     }
 
-    fn file(&mut self, path: &str, name: String) -> Result<(), RenderError> {
+    fn file(
+        &mut self,
+        path: &str,
+        name: String,
+        content: Result<Option<String>, RenderError>,
+    ) -> Result<(), RenderError> {
         let is_template = is_template(&name);
-        let content = match self.reader.text(path, MAX_TEMPLATE_BYTES) {
+        let content = match content {
             Ok(Some(content)) => content,
             Ok(None) => return Ok(()),
             // Whatever else lies around can't be included.
