@@ -3,6 +3,8 @@
 //! In: a value with its type. Out: nothing, or the API server's words on every misfit with its path. Coarser than
 //! the rules of a kind: it knows maps, lists and scalars, unknown fields and repeated items.
 
+use std::collections::BTreeSet;
+
 use serde_json::Value;
 
 use super::extract::{Form, form, item_step};
@@ -49,7 +51,7 @@ fn visit(ty: Type<'_>, value: &Value, path: &str, misfits: &mut Vec<String>) {
             let Some(items) = value.as_array() else {
                 return misfit(path, &format!("expected list, got &{{{}}}", go_value(value)));
             };
-            let mut seen = Vec::new();
+            let mut seen = BTreeSet::new();
             for (i, item) in items.iter().enumerate() {
                 let step = match ty.list_kind() {
                     ListKind::Atomic => Step::Index(i64::try_from(i).unwrap_or(i64::MAX)),
@@ -62,7 +64,7 @@ fn visit(ty: Type<'_>, value: &Value, path: &str, misfits: &mut Vec<String>) {
                     misfits.push(format!("{path}: duplicate entries for key {step}"));
                 }
                 visit(ty.item(), item, &format!("{path}{step}"), misfits);
-                seen.push(step);
+                seen.insert(step);
             }
         }
     }

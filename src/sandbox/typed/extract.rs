@@ -4,6 +4,8 @@
 //! follows server-side apply: scalars, atomic lists and maps, nulls, empty maps; and every list item and map entry
 //! is a member besides what lies below it. Never validates: unknown parts are passed over.
 
+use std::collections::BTreeMap;
+
 use serde_json::{Map, Value};
 
 use super::fields::{FieldSet, Scalar, Step};
@@ -93,14 +95,16 @@ fn fields_below(ty: Type<'_>, value: &Value) -> (FieldSet, bool) {
                 .flatten()
                 .filter_map(|item| item_step(ty, item).ok().map(|step| (step, item)))
                 .collect();
+            let mut counts: BTreeMap<&Step, usize> = BTreeMap::new();
+            for (step, _) in &items {
+                *counts.entry(step).or_default() += 1;
+            }
             for (step, item) in &items {
-                // An item that occurs twice is owned as a whole.
-                if set.has_member(step) || items.iter().filter(|(other, _)| other == step).count() > 1 {
-                    set.insert_member(step.clone());
-                    continue;
-                }
                 set.insert_member(step.clone());
-                set.insert_child(step.clone(), fields_below(ty.item(), item).0);
+                // An item that occurs twice is owned as a whole.
+                if counts[step] == 1 {
+                    set.insert_child(step.clone(), fields_below(ty.item(), item).0);
+                }
             }
         }
     }

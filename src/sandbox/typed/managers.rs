@@ -258,3 +258,56 @@ pub fn same_but_times(a: &Value, b: &Value) -> bool {
     }
     super::fields::same(&bare(a), &bare(b))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn owned(second: usize, field: &str) -> Owned {
+        let fields = FieldSet::parse(&json!({ format!("f:{field}"): {} })).expect("a set");
+        Owned { fields, api_version: "v1".into(), time: Some(format!("2026-01-01T00:00:{second:02}Z").into()) }
+    }
+
+    #[test]
+    fn the_oldest_of_too_many_update_managers_become_one() {
+        let mut managers = Managers::default();
+        managers.insert(ManagerId::apply("applier", ""), owned(0, "z"));
+        for i in 1..=11 {
+            managers.insert(ManagerId::update(&format!("m{i}"), "v1", ""), owned(i, &format!("k{i}")));
+            managers.cap();
+        }
+        let updates: Vec<_> = managers.iter().filter(|(id, _)| id.operation == Operation::Update).collect();
+        assert_eq!(updates.len(), UPDATE_MANAGERS_MAX);
+        let old = managers.get(&ManagerId::update(OLD_MANAGER, "v1", "")).expect("folded");
+        assert_eq!(old.fields.to_value(), json!({"f:k1": {}, "f:k2": {}}));
+        assert_eq!(old.time.as_deref(), Some("2026-01-01T00:00:02Z"));
+    }
+
+    #[test]
+    fn entries_are_read_as_they_were_written() {
+        let mut managers = Managers::default();
+        managers.insert(ManagerId::apply("a", "status"), owned(2, "x"));
+        managers.insert(ManagerId::update("b", "v1", ""), owned(1, "y"));
+        let mut object = json!({"metadata": {"name": "o"}});
+        managers.write_to(&mut object);
+        let names: Vec<_> = object["metadata"]["managedFields"]
+            .as_array()
+            .expect("entries")
+            .iter()
+            .map(|e| e["manager"].clone())
+            .collect();
+        assert_eq!(names, ["a", "b"], "appliers come first");
+        assert_eq!(Managers::of(&object).expect("readable"), managers);
+    }
+
+    #[test]
+    fn an_unreadable_entry_is_refused() {
+        for entry in [
+            json!({"manager": "a", "operation": "Delete", "fieldsType": "FieldsV1"}),
+            json!({"manager": "a", "operation": "Apply", "fieldsType": "FieldsV2"}),
+            json!({"manager": "a", "operation": "Apply", "fieldsType": "FieldsV1", "fieldsV1": {"x": {}}}),
+        ] {
+            assert!(Managers::of(&json!({"metadata": {"managedFields": [entry]}})).is_err());
+        }
+    }
+}

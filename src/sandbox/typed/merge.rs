@@ -3,7 +3,7 @@
 //! In: two values of one type, both checked. Out: their merge as server-side apply does it: maps by entry, lists
 //! by their kind, everything else replaced. Never removes anything: [`super::apply`] does.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Map, Value};
 
@@ -62,38 +62,38 @@ fn merge_lists(ty: Type<'_>, live: &Value, config: &Value) -> Value {
     // The configuration's items keep its order; live items that it doesn't have keep their place before the shared
     // item that follows them.
     let shared: Vec<&Step> = above.iter().map(|(step, _)| step).filter(|step| live_items.contains_key(step)).collect();
-    let configured = |step: &Step| above.iter().any(|(other, _)| other == step);
+    let configured: BTreeSet<&Step> = above.iter().map(|(step, _)| step).collect();
     let mut out = Vec::new();
     let (mut at_live, mut at_config, mut next_shared) = (0, 0, 0);
-    let mut taken: Vec<&Step> = Vec::new();
+    let mut taken: BTreeSet<&Step> = BTreeSet::new();
     while at_live < below.len() || at_config < above.len() {
         if let (Some((live, _)), Some((step, item))) = (below.get(at_live), above.get(at_config)) {
             if live == step {
                 out.push(merged(step, item));
-                taken.push(step);
+                taken.insert(step);
                 at_live += 1;
                 at_config += 1;
                 next_shared += 1;
                 continue;
             }
-            if configured(live) && shared.get(next_shared).is_some_and(|next| *next != live) {
+            if configured.contains(live) && shared.get(next_shared).is_some_and(|next| *next != live) {
                 at_live += 1;
                 continue;
             }
         }
         if let Some((live, item)) = below.get(at_live) {
-            if !configured(live) {
+            if !configured.contains(live) {
                 out.push(item.clone());
                 at_live += 1;
                 continue;
             }
-            if taken.contains(&live) {
+            if taken.contains(live) {
                 at_live += 1;
             }
         }
         if let Some((step, item)) = above.get(at_config) {
             out.push(merged(step, item));
-            taken.push(step);
+            taken.insert(step);
             at_config += 1;
             if shared.get(next_shared).is_some_and(|next| *next == step) {
                 next_shared += 1;

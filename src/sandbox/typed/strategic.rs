@@ -232,3 +232,62 @@ fn in_order(items: Vec<Value>, order: &[Value], before: &[Value], merge_key: &st
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn patched(patch: &Value) -> Result<Value> {
+        let schema = Schema::builtin("", "v1", "Pod").expect("built in");
+        let pod = json!({"spec": {
+            "containers": [{"name": "a", "image": "1"}, {"name": "b", "image": "1"}],
+            "tolerations": [{"key": "x"}],
+            "nodeSelector": {"k": "v"},
+        }});
+        strategic_merge(&schema, &pod, patch)
+    }
+
+    #[test]
+    fn lists_merge_by_the_key_of_their_type_or_are_replaced() {
+        let result = patched(&json!({"spec": {
+            "containers": [{"name": "b", "image": "2"}, {"name": "c", "image": "3"}],
+            "tolerations": [{"key": "y"}],
+            "nodeSelector": {"k": null, "l": "w"},
+        }}));
+        assert_eq!(
+            result,
+            Ok(json!({"spec": {
+                "containers": [{"name": "a", "image": "1"}, {"name": "b", "image": "2"}, {"name": "c", "image": "3"}],
+                "tolerations": [{"key": "y"}],
+                "nodeSelector": {"l": "w"},
+            }}))
+        );
+    }
+
+    #[test]
+    fn an_order_is_kept_around_items_that_it_does_not_name() {
+        let result = patched(&json!({"spec": {
+            "$setElementOrder/containers": [{"name": "c"}, {"name": "b"}],
+            "containers": [{"name": "c", "image": "3"}],
+        }}));
+        let names: Vec<_> = result.expect("patched")["spec"]["containers"]
+            .as_array()
+            .expect("a list")
+            .iter()
+            .map(|c| c["name"].clone())
+            .collect();
+        assert_eq!(names, ["c", "a", "b"]);
+    }
+
+    #[test]
+    fn what_a_patch_gets_wrong_is_named() {
+        assert_eq!(
+            patched(&json!({"spec": {"containers": [{"image": "2"}]}})),
+            Err(StrategicError::MergeKey { item: "map[image:2]".into(), key: "name".into() })
+        );
+        assert!(matches!(patched(&json!({"spec": {"$patch": "x"}})), Err(StrategicError::Directive { .. })));
+        assert_eq!(patched(&json!(1)), Err(StrategicError::NotAnObject));
+    }
+}
