@@ -17,9 +17,12 @@ pub fn canonical(ty: Type<'_>, value: &mut Value) {
                 canonical_struct(ty, map);
             } else {
                 for (name, entry) in map.iter_mut() {
-                    if let Some(ty) = ty.entry(name) {
-                        canonical(ty, entry);
+                    let Some(ty) = ty.entry(name) else { continue };
+                    // A null is read as a zero value.
+                    if entry.is_null() && matches!(ty.shape(), Shape::Scalar(Primitive::String | Primitive::Bytes)) {
+                        *entry = "".into();
                     }
+                    canonical(ty, entry);
                 }
             }
         }
@@ -88,5 +91,39 @@ fn is_zero(value: &Value) -> bool {
         Value::Number(n) => n.as_f64() == Some(0.0),
         Value::String(text) => text.is_empty(),
         _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::sandbox::typed::schema::Schema;
+
+    #[test]
+    fn an_object_is_written_as_the_servers_types_write_it() {
+        for (kind, given, written) in [
+            ("ConfigMap", json!({"data": {"a": null}, "binaryData": {}}), json!({"metadata": {}, "data": {"a": ""}})),
+            (
+                "Service",
+                json!({"spec": {"ports": [], "type": "", "selector": null}}),
+                json!({"metadata": {}, "spec": {}, "status": {"loadBalancer": {}}}),
+            ),
+            (
+                "Pod",
+                json!({"spec": {"containers": [{"resources": {"requests": {"cpu": 0.5}}, "tty": false}],
+                    "securityContext": {}, "hostNetwork": false, "shareProcessNamespace": false}}),
+                json!({"metadata": {}, "status": {}, "spec": {"containers": [{"name": "", "resources":
+                    {"requests": {"cpu": "500m"}}}], "securityContext": {}, "shareProcessNamespace": false}}),
+            ),
+        ] {
+            let schema = Schema::builtin("", "v1", kind).expect("built in");
+            let mut object = given;
+            canonical(schema.root(), &mut object);
+            assert_eq!(object, written);
+            canonical(schema.root(), &mut object);
+            assert_eq!(object, written, "once is enough");
+        }
     }
 }

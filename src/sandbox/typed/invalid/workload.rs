@@ -114,7 +114,8 @@ pub fn stateful_set(set: &Node<'_>, old: Option<&Node<'_>>) -> Vec<Cause> {
 }
 
 pub fn job(job: &Node<'_>, old: Option<&Node<'_>>) -> Vec<Cause> {
-    let mut causes = job_spec(&job.get("spec"));
+    let mut causes = generated_selector(job);
+    causes.extend(job_spec(&job.get("spec")));
     let Some(before) = old else { return causes };
     causes.extend(immutable(job, old, "spec.completions"));
     causes.extend(immutable(job, old, "spec.selector"));
@@ -122,6 +123,29 @@ pub fn job(job: &Node<'_>, old: Option<&Node<'_>>) -> Vec<Cause> {
         causes.extend(immutable(job, old, "spec.template"));
     }
     causes.extend(immutable(job, old, "spec.completionMode"));
+    causes
+}
+
+/// A Job that doesn't choose its Pods by hand selects them by the labels that the server gives them.
+fn generated_selector(job: &Node<'_>) -> Vec<Cause> {
+    let (selector, own) = (job.at("spec.selector"), job.at("spec.template.metadata.labels"));
+    let mut causes = Vec::new();
+    if !selector.is_set() {
+        return causes;
+    }
+    let (uid, name) = (job.at("metadata.uid"), job.at("metadata.name"));
+    let generated = json!({
+        "controller-uid": uid.value,
+        "batch.kubernetes.io/controller-uid": uid.value,
+        "job-name": name.value,
+        "batch.kubernetes.io/job-name": name.value,
+    });
+    if !job.at("spec.manualSelector").is_true() && !matches(&selector, &Node::root(&generated)) {
+        causes.push(Cause::invalid(&selector.path, selector.value, "`selector` not auto-generated"));
+    }
+    if !matches(&selector, &own) {
+        causes.push(Cause::invalid(&own.path, own.value, MISMATCH));
+    }
     causes
 }
 
