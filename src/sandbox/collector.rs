@@ -9,11 +9,13 @@ use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
 use super::api::Api;
+use super::builtin;
 use super::definition::{self, CLEANUP};
 use super::metadata;
 use super::removal::{FOREGROUND_FINALIZER, ORPHAN_FINALIZER, Options};
 use super::request::{Request, Subresource, Verb};
 use super::resource::Resource;
+use super::rules::CLAIM_PROTECTION;
 use super::store::{Stored, Touched};
 
 /// Runs until `shutdown`.
@@ -21,8 +23,8 @@ pub async fn run(api: Arc<Api>, shutdown: CancellationToken) {
     let mut due = api.store.due();
     loop {
         due.borrow_and_update();
-        // what one round changes may be what the next one waits for
-        while api.collect() {}
+        // what a round changes wakes the next one
+        api.collect();
         tokio::select! {
             changed = due.changed() => if changed.is_err() { return },
             () = shutdown.cancelled() => return,
@@ -31,9 +33,8 @@ pub async fn run(api: Arc<Api>, shutdown: CancellationToken) {
 }
 
 impl Api {
-    /// One round. True if anything was written.
-    fn collect(&self) -> bool {
-        let before = self.store.version();
+    /// One round: everything that can be done now.
+    fn collect(&self) {
         for uid in self.store.missing_owners() {
             for dependent in self.store.dependents(&uid) {
                 self.collect_dependent(&dependent);
@@ -42,7 +43,6 @@ impl Api {
         for touched in self.store.terminating() {
             self.finish(&touched);
         }
-        self.store.version() != before
     }
 
     fn load(&self, touched: &Touched) -> Option<(Arc<Resource>, Arc<Stored>)> {
@@ -81,6 +81,7 @@ impl Api {
                 CLEANUP if resource.is("apiextensions.k8s.io", "customresourcedefinitions") => {
                     self.delete_instances(&object)
                 }
+                CLAIM_PROTECTION if resource.is("", "persistentvolumeclaims") => self.is_unused(&object),
                 _ => false,
             };
             if done {
@@ -121,6 +122,20 @@ impl Api {
             });
         }
         self.store.dependents(owner.uid()).is_empty()
+    }
+
+    /// True if no Pod that still runs mounts the claim.
+    fn is_unused(&self, claim: &Stored) -> bool {
+        let key = claim.key();
+        let (pods, _) = self.store.list(&builtin::resource("", "pods").collection, &key.namespace);
+        !pods.iter().any(|pod| {
+            let ended =
+                matches!(pod.value.pointer("/status/phase").and_then(Value::as_str), Some("Succeeded" | "Failed"));
+            let volumes = pod.value.pointer("/spec/volumes").and_then(Value::as_array);
+            let mut claims =
+                volumes.into_iter().flatten().filter_map(|v| v.pointer("/persistentVolumeClaim/claimName"));
+            !ended && claims.any(|name| *name == *key.name)
+        })
     }
 
     /// True once no object of the definition's kind is left.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use super::metadata;
-use super::refusal::Cause;
+use super::refusal::{Cause, invalid_text};
 use super::resource::{CollectionId, Form, Generation, Resource};
 use super::typed::Schema;
 
@@ -178,17 +178,17 @@ pub fn validate(definition: &Value) -> Vec<Cause> {
     let expected = format!("{plural}.{group}");
     if metadata::name(definition) != expected {
         let detail = "must be spec.names.plural+\".\"+spec.group";
-        causes.push(Cause::invalid_text("metadata.name", metadata::name(definition), detail));
+        causes.push(invalid_text("metadata.name", metadata::name(definition), detail));
     }
     if group.is_empty() {
         causes.push(Cause::required("spec.group", ""));
     } else if !group.contains('.') {
-        causes.push(Cause::invalid_text("spec.group", group, "should be a domain with at least one dot"));
+        causes.push(invalid_text("spec.group", group, "should be a domain with at least one dot"));
     }
     match text(definition, "/spec/scope") {
         "Namespaced" | "Cluster" => {}
         "" => causes.push(Cause::required("spec.scope", "")),
-        other => causes.push(Cause::not_supported("spec.scope", &other.into(), &["Cluster", "Namespaced"])),
+        other => causes.push(Cause::unsupported("spec.scope", &other.into(), &["Cluster", "Namespaced"])),
     }
     for field in ["plural", "kind"] {
         if text(definition, &format!("/spec/names/{field}")).is_empty() {
@@ -201,6 +201,7 @@ pub fn validate(definition: &Value) -> Vec<Cause> {
     } else if versions.iter().filter(|v| v["storage"] == true).count() != 1 {
         let detail = "must have exactly one version marked as storage version";
         causes.push(Cause::invalid("spec.versions", &Value::Array(versions.to_vec()), detail));
+        causes.push(Cause::invalid("status.storedVersions", &Value::Null, "must have at least one stored version"));
     }
     for (i, version) in versions.iter().enumerate() {
         if version.pointer("/schema/openAPIV3Schema").is_none() {

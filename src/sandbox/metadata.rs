@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use rand::RngExt as _;
 use serde_json::{Map, Value, json};
 
-use super::refusal::Cause;
+use super::refusal::{Cause, invalid_text};
 
 /// Longest name of an object (a DNS subdomain).
 const NAME_MAX: usize = 253;
@@ -237,34 +237,41 @@ pub fn validate(group: &str, plural: &str, value: &Value) -> Vec<Cause> {
     }
     for error in name_errors(group, plural, name) {
         if !name.is_empty() {
-            causes.push(Cause::invalid_text("metadata.name", name, error));
+            causes.push(invalid_text("metadata.name", name, error));
         }
+    }
+    let base = field(value, "generateName");
+    if !base.is_empty() {
+        // a dash at the end is followed by the suffix
+        let masked = base.strip_suffix('-').map_or_else(|| base.to_owned(), |b| format!("{b}a"));
+        let errors = name_errors(group, plural, &masked);
+        causes.extend(errors.into_iter().map(|e| invalid_text("metadata.generateName", base, e)));
     }
     let Some(metadata) = value.get("metadata") else { return causes };
     let map = |key: &str| metadata.get(key).and_then(Value::as_object).into_iter().flatten();
     for (key, value) in map("labels") {
-        causes.extend(qualified_errors(key).iter().map(|e| Cause::invalid_text("metadata.labels", key, e)));
+        causes.extend(qualified_errors(key).iter().map(|e| invalid_text("metadata.labels", key, e)));
         let text = value.as_str().unwrap_or_default();
-        causes.extend(label_value_errors(text).iter().map(|e| Cause::invalid_text("metadata.labels", text, e)));
+        causes.extend(label_value_errors(text).iter().map(|e| invalid_text("metadata.labels", text, e)));
     }
     let mut total = 0;
     for (key, value) in map("annotations") {
         let lower = key.to_lowercase();
-        causes.extend(qualified_errors(&lower).iter().map(|e| Cause::invalid_text("metadata.annotations", key, e)));
+        causes.extend(qualified_errors(&lower).iter().map(|e| invalid_text("metadata.annotations", key, e)));
         total += key.len() + value.as_str().map_or(0, str::len);
     }
     if total > ANNOTATIONS_BYTES_MAX {
-        causes.push(Cause::too_long("metadata.annotations", ANNOTATIONS_BYTES_MAX));
+        causes.push(Cause::too_long("metadata.annotations", ANNOTATIONS_BYTES_MAX as u64));
     }
     causes.extend(owner_errors(value));
     for (i, finalizer) in finalizers(value).into_iter().enumerate() {
         let errors = qualified_errors(finalizer);
-        causes.extend(errors.iter().map(|e| Cause::invalid_text("metadata.finalizers", finalizer, e)));
+        causes.extend(errors.iter().map(|e| invalid_text("metadata.finalizers", finalizer, e)));
         // of custom resources the API server only warns: Flux's own finalizer has no `/`
         let built_in = !group.contains('.') || group.ends_with(".k8s.io");
         if built_in && !finalizer.contains('/') && !STANDARD_FINALIZERS.contains(&finalizer) {
             let detail = "name is neither a standard finalizer name nor is it fully qualified";
-            causes.push(Cause::invalid_text(format!("metadata.finalizers[{i}]"), finalizer, detail));
+            causes.push(invalid_text(format!("metadata.finalizers[{i}]"), finalizer, detail));
         }
     }
     causes
@@ -274,6 +281,13 @@ pub fn validate(group: &str, plural: &str, value: &Value) -> Vec<Cause> {
 const STANDARD_FINALIZERS: [&str; 4] =
     ["foregroundDeletion", "orphan", "kubernetes", "customresourcecleanup.apiextensions.k8s.io"];
 
+/// An owner reference as JSON with its fields in the order in which they are declared.
+fn in_declared_order(reference: &Value) -> String {
+    let fields = ["apiVersion", "kind", "name", "uid", "controller", "blockOwnerDeletion"];
+    let there = fields.iter().filter_map(|field| Some(format!("\"{field}\":{}", reference.get(field)?)));
+    format!("{{{}}}", there.collect::<Vec<_>>().join(","))
+}
+
 fn owner_errors(value: &Value) -> Vec<Cause> {
     let mut causes = Vec::new();
     let mut controllers = Vec::new();
@@ -282,7 +296,7 @@ fn owner_errors(value: &Value) -> Vec<Cause> {
         for key in ["apiVersion", "kind", "name", "uid"] {
             if text(key).is_empty() {
                 let detail = if key == "apiVersion" { "version must not be empty" } else { "must not be empty" };
-                causes.push(Cause::invalid_text(format!("metadata.ownerReferences.{key}"), "", detail));
+                causes.push(invalid_text(format!("metadata.ownerReferences.{key}"), "", detail));
             }
         }
         if reference["controller"] == true {
@@ -290,11 +304,16 @@ fn owner_errors(value: &Value) -> Vec<Cause> {
         }
     }
     if let [first, second, ..] = controllers.as_slice() {
-        let all = Value::Array(owner_references(value).to_vec());
-        let detail = format!(
-            "Only one reference can have Controller set to true. Found \"true\" in references for {first} and {second}"
-        );
-        causes.push(Cause::invalid("metadata.ownerReferences", &all, detail));
+        let all: Vec<String> = owner_references(value).iter().map(in_declared_order).collect();
+        causes.push(Cause {
+            field: "metadata.ownerReferences".to_owned(),
+            reason: "FieldValueInvalid",
+            message: format!(
+                "Invalid value: [{}]: Only one reference can have Controller set to true. Found \"true\" in references \
+                 for {first} and {second}",
+                all.join(",")
+            ),
+        });
     }
     causes
 }

@@ -3,64 +3,19 @@
 use serde_json::{Value, json};
 
 use super::resource::Resource;
+pub use super::typed::Cause;
 
-/// One cause of a refusal; `field` is a path such as `spec.replicas`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Cause {
-    pub reason: &'static str,
-    pub message: String,
-    pub field: String,
+/// A text with a wrong value.
+pub fn invalid_text(field: impl Into<String>, text: &str, detail: impl AsRef<str>) -> Cause {
+    Cause::invalid(field, &Value::from(text), detail.as_ref())
 }
 
-impl Cause {
-    fn new(reason: &'static str, message: String, field: impl Into<String>) -> Self {
-        Self { reason, message, field: field.into() }
+fn cause_value(cause: &Cause) -> Value {
+    let mut value = json!({ "reason": cause.reason, "message": cause.message });
+    if !cause.field.is_empty() {
+        value["field"] = cause.field.clone().into();
     }
-
-    /// `value` is printed as the API server does: strings quoted, the rest as JSON.
-    pub fn invalid(field: impl Into<String>, value: &Value, detail: impl AsRef<str>) -> Self {
-        Self::new("FieldValueInvalid", format!("Invalid value: {value}: {}", detail.as_ref()), field)
-    }
-
-    pub fn invalid_text(field: impl Into<String>, value: &str, detail: impl AsRef<str>) -> Self {
-        Self::invalid(field, &Value::String(value.to_owned()), detail)
-    }
-
-    pub fn required(field: impl Into<String>, detail: &str) -> Self {
-        let message = if detail.is_empty() { "Required value".to_owned() } else { format!("Required value: {detail}") };
-        Self::new("FieldValueRequired", message, field)
-    }
-
-    pub fn forbidden(field: impl Into<String>, detail: impl AsRef<str>) -> Self {
-        Self::new("FieldValueForbidden", format!("Forbidden: {}", detail.as_ref()), field)
-    }
-
-    pub fn too_long(field: impl Into<String>, limit: usize) -> Self {
-        Self::new("FieldValueTooLong", format!("Too long: may not be more than {limit} bytes"), field)
-    }
-
-    /// `allowed` is listed in the message in the order given.
-    pub fn not_supported(field: impl Into<String>, value: &Value, allowed: &[&str]) -> Self {
-        let list = allowed.iter().map(|a| format!("\"{a}\"")).collect::<Vec<_>>().join(", ");
-        Self::new("FieldValueNotSupported", format!("Unsupported value: {value}: supported values: {list}"), field)
-    }
-
-    /// A cause that names a field manager that owns the field.
-    pub fn manager_conflict(field: impl Into<String>, message: String) -> Self {
-        Self::new("FieldManagerConflict", message, field)
-    }
-
-    pub fn namespace_terminating(namespace: &str) -> Self {
-        Self::new("NamespaceTerminating", format!("namespace {namespace} is being terminated"), "metadata.namespace")
-    }
-
-    fn to_value(&self) -> Value {
-        if self.field.is_empty() {
-            json!({ "reason": self.reason, "message": self.message })
-        } else {
-            json!({ "reason": self.reason, "message": self.message, "field": self.field })
-        }
-    }
+    value
 }
 
 /// A request that was not carried out.
@@ -70,12 +25,14 @@ pub struct Refusal {
     /// The machine-readable word; empty where the API server gives none.
     pub reason: &'static str,
     pub message: String,
+    /// Warnings that the answer carries all the same.
+    pub warnings: Vec<String>,
     details: Option<Value>,
 }
 
 impl Refusal {
     fn plain(code: u16, reason: &'static str, message: impl Into<String>) -> Self {
-        Self { code, reason, message: message.into(), details: None }
+        Self { code, reason, message: message.into(), warnings: Vec::new(), details: None }
     }
 
     fn about(mut self, resource: &Resource, name: &str) -> Self {
@@ -136,7 +93,7 @@ impl Refusal {
     /// Server-side apply met fields of other managers.
     pub fn apply_conflict(message: String, causes: &[Cause]) -> Self {
         let mut refusal = Self::plain(409, "Conflict", message);
-        refusal.details = Some(json!({ "causes": causes.iter().map(Cause::to_value).collect::<Vec<_>>() }));
+        refusal.details = Some(json!({ "causes": causes.iter().map(cause_value).collect::<Vec<_>>() }));
         refusal
     }
 
@@ -164,7 +121,7 @@ impl Refusal {
             details.insert("group".into(), resource.group.clone().into());
         }
         details.insert("kind".into(), resource.kind.clone().into());
-        details.insert("causes".into(), causes.iter().map(Cause::to_value).collect());
+        details.insert("causes".into(), causes.iter().map(cause_value).collect());
         refusal.details = Some(Value::Object(details));
         refusal
     }
@@ -178,8 +135,39 @@ impl Refusal {
         Self::plain(403, "Forbidden", message).about(resource, name)
     }
 
+    pub fn with_warnings(mut self, warnings: &[String]) -> Self {
+        self.warnings = warnings.to_vec();
+        self
+    }
+
+    /// The result of a patch is of a kind that the resource does not have.
+    pub fn patched_into(why: &str, patched: &Value) -> Self {
+        let cause = Cause::invalid("patch", &Value::from(patched.to_string()), why);
+        let mut refusal = Self::plain(422, "Invalid", format!(" \"\" is invalid: patch: {}", cause.message));
+        refusal.details = Some(json!({ "causes": [cause_value(&cause)] }));
+        refusal
+    }
+
+    /// The version that an update of a custom object must state.
+    pub fn version_required(resource: &Resource, name: &str) -> Self {
+        let cause = Cause::invalid("metadata.resourceVersion", &json!(0), "must be specified for an update");
+        let message = format!("{} \"{name}\" is invalid: {}: {}", resource.qualified(), cause.field, cause.message);
+        let mut refusal = Self::plain(422, "Invalid", message).about(resource, name);
+        refusal = refusal.with_causes(&[cause]);
+        refusal
+    }
+
+    /// A `Scale` that cannot be.
+    pub fn invalid_scale(name: &str, cause: &Cause) -> Self {
+        let message = format!("Scale.autoscaling \"{name}\" is invalid: {}: {}", cause.field, cause.message);
+        let mut refusal = Self::plain(422, "Invalid", message);
+        refusal.details =
+            Some(json!({ "name": name, "group": "autoscaling", "kind": "Scale", "causes": [cause_value(cause)] }));
+        refusal
+    }
+
     pub fn with_causes(mut self, causes: &[Cause]) -> Self {
-        let list: Value = causes.iter().map(Cause::to_value).collect();
+        let list: Value = causes.iter().map(cause_value).collect();
         match &mut self.details {
             Some(Value::Object(details)) => {
                 details.insert("causes".into(), list);
@@ -226,11 +214,16 @@ impl Refusal {
         refusal
     }
 
+    /// A strategic merge patch that does not fit the object.
+    pub fn unprocessable_patch(why: &str) -> Self {
+        Self::plain(500, "", why)
+    }
+
     /// Errors in the parameters of a request; `kind` is `CreateOptions` and the like.
     pub fn invalid_options(kind: &str, cause: &Cause) -> Self {
         let message = format!("{kind}.meta.k8s.io \"\" is invalid: {}: {}", cause.field, cause.message);
         let mut refusal = Self::plain(422, "Invalid", message);
-        refusal.details = Some(json!({ "group": "meta.k8s.io", "kind": kind, "causes": [cause.to_value()] }));
+        refusal.details = Some(json!({ "group": "meta.k8s.io", "kind": kind, "causes": [cause_value(cause)] }));
         refusal
     }
 

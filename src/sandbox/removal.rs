@@ -56,7 +56,7 @@ impl Options {
             "Orphan" => Some(Propagation::Orphan),
             other => {
                 let allowed = ["Foreground", "Background", "Orphan", "nil"];
-                let cause = Cause::not_supported("propagationPolicy", &other.into(), &allowed);
+                let cause = Cause::unsupported("propagationPolicy", &other.into(), &allowed);
                 return Err(Refusal::invalid_options("DeleteOptions", &cause));
             }
         };

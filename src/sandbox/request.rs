@@ -243,7 +243,7 @@ impl Request {
             "" => false,
             "All" => true,
             other => {
-                let cause = Cause::not_supported("dryRun", &json!([other]), &["All"]);
+                let cause = Cause::unsupported("dryRun", &json!([other]), &["All"]);
                 return Err(Refusal::invalid_options(verb.options_kind(), &cause));
             }
         };

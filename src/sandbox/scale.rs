@@ -58,7 +58,7 @@ pub fn write(resource: &Resource, live: &Value, scale: &Value) -> Result<Value, 
     let replicas = scale.pointer("/spec/replicas").and_then(Value::as_i64).unwrap_or(0);
     if replicas < 0 {
         let cause = Cause::invalid("spec.replicas", &json!(replicas), "must be greater than or equal to 0");
-        return Err(Refusal::invalid(resource, metadata::name(live), &[cause]));
+        return Err(Refusal::invalid_scale(metadata::name(live), &cause));
     }
     let custom = resource.custom.as_ref().and_then(|c| c.scale.as_ref());
     let path = custom.map_or(".spec.replicas", |c| c.spec_replicas.as_str());

@@ -402,7 +402,18 @@ fn respond_value(code: u16, value: &Value) -> Response<Body> {
 }
 
 fn refused(refusal: &Refusal) -> Response<Body> {
-    respond_value(refusal.code, &refusal.to_value())
+    let mut response = respond_value(refusal.code, &refusal.to_value());
+    warn(&mut response, &refusal.warnings);
+    response
+}
+
+fn warn(response: &mut Response<Body>, warnings: &[String]) {
+    for warning in warnings {
+        let text = format!("299 - {}", Value::from(warning.as_str()));
+        if let Ok(value) = HeaderValue::from_str(&text) {
+            response.headers_mut().append("Warning", value);
+        }
+    }
 }
 
 fn no_such_page() -> Response<Body> {
@@ -418,12 +429,7 @@ fn print(request: &Request, answer: &Answer) -> Response<Body> {
             Printer::new(request).object(&mut out, object);
             let code = StatusCode::from_u16(*code).unwrap_or(StatusCode::OK);
             let mut response = respond(code, "application/json", out.freeze());
-            for warning in warnings {
-                let text = format!("299 - {}", Value::from(warning.as_str()));
-                if let Ok(value) = HeaderValue::from_str(&text) {
-                    response.headers_mut().append("Warning", value);
-                }
-            }
+            warn(&mut response, warnings);
             response
         }
     }

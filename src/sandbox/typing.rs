@@ -23,7 +23,7 @@ impl FieldValidation {
             "Strict" => Ok(Self::Strict),
             "Ignore" => Ok(Self::Ignore),
             other => {
-                let cause = Cause::not_supported("fieldValidation", &other.into(), &["", "Ignore", "Strict", "Warn"]);
+                let cause = Cause::unsupported("fieldValidation", &other.into(), &["", "Ignore", "Strict", "Warn"]);
                 Err(Refusal::invalid_options(request.verb.options_kind(), &cause))
             }
         }
@@ -52,13 +52,27 @@ fn stored_schema(resource: &Resource) -> Schema {
     }
 }
 
-/// Checks the fields of an object against its type and drops unknown ones. Gives the warnings.
-pub fn check(_: &Resource, _: &mut Value, _: FieldValidation) -> Result<Vec<String>, Refusal> {
-    Ok(Vec::new())
+/// Reads an object into its type: drops unknown fields, or refuses them if that is asked for. Gives the warnings.
+pub fn check(resource: &Resource, value: &mut Value, level: FieldValidation) -> Result<Vec<String>, Refusal> {
+    let refuse = |why: String| {
+        let (kind, version) = (&resource.kind, &resource.version);
+        Refusal::bad_request(format!("{kind} in version \"{version}\" cannot be handled as a {kind}: {why}"))
+    };
+    let unknown = typed::decode(&resource.schema, value).map_err(refuse)?;
+    let warnings: Vec<String> = unknown.into_iter().map(|path| format!("unknown field \"{path}\"")).collect();
+    match level {
+        FieldValidation::Strict if !warnings.is_empty() => {
+            Err(refuse(format!("strict decoding error: {}", warnings.join(", "))))
+        }
+        FieldValidation::Ignore => Ok(Vec::new()),
+        _ => Ok(warnings),
+    }
 }
 
-/// Fills in the defaults that are part of the type.
-pub fn default(_: &Resource, _: &mut Value) {}
+/// Fills in the defaults that a definition states.
+pub fn default(resource: &Resource, value: &mut Value) {
+    resource.schema.fill_defaults(value);
+}
 
 /// Brings an object of a built-in kind into the form in which the API server writes it.
 pub fn encode(resource: &Resource, value: &mut Value) {
@@ -82,21 +96,42 @@ pub fn apply(
     force: bool,
 ) -> Result<Value, Refusal> {
     let now = metadata::now();
-    typed::apply(&stored_schema(resource), live, patch, writer.at(&now), force).map_err(|error| match &error {
+    let schema = stored_schema(resource);
+    let applied = typed::apply(&schema, live, patch, writer.at(&now), force).map_err(|error| match &error {
         ApplyError::Conflicts(conflicts) => {
-            let cause = |c: &typed::Conflict| {
-                Cause::manager_conflict(typed::display_path(&c.path), format!("conflict with {}", c.manager))
+            let cause = |c: &typed::Conflict| Cause {
+                field: typed::display_path(&c.path),
+                reason: "FieldManagerConflict",
+                message: format!("conflict with {}", c.manager),
             };
             Refusal::apply_conflict(error.to_string(), &conflicts.iter().map(cause).collect::<Vec<_>>())
         }
         ApplyError::Configuration { .. } => Refusal::internal_plain(error.to_string()),
         ApplyError::ManagedFields | ApplyError::Version { .. } => Refusal::bad_request(error.to_string()),
-    })
+    });
+    let mut object = applied?;
+    if resource.custom.is_none() {
+        let refuse = |why: String| Refusal::internal_plain(unconvertible(resource, patch, &why));
+        typed::decode(&schema, &mut object).map_err(refuse)?;
+    }
+    Ok(object)
 }
 
-/// A strategic merge patch.
-pub fn strategic_merge(_: &Resource, live: &Value, patch: &Value) -> Result<Value, Refusal> {
-    let mut merged = live.clone();
-    json_patch::merge(&mut merged, patch);
-    Ok(merged)
+/// Values that only show to be wrong when the merged object is read into its type.
+fn unconvertible(resource: &Resource, patch: &Value, why: &str) -> String {
+    let api_version = resource.api_version();
+    let slash = if resource.group.is_empty() { "/" } else { "" };
+    let kind = format!("{slash}{api_version}, Kind={}", resource.kind);
+    let (namespace, name) = (metadata::namespace(patch), metadata::name(patch));
+    let why = if why.contains("base64") { format!("error decoding from json: {why}") } else { why.to_owned() };
+    format!(
+        "failed to convert new object ({namespace}/{name}; {kind}) to proper version: unable to convert unstructured \
+         object to {kind}: {why}"
+    )
+}
+
+/// A strategic merge patch of a built-in kind.
+pub fn strategic_merge(resource: &Resource, live: &Value, patch: &Value) -> Result<Value, Refusal> {
+    typed::strategic_merge(&resource.schema, live, patch)
+        .map_err(|error| Refusal::unprocessable_patch(&error.to_string()))
 }

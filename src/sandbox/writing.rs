@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 use super::api::{Answer, Api};
 use super::events;
 use super::metadata;
-use super::refusal::{Cause, Refusal};
+use super::refusal::{Cause, Refusal, invalid_text};
 use super::request::{Request, Subresource};
 use super::resource::{Form, Generation, Resource};
 use super::scale;
@@ -120,6 +120,23 @@ fn check_names(request: &Request, value: &Value) -> Result<(), Refusal> {
     Ok(())
 }
 
+/// A patch may change neither the kind nor the identity.
+fn check_patched(request: &Request, live: &Stored, patched: &Value) -> Result<(), Refusal> {
+    let resource = &request.resource;
+    let text = |key: &str| patched.get(key).and_then(Value::as_str).unwrap_or_default();
+    if text("kind") != resource.kind || text("apiVersion") != resource.api_version() {
+        let why = wrong_kind(resource, text("apiVersion"), text("kind"));
+        let why = why.split_once(&format!(" as a {}: ", resource.kind)).map_or(why.as_str(), |(_, why)| why);
+        return Err(Refusal::patched_into(why, patched));
+    }
+    let uid = metadata::uid(patched);
+    if !uid.is_empty() && uid != live.uid() {
+        let cause = invalid_text("metadata.uid", uid, "field is immutable");
+        return Err(Refusal::invalid(resource, &request.name, &[cause.clone(), cause]));
+    }
+    Ok(())
+}
+
 /// An applied configuration names what it is about; the rest is taken from the path afterwards.
 fn check_applied(request: &Request, patch: &Value) -> Result<(), Refusal> {
     let resource = &request.resource;
@@ -176,9 +193,10 @@ impl Api {
         if resource.form == Form::EventsGroup {
             events::to_stored(&mut value);
         }
-        self.create_prepared(request, value, warnings, |api, value| {
-            typing::track(api, None, value, Self::writer(request));
-        })
+        let track = |resource: &Resource, value: &mut Value| {
+            typing::track(resource, None, value, Self::writer(request));
+        };
+        self.create_prepared(request, value, warnings.clone(), track).map_err(|r| r.with_warnings(&warnings))
     }
 
     fn check(&self, request: &Request, value: &mut Value) -> Result<Vec<String>, Refusal> {
@@ -228,7 +246,7 @@ impl Api {
         rules::prepare_create(resource, &mut value);
         let name = metadata::name(&value).to_owned();
         let mut causes = metadata::validate(&resource.group, &resource.plural, &value);
-        causes.extend(validation::validate(resource, &value));
+        causes.extend(validation::validate(resource, None, &value));
         if !causes.is_empty() {
             return Err(Refusal::invalid(resource, &name, &causes));
         }
@@ -264,7 +282,7 @@ impl Api {
         };
         if metadata::is_terminating(&found.value) {
             let why = format!("unable to create new content in namespace {namespace} because it is being terminated");
-            return Err(Refusal::forbidden(resource, name, why).with_causes(&[Cause::namespace_terminating(namespace)]));
+            return Err(Refusal::forbidden(resource, name, why).with_causes(&[namespace_terminating(namespace)]));
         }
         Ok(())
     }
@@ -287,8 +305,7 @@ impl Api {
         }
         let version = metadata::field(&value, "resourceVersion").to_owned();
         if version.is_empty() && request.resource.custom.is_some() {
-            let cause = Cause::invalid("metadata.resourceVersion", &json!(0), "must be specified for an update");
-            return Err(Refusal::invalid(&request.resource, &request.name, &[cause]));
+            return Err(Refusal::version_required(&request.resource, &request.name));
         }
         for _ in 0..ATTEMPTS {
             let live = self.find(request)?;
@@ -371,6 +388,7 @@ impl Api {
                 return self.update_scale(request, &live, scale::write(resource, &live.value, &patched)?);
             }
             let mut patched = patched;
+            check_patched(request, &live, &patched)?;
             check_identity(request, &mut patched)?;
             self.check_precondition(request, &live, &patched)?;
             let warnings = self.check(request, &mut patched)?;
@@ -479,8 +497,8 @@ impl Api {
             return Err(Refusal::invalid(resource, &request.name, &causes));
         }
         let mut causes = metadata::validate(&resource.group, &resource.plural, &new);
-        if request.subresource == Subresource::None {
-            causes.extend(validation::validate_update(resource, old, &new));
+        if request.subresource == Subresource::None || resource.custom.is_some() {
+            causes.extend(validation::validate(resource, Some(old), &new));
         }
         if !causes.is_empty() {
             return Err(Refusal::invalid(resource, &request.name, &causes));
@@ -517,6 +535,14 @@ impl Api {
                 if error == CommitError::Missing { Err(Refusal::not_found(resource, &request.name)) } else { Ok(None) }
             }
         }
+    }
+}
+
+fn namespace_terminating(namespace: &str) -> Cause {
+    Cause {
+        field: "metadata.namespace".to_owned(),
+        reason: "NamespaceTerminating",
+        message: format!("namespace {namespace} is being terminated"),
     }
 }
 
@@ -615,6 +641,8 @@ fn forbidden_finalizers(old: &Value, new: &Value) -> Option<Vec<Cause>> {
         let detail = format!(
             "no new finalizers can be added if the object is being deleted, found new finalizers []string{{{list}}}"
         );
-        vec![Cause::forbidden("metadata.finalizers", detail)]
+        let cause = Cause::forbidden("metadata.finalizers", &detail);
+        // the API server looks twice
+        vec![cause.clone(), cause]
     })
 }

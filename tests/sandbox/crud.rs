@@ -191,3 +191,37 @@ async fn a_cluster_starts_with_its_namespaces_and_their_accounts() {
     assert_eq!(c.get("/api/v1/namespaces/default/serviceaccounts/default").await.code, 200);
     assert_eq!(c.client.apiserver_version().await.unwrap().major, "1");
 }
+
+#[tokio::test]
+async fn unknown_fields_are_dropped_with_a_warning_or_refused() {
+    let c = cluster().await;
+    let mut object = deployment("web");
+    object["spec"]["replica"] = json!(3);
+    let strict = c.post(&format!("{DEPLOYMENTS}?fieldValidation=Strict"), &object).await;
+    assert_eq!((strict.code, strict.reason()), (400, "BadRequest"));
+    let warned = c.post(DEPLOYMENTS, &object).await;
+    assert_eq!(warned.code, 201);
+    assert_eq!(warned.warnings, [r#"299 - "unknown field \"spec.replica\"""#]);
+    assert!(warned.body["spec"].get("replica").is_none());
+    // server-side apply refuses whatever the level
+    let applied = c.apply(&format!("{DEPLOYMENTS}/web"), &object).await;
+    assert_eq!((applied.code, applied.reason()), (500, ""));
+    assert!(applied.message().ends_with(".spec.replica: field not declared in schema"));
+}
+
+#[tokio::test]
+async fn applied_fields_are_owned_and_go_when_they_are_no_longer_applied() {
+    let c = cluster().await;
+    let path = format!("{CONFIG_MAPS}/a");
+    c.apply(&path, &config_map("a", &json!({"x": "1", "y": "2"}))).await;
+    c.merge(&format!("{path}?fieldManager=other"), &json!({"data": {"z": "3"}})).await;
+    let clash = format!("{path}?fieldManager=third");
+    let clash = c.send("PATCH", &clash, "application/apply-patch+yaml", &config_map("a", &json!({"x": "9"}))).await;
+    assert_eq!(clash.code, 409);
+    assert_eq!(clash.message(), "Apply failed with 1 conflict: conflict with \"tester\": .data.x");
+    let answer = c.apply(&path, &config_map("a", &json!({"x": "1"}))).await;
+    assert_eq!(answer.body["data"], json!({"x": "1", "z": "3"}));
+    let managers = answer.body["metadata"]["managedFields"].as_array().unwrap();
+    let names: Vec<_> = managers.iter().map(|m| (m["manager"].as_str(), m["operation"].as_str())).collect();
+    assert_eq!(names, [(Some("tester"), Some("Apply")), (Some("other"), Some("Update"))]);
+}

@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use afresh::sandbox::{Options, Sandbox};
 use http_body_util::BodyExt as _;
-use kube::api::{Api, ApiResource, DynamicObject, GroupVersionKind};
 use kube::client::Body;
 use kube::{Client, Config};
 use serde_json::{Value, json};
@@ -102,15 +101,6 @@ impl Cluster {
             }
         };
         tokio::time::timeout(PATIENCE, wait).await.unwrap_or_else(|_| panic!("`{path}` never became {what}"))
-    }
-
-    pub fn dynamic(&self, group: &str, version: &str, kind: &str, namespace: &str) -> Api<DynamicObject> {
-        let resource = ApiResource::from_gvk(&GroupVersionKind::gvk(group, version, kind));
-        if namespace.is_empty() {
-            Api::all_with(self.client.clone(), &resource)
-        } else {
-            Api::namespaced_with(self.client.clone(), namespace, &resource)
-        }
     }
 }
 

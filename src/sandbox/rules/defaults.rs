@@ -369,7 +369,9 @@ fn requests_from_limits(spec: &mut Map<String, Value>) {
 
 fn container(container: &mut Map<String, Value>) {
     let image = container.get("image").and_then(Value::as_str).unwrap_or_default();
-    let latest = !image.contains('@') && {
+    // a name that is none has no tag that could be the latest
+    let malformed = image.contains(|c: char| c.is_whitespace() || c.is_ascii_uppercase());
+    let latest = !malformed && !image.contains('@') && {
         let name = image.rsplit('/').next().unwrap_or_default();
         name.split_once(':').is_none_or(|(_, tag)| tag == "latest")
     };

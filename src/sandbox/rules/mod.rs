@@ -16,6 +16,8 @@ use super::resource::Resource;
 
 pub use service::{allocate, give_back, give_back_new};
 
+/// Keeps a claim while Pods use it; the collector removes it.
+pub const CLAIM_PROTECTION: &str = "kubernetes.io/pvc-protection";
 /// Counts the changes of a DaemonSet's template.
 const TEMPLATE_GENERATION: &str = "deprecated.daemonset.template.generation";
 
@@ -48,7 +50,11 @@ pub fn prepare_create(resource: &Resource, value: &mut Value) {
             admit_pod(value);
             value["status"] = json!({ "phase": "Pending", "qosClass": quality_of_service(value) });
         }
-        ("", "PersistentVolumeClaim" | "PersistentVolume") => value["status"] = json!({ "phase": "Pending" }),
+        ("", "PersistentVolumeClaim") => {
+            value["status"] = json!({ "phase": "Pending" });
+            add_finalizer(value, CLAIM_PROTECTION);
+        }
+        ("", "PersistentVolume") => value["status"] = json!({ "phase": "Pending" }),
         ("", "Service") => {
             value["status"] = json!({ "loadBalancer": {} });
             service::families(value);
@@ -146,6 +152,15 @@ fn encode_string_data(value: &mut Value) {
     }
 }
 
+fn add_finalizer(value: &mut Value, finalizer: &str) {
+    let list = metadata::of(value).entry("finalizers").or_insert_with(|| json!([]));
+    if let Some(list) = list.as_array_mut()
+        && !list.iter().any(|f| f == finalizer)
+    {
+        list.push(finalizer.into());
+    }
+}
+
 /// A Job finds its Pods by labels that carry its uid, unless it says that it does so itself.
 fn own_job_labels(job: &mut Value) {
     if job.pointer("/spec/manualSelector") == Some(&Value::Bool(true)) {
@@ -161,7 +176,8 @@ fn own_job_labels(job: &mut Value) {
     ] {
         metadata::as_map(labels).insert(key.into(), value.clone().into());
     }
-    job["spec"]["selector"] = json!({ "matchLabels": { "batch.kubernetes.io/controller-uid": uid } });
+    let labels = metadata::as_map(&mut job["spec"]["selector"]).entry("matchLabels").or_insert_with(|| json!({}));
+    metadata::as_map(labels).insert("batch.kubernetes.io/controller-uid".into(), uid.into());
 }
 
 /// A client that sends a whole Job again need not know the labels that the server added.

@@ -4,14 +4,13 @@ use serde_json::{Value, json};
 
 use super::{Allocation, is_service, release_difference};
 use crate::sandbox::addresses::Addresses;
-use crate::sandbox::refusal::Cause;
+use crate::sandbox::refusal::{Cause, invalid_text};
 use crate::sandbox::resource::Resource;
 
 fn text<'a>(value: &'a Value, path: &str) -> &'a str {
     value.pointer(path).and_then(Value::as_str).unwrap_or_default()
 }
 
-/// Completes a Service with an address and node ports where its type has them.
 /// The address families of a single-stack cluster.
 pub fn families(service: &mut Value) {
     let Some(spec) = service.get_mut("spec").and_then(Value::as_object_mut) else { return };
@@ -36,6 +35,7 @@ pub fn keep_allocated(old: &Value, new: &mut Value) {
     }
 }
 
+/// Completes a Service with an address and node ports where its type has them.
 pub fn allocate(addresses: &Addresses, resource: &Resource, value: &mut Value, old: Option<&Value>) -> Allocation {
     if !is_service(resource) {
         return Ok(());
@@ -60,7 +60,7 @@ fn allocate_address(addresses: &Addresses, value: &mut Value, old: Option<&Value
     let address = match wanted.as_str() {
         "" => addresses
             .any()
-            .ok_or_else(|| vec![Cause::invalid_text("spec.clusterIPs", "", "failed to allocate IP: range is full")])?,
+            .ok_or_else(|| vec![invalid_text("spec.clusterIPs", "", "failed to allocate IP: range is full")])?,
         "None" => wanted,
         _ if wanted == had => wanted,
         _ => {
