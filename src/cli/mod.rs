@@ -38,6 +38,8 @@ enum Command {
     Suspend(reconcile::TargetArgs),
     /// Go on reconciling a suspended application
     Resume(reconcile::TargetArgs),
+    /// Show what a folder of a working copy would declare
+    Render(render::RenderArgs),
     /// Print the CustomResourceDefinitions, for `kubectl apply --server-side -f -`
     Crds,
     /// Serve the embedded Kubernetes API server
@@ -57,6 +59,7 @@ pub fn main() -> ExitCode {
         Command::Reconcile(args) => on_runtime(reconcile::reconcile(args)),
         Command::Suspend(args) => on_runtime(reconcile::suspend(args, true)),
         Command::Resume(args) => on_runtime(reconcile::suspend(args, false)),
+        Command::Render(args) => return render::run(&args),
         Command::Crds => crds::run(),
         Command::Sandbox(args) => on_runtime(sandbox::run(args)),
         Command::Demo(args) => demo::run(&args),

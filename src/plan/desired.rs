@@ -60,10 +60,18 @@ pub enum PlanError {
     WishUnserved { id: ObjectId, key: &'static str, value: String, hint: &'static str, origin: Origin },
 }
 
+/// Whose objects they are.
+#[derive(Clone, Copy, Debug)]
+pub struct Application<'a> {
+    pub key: &'a Key,
+    /// `spec.targetNamespace`.
+    pub target_namespace: Option<&'a str>,
+}
+
 /// Prepares all objects of an application, or names everything that is wrong with them.
 pub fn desired(
     objects: &[Arc<Object>],
-    app: &Key,
+    app: &Application,
     scopes: &dyn Scopes,
     key: &DigestKey,
 ) -> Result<Vec<Desired>, Vec<PlanError>> {
@@ -80,8 +88,19 @@ pub fn desired(
     if bad.is_empty() { Ok(good) } else { Err(bad) }
 }
 
-fn prepare(object: &Object, namespaced: Option<bool>, app: &Key, key: &DigestKey) -> Result<Desired, Box<PlanError>> {
-    let (id, origin) = (object.id.clone(), object.origin.clone());
+fn prepare(
+    object: &Object,
+    namespaced: Option<bool>,
+    app: &Application,
+    key: &DigestKey,
+) -> Result<Desired, Box<PlanError>> {
+    let (mut id, origin) = (object.id.clone(), object.origin.clone());
+    let mut value = object.value.clone();
+    // rendering can't know that a custom kind is cluster-scoped and has put it into the target namespace
+    if namespaced == Some(false) && app.target_namespace == Some(id.namespace.as_str()) {
+        id.namespace.clear();
+        section(&mut value, "metadata").remove("namespace");
+    }
     match (namespaced, id.namespace.is_empty()) {
         (None, _) => {
             let api_version = object.api_version();
@@ -92,11 +111,10 @@ fn prepare(object: &Object, namespaced: Option<bool>, app: &Key, key: &DigestKey
         _ => {}
     }
     let handling = handling(object)?;
-    let mut value = object.value.clone();
     let metadata = section(&mut value, "metadata");
     let labels = section_of(metadata, "labels");
-    labels.insert(api::OWNER_NAME_LABEL.into(), json!(app.name));
-    labels.insert(api::OWNER_NAMESPACE_LABEL.into(), json!(app.namespace));
+    labels.insert(api::OWNER_NAME_LABEL.into(), json!(app.key.name));
+    labels.insert(api::OWNER_NAMESPACE_LABEL.into(), json!(app.key.namespace));
     section_of(metadata, "annotations").remove(api::DESIRED);
     let digest = key.digest(&value);
     section_of(section(&mut value, "metadata"), "annotations").insert(api::DESIRED.into(), json!(digest));
@@ -189,7 +207,8 @@ mod tests {
 
     fn plan(objects: &[Value]) -> Result<Vec<Desired>, Vec<PlanError>> {
         let objects: Vec<_> = objects.iter().cloned().map(object).collect();
-        desired(&objects, &Key::new("flux-system", "shop"), &Builtin, &DigestKey::new([7; 32]))
+        let app = Application { key: &Key::new("flux-system", "shop"), target_namespace: Some("target") };
+        desired(&objects, &app, &Builtin, &DigestKey::new([7; 32]))
     }
 
     #[test]
@@ -227,6 +246,17 @@ mod tests {
             "spec": {"group": "x.io", "scope": "Namespaced", "names": {"kind": "Widget"}}});
         let widget = json!({"apiVersion": "x.io/v1", "kind": "Widget", "metadata": {"name": "c", "namespace": "n"}});
         assert_eq!(plan(&[definition, widget]).unwrap().len(), 2);
+    }
+
+    #[test]
+    fn a_cluster_scoped_custom_kind_leaves_the_target_namespace_again() {
+        let definition = json!({"apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition", "metadata": {"name": "widgets.x.io"},
+            "spec": {"group": "x.io", "scope": "Cluster", "names": {"kind": "Widget"}}});
+        let widget =
+            json!({"apiVersion": "x.io/v1", "kind": "Widget", "metadata": {"name": "c", "namespace": "target"}});
+        let planned = plan(&[definition, widget]).unwrap();
+        assert_eq!(planned[1].object.id, ObjectId::new("x.io", "Widget", "", "c"));
+        assert_eq!(planned[1].object.value["metadata"].get("namespace"), None);
     }
 
     #[test]

@@ -7,7 +7,7 @@ mod digest;
 mod inventory;
 mod prune;
 
-pub use desired::{Desired, Handling, PlanError, Scopes, desired};
+pub use desired::{Application, Desired, Handling, PlanError, Scopes, desired};
 pub use digest::DigestKey;
 pub use inventory::Inventory;
 pub use prune::{Consent, Prune, prune};

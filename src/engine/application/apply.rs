@@ -72,7 +72,7 @@ impl Application {
                 }
                 Err(error) => {
                     self.note(work, error.applied(), correcting, changes);
-                    Err(refused(&error))
+                    Err(refused(&error, &prepared.secrets))
                 }
             };
             work.applying.store(false, Ordering::Release);
@@ -160,9 +160,13 @@ impl Application {
     }
 }
 
-fn refused(error: &apply::ApplyError) -> Stop {
+fn refused(error: &apply::ApplyError, secrets: &[String]) -> Stop {
     let apply::ApplyError::Refused { refusals, .. } = error else { return Stop::Yielded };
-    let mut lines: Vec<String> = refusals.iter().take(ERRORS_SHOWN_MAX).map(ToString::to_string).collect();
+    let told = |refusal: &apply::Refusal| {
+        let error = refusal.error.clone().redacted(secrets.iter().map(String::as_str));
+        apply::Refusal { error, ..refusal.clone() }.to_string()
+    };
+    let mut lines: Vec<String> = refusals.iter().take(ERRORS_SHOWN_MAX).map(told).collect();
     let more = refusals.len().saturating_sub(ERRORS_SHOWN_MAX);
     if more > 0 {
         lines.push(format!("… and {more} more"));

@@ -89,17 +89,19 @@ struct Prepared {
     /// Kinds and namespaces that are declared here: their objects may come a moment before the server knows them.
     defines: HashSet<GroupKind>,
     namespaces: HashSet<String>,
+    /// Values that came from Secrets by substitution.
+    secrets: Arc<[String]>,
 }
 
 impl Prepared {
-    fn new(rendered: Rendered, inputs: render::Inputs, desired: Vec<Desired>) -> Self {
+    fn new(rendered: Rendered, inputs: render::Inputs, desired: Vec<Desired>, secrets: Arc<[String]>) -> Self {
         let ids = || desired.iter().map(|d| &d.object);
         let defines = ids().filter(|o| o.id.kind == "CustomResourceDefinition").filter_map(|o| {
             let text = |pointer| o.value.pointer(pointer)?.as_str().map(str::to_owned);
             Some(GroupKind { group: text("/spec/group")?, kind: text("/spec/names/kind")? })
         });
         let namespaces = ids().filter(|o| o.id.group.is_empty() && o.id.kind == "Namespace").map(|o| o.id.name.clone());
-        Self { defines: defines.collect(), namespaces: namespaces.collect(), rendered, inputs, desired }
+        Self { defines: defines.collect(), namespaces: namespaces.collect(), rendered, inputs, desired, secrets }
     }
 
     fn read_set(&self) -> &ReadSet {

@@ -23,6 +23,13 @@ use super::{Application, Failure, Prepared, Work};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Inputs([u8; 32]);
 
+/// The variables of `postBuild`.
+struct Substitutions {
+    variables: BTreeMap<String, String>,
+    /// The values that came from Secrets: they are taken out of whatever the API server quotes.
+    secrets: Arc<[String]>,
+}
+
 /// How long a kind that no definition brings may take to be known: it was perhaps just established.
 pub(super) const KIND_WAIT_MAX: std::time::Duration = std::time::Duration::from_secs(10);
 pub(super) const KIND_WAIT_STEP: std::time::Duration = std::time::Duration::from_millis(500);
@@ -58,14 +65,17 @@ impl Application {
         urgency: Urgency,
     ) -> Result<Arc<Prepared>, Failure> {
         let substitutions = self.substitutions(object).await?;
-        let inputs = inputs(object, substitutions.as_ref());
+        let inputs = inputs(object, head, substitutions.as_ref().map(|s| &s.variables));
         let before = self.memory().prepared.clone().filter(|p| p.inputs == inputs);
-        let _permit = self.shared.renders.acquire(urgency).await;
+        let permit = self.shared.renders.acquire(urgency).await;
+        let secrets = substitutions.as_ref().map(|s| s.secrets.clone()).unwrap_or_default();
         let cancel = Arc::new(AtomicBool::new(false));
         let _cancel_when_dropped = CancelWhenDropped(cancel.clone());
         let job = {
             let (object, head, key, before) = (object.clone(), head.clone(), self.key.clone(), before.clone());
-            move || render(&object, &head, &key, substitutions.as_ref(), before.as_deref(), &cancel)
+            move || {
+                render(&object, &head, &key, substitutions.as_ref().map(|s| &s.variables), before.as_deref(), &cancel)
+            }
         };
         let rendered = match tokio::task::spawn_blocking(job).await {
             Ok(Ok(Some(rendered))) => rendered,
@@ -74,24 +84,30 @@ impl Application {
             Ok(Err(failure)) => return Err(failure),
             Err(panic) => return Err(Failure::new("BuildFailed", format!("the renderer failed: {panic}"))),
         };
+        drop(permit);
         if let Some(before) = before.filter(|b| b.rendered.digest == rendered.digest) {
             // the same objects, read from elsewhere
-            let prepared = Arc::new(Prepared::new(rendered, inputs, before.desired.clone()));
+            let prepared = Arc::new(Prepared::new(rendered, inputs, before.desired.clone(), secrets));
             self.memory().prepared = Some(prepared.clone());
             return Ok(prepared);
         }
-        let desired = self.desired(&rendered).await?;
-        let prepared = Arc::new(Prepared::new(rendered, inputs, desired));
+        let desired = self.desired(object, &rendered).await?;
+        let prepared = Arc::new(Prepared::new(rendered, inputs, desired, secrets));
         self.memory().prepared = Some(prepared.clone());
         Ok(prepared)
     }
 
     /// Settles scopes; a kind that nobody knows yet is waited for, since its definition may have come a moment ago.
-    async fn desired(&self, rendered: &crate::render::Rendered) -> Result<Vec<plan::Desired>, Failure> {
+    async fn desired(
+        &self,
+        object: &Kustomization,
+        rendered: &crate::render::Rendered,
+    ) -> Result<Vec<plan::Desired>, Failure> {
+        let app = plan::Application { key: &self.key, target_namespace: object.spec.target_namespace.as_deref() };
         let deadline = Instant::now() + KIND_WAIT_MAX;
         loop {
             let scopes = Scopes(&self.shared.cluster);
-            let errors = match plan::desired(&rendered.objects, &self.key, &scopes, &self.shared.digest_key) {
+            let errors = match plan::desired(&rendered.objects, &app, &scopes, &self.shared.digest_key) {
                 Ok(desired) => return Ok(desired),
                 Err(errors) => errors,
             };
@@ -124,9 +140,9 @@ impl Application {
     }
 
     /// The variables of `postBuild`, later sources winning and inline ones last; `None` without `postBuild`.
-    async fn substitutions(&self, object: &Kustomization) -> Result<Option<BTreeMap<String, String>>, Failure> {
+    async fn substitutions(&self, object: &Kustomization) -> Result<Option<Substitutions>, Failure> {
         let Some(post_build) = &object.spec.post_build else { return Ok(None) };
-        let mut variables = BTreeMap::new();
+        let (mut variables, mut secrets) = (BTreeMap::new(), Vec::new());
         for reference in &post_build.substitute_from {
             let (namespace, name) = (&self.key.namespace, &reference.name);
             let failed = |error: &dyn std::fmt::Display| {
@@ -148,6 +164,11 @@ impl Application {
                 self.shared.cluster.get_config_map(namespace, name).await.map_err(|e| failed(&e))?.map(|c| c.data)
             };
             match found {
+                Some(data) if reference.kind == "Secret" => {
+                    let data: BTreeMap<_, _> = data.into_iter().map(|(k, v)| (k, v.replace('\n', ""))).collect();
+                    secrets.extend(data.values().cloned());
+                    variables.extend(data);
+                }
                 // newlines would tear the YAML they are put into; Flux strips them, too
                 Some(data) => variables.extend(data.into_iter().map(|(k, v)| (k, v.replace('\n', "")))),
                 None if reference.optional == Some(true) => {}
@@ -155,7 +176,7 @@ impl Application {
             }
         }
         variables.extend(post_build.substitute.clone());
-        Ok(Some(variables))
+        Ok(Some(Substitutions { variables, secrets: secrets.into() }))
     }
 }
 
@@ -228,9 +249,15 @@ fn failure(error: &RenderError) -> Failure {
     Failure { unreadable, ..Failure::new(reason, format!("{error}{hint}")) }
 }
 
-fn inputs(object: &Kustomization, substitutions: Option<&BTreeMap<String, String>>) -> Inputs {
+fn inputs(object: &Kustomization, head: &Head, substitutions: Option<&BTreeMap<String, String>>) -> Inputs {
     let spec = &object.spec;
-    let parts =
-        serde_json::json!([spec.path, spec.source_ref, spec.target_namespace, spec.common_metadata, substitutions]);
+    let parts = serde_json::json!([
+        spec.path,
+        spec.source_ref,
+        spec.target_namespace,
+        spec.common_metadata,
+        substitutions,
+        head.ignore
+    ]);
     Inputs(Sha256::digest(parts.to_string()).into())
 }
