@@ -12,9 +12,9 @@ use super::report::Changes;
 use super::{Application, Failure, Mode, Stop, Work};
 
 impl Application {
-    /// Carries the work through all stages. Dropping the future at any await leaves the cluster in a state that the
+    /// Carries the work through all stages; answers the revision that was reported as applied. Dropping the future at any await leaves the cluster in a state that the
     /// next attempt finds out and repairs: what may exist is recorded before it does.
-    pub async fn attempt(&self, work: &Work) -> Result<(), Stop> {
+    pub async fn attempt(&self, work: &Work) -> Result<String, Stop> {
         let applied = {
             let mut memory = self.memory();
             memory.mode = Mode::Unsettled;
@@ -69,8 +69,7 @@ impl Application {
         let inventory = declared.union(&left);
         self.memory().inventory = inventory.clone();
         self.memory().mode = Mode::Applied;
-        self.applied(work, &inventory, &changes).await;
-        Ok(())
+        Ok(self.applied(work, &inventory, &changes).await)
     }
 
     /// True if what is seen in the cluster calls for an attempt: something of ours is not as declared, or an unhealthy

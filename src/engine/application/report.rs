@@ -78,8 +78,8 @@ impl Application {
         self.write_or_log(report).await;
     }
 
-    /// Says that the cluster holds the revision.
-    pub async fn applied(&self, work: &Work, inventory: &Inventory, changes: &Changes) {
+    /// Says that the cluster holds the revision, and answers which: a newer one may be adopted a moment later.
+    pub async fn applied(&self, work: &Work, inventory: &Inventory, changes: &Changes) -> String {
         let mut report = self.report.clone().lock_owned().await;
         let (generation, now, revision) = (work.object.metadata.generation, Timestamp::now(), work.revision());
         let before = report.status.clone();
@@ -111,7 +111,7 @@ impl Application {
                 self.shared.background.turn(&self.shared.applies).await;
                 self.write_or_log(report).await;
             }
-            return;
+            return revision;
         }
         let state = changes.corrected.is_empty().then(|| state_of(&report.status));
         self.write_or_log(report).await;
@@ -127,6 +127,7 @@ impl Application {
         if changes.any() || before.conditions.get(READY).is_none_or(|c| c.status != Truth::True) {
             self.event(&work.object, Severity::Normal, reason, text, state);
         }
+        revision
     }
 
     /// Says why not. True if that was not said before.

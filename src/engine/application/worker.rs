@@ -185,14 +185,18 @@ impl Worker {
         // whatever is still queued for this attempt is void now
         work.stop.cancel();
         match result {
-            Some(Ok(())) => Ended::Applied,
+            Some(Ok(revision)) => {
+                // what was adopted too late to be reported is still to be answered
+                self.idle.taken_up(&revision);
+                Ended::Applied
+            }
             Some(Err(failure)) => Ended::Failed(failure.at(work.revision())),
             None => Ended::Preempted,
         }
     }
 
     /// Runs the attempt, and beside it whatever news come in. `None`: preempted.
-    async fn carry(&mut self, app: &Arc<Application>, work: &Work) -> Option<Result<(), Failure>> {
+    async fn carry(&mut self, app: &Arc<Application>, work: &Work) -> Option<Result<String, Failure>> {
         let attempt = app.attempt(work);
         tokio::pin!(attempt);
         loop {
@@ -276,9 +280,9 @@ impl Worker {
 }
 
 /// `None`: it gave way.
-fn finished(result: Result<(), Stop>) -> Option<Result<(), Failure>> {
+fn finished(result: Result<String, Stop>) -> Option<Result<String, Failure>> {
     match result {
-        Ok(()) => Some(Ok(())),
+        Ok(revision) => Some(Ok(revision)),
         Err(Stop::Failed(failure)) => Some(Err(failure)),
         Err(Stop::Yielded) => None,
     }
