@@ -1,4 +1,4 @@
-//! The built-in resources that the sandbox stores: those of the type table, and what the table does not say of them.
+//! The built-in resources that the sandbox serves: those of the type table, and what the table does not say of them.
 
 use std::sync::{Arc, LazyLock};
 
@@ -42,10 +42,15 @@ const WITHOUT_GENERATION: [&str; 33] = [
     "Workload",
 ];
 
-static RESOURCES: LazyLock<Vec<Arc<Resource>>> =
-    LazyLock::new(|| Schema::builtin_kinds().filter(|kind| is_stored(kind)).filter_map(resource_of).collect());
+static RESOURCES: LazyLock<Vec<Arc<Resource>>> = LazyLock::new(|| {
+    Schema::builtin_kinds().filter(|kind| is_stored(kind) || is_review(kind)).filter_map(resource_of).collect()
+});
 
-/// Reviews are answered, not stored; bindings and component states are of no use here.
+fn is_review(kind: &KindInfo) -> bool {
+    &*kind.group == "authorization.k8s.io"
+}
+
+/// Bindings and component states are of no use here.
 fn is_stored(kind: &KindInfo) -> bool {
     kind.verbs.iter().any(|verb| verb.as_ref() == "watch")
 }
@@ -80,6 +85,7 @@ fn resource_of(info: &'static KindInfo) -> Option<Arc<Resource>> {
         namespaced: info.namespaced,
         short_names: words(&info.short_names),
         categories: words(&info.categories),
+        stored: is_stored(info),
         status: has("status"),
         scale: has("scale"),
         generation,

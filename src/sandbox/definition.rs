@@ -95,6 +95,7 @@ fn resource(definition: &Value, version: &Value) -> Option<Resource> {
         namespaced: text(definition, "/spec/scope") == "Namespaced",
         short_names: words(definition, "/spec/names/shortNames"),
         categories: words(definition, "/spec/names/categories"),
+        stored: true,
         status,
         scale: scale.is_some(),
         generation: if status { Generation::Spec } else { Generation::All },

@@ -4,7 +4,7 @@
 use serde_json::{Value, json};
 
 use super::registry::Registry;
-use super::resource::{Resource, VERBS};
+use super::resource::Resource;
 
 /// The Kubernetes version whose behaviour is followed.
 pub const VERSION: &str = "v1.36.3";
@@ -90,7 +90,7 @@ fn resource_list(registry: &Registry, group: &str, version: &str) -> Option<Valu
             "singularName": resource.singular,
             "namespaced": resource.namespaced,
             "kind": resource.kind,
-            "verbs": verbs(resource),
+            "verbs": resource.verbs(),
         });
         if !resource.short_names.is_empty() {
             entry["shortNames"] = resource.short_names.clone().into();
@@ -123,11 +123,6 @@ fn resource_list(registry: &Registry, group: &str, version: &str) -> Option<Valu
     }))
 }
 
-fn verbs(resource: &Resource) -> Vec<&'static str> {
-    let namespaces = resource.is("", "namespaces");
-    VERBS.into_iter().filter(|verb| !(namespaces && *verb == "deletecollection")).collect()
-}
-
 fn aggregate(registry: &Registry, core: bool) -> Value {
     let mut items = Vec::new();
     for (group, versions) in registry.groups() {
@@ -158,7 +153,7 @@ fn aggregate_resource(resource: &Resource) -> Value {
         "responseKind": kind,
         "scope": if resource.namespaced { "Namespaced" } else { "Cluster" },
         "singularResource": resource.singular,
-        "verbs": verbs(resource),
+        "verbs": resource.verbs(),
     });
     if !resource.short_names.is_empty() {
         entry["shortNames"] = resource.short_names.clone().into();

@@ -230,13 +230,13 @@ impl Request {
             (&Method::DELETE, true) => Verb::DeleteCollection,
             _ => return Err(Refusal::method_not_allowed()),
         };
+        if !resource.verbs().contains(&verb.as_str()) {
+            return Err(Refusal::method_not_allowed());
+        }
         if resource.namespaced && namespace.is_empty() && verb.writes() {
             return Err(Refusal::method_not_allowed());
         }
         if subresource != Subresource::None && !matches!(verb, Verb::Get | Verb::Update | Verb::Patch) {
-            return Err(Refusal::method_not_allowed());
-        }
-        if resource.is("", "namespaces") && verb == Verb::DeleteCollection {
             return Err(Refusal::method_not_allowed());
         }
         let dry_run = match query.get("dryRun") {

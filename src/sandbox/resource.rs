@@ -6,7 +6,7 @@ use super::definition::CustomVersion;
 use super::typed::Schema;
 
 /// The verbs of every resource that is stored.
-pub const VERBS: [&str; 8] = ["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"];
+const VERBS: [&str; 8] = ["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"];
 
 /// Which collection an object is stored in; the version is only a way of reading it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -48,6 +48,8 @@ pub struct Resource {
     pub namespaced: bool,
     pub short_names: Vec<String>,
     pub categories: Vec<String>,
+    /// False for reviews: they are answered and forgotten.
+    pub stored: bool,
     pub status: bool,
     pub scale: bool,
     pub generation: Generation,
@@ -76,6 +78,17 @@ impl Resource {
 
     pub fn is(&self, group: &str, plural: &str) -> bool {
         self.group == group && self.plural == plural
+    }
+
+    /// The served verbs.
+    pub fn verbs(&self) -> Vec<&'static str> {
+        let collection = self.stored && !self.is("", "namespaces");
+        let serves = |verb: &&str| match *verb {
+            "create" => true,
+            "deletecollection" => collection,
+            _ => self.stored,
+        };
+        VERBS.into_iter().filter(serves).collect()
     }
 
     /// The served subresources, by name.

@@ -52,17 +52,14 @@ fn stored_schema(resource: &Resource) -> Schema {
     }
 }
 
-/// Reads an object into its type: drops unknown fields, or refuses them if that is asked for. Gives the warnings.
-pub fn check(resource: &Resource, value: &mut Value, level: FieldValidation) -> Result<Vec<String>, Refusal> {
-    let refuse = |why: String| {
-        let (kind, version) = (&resource.kind, &resource.version);
-        Refusal::bad_request(format!("{kind} in version \"{version}\" cannot be handled as a {kind}: {why}"))
-    };
-    let unknown = typed::decode(&resource.schema, value).map_err(refuse)?;
+/// Reads an object into its type: drops unknown fields, or refuses them if that is asked for. Gives the warnings, or
+/// what is wrong.
+pub fn check(resource: &Resource, value: &mut Value, level: FieldValidation) -> Result<Vec<String>, String> {
+    let unknown = typed::decode(&resource.schema, value)?;
     let warnings: Vec<String> = unknown.into_iter().map(|path| format!("unknown field \"{path}\"")).collect();
     match level {
         FieldValidation::Strict if !warnings.is_empty() => {
-            Err(refuse(format!("strict decoding error: {}", warnings.join(", "))))
+            Err(format!("strict decoding error: {}", warnings.join(", ")))
         }
         FieldValidation::Ignore => Ok(Vec::new()),
         _ => Ok(warnings),

@@ -1,11 +1,11 @@
 //! What the API server refuses although its form is right: by the rules of built-in kinds, or by a definition.
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
+use super::definition;
 use super::refusal::Cause;
 use super::resource::Resource;
 use super::typed;
-use super::{definition, metadata};
 
 /// Errors in an object that is about to be created, or to take the place of `old`.
 pub fn validate(resource: &Resource, old: Option<&Value>, value: &Value) -> Vec<Cause> {
@@ -15,30 +15,9 @@ pub fn validate(resource: &Resource, old: Option<&Value>, value: &Value) -> Vec<
     if resource.is("apiextensions.k8s.io", "customresourcedefinitions") {
         return definition::validate(value);
     }
-    let mut causes = Vec::new();
-    if resource.is("batch", "jobs") && old.is_none() {
-        causes.extend(job_selector(value));
-    }
-    causes.extend(typed::invalid(&resource.group, &resource.kind, old, value));
+    let mut causes = typed::invalid(&resource.group, &resource.kind, old, value);
     if resource.group == "rbac.authorization.k8s.io" {
         causes.extend(rbac(value));
-    }
-    causes
-}
-
-/// A Job that does not choose its Pods itself has the selector that the server made.
-fn job_selector(job: &Value) -> Vec<Cause> {
-    let own = json!({ "matchLabels": { "batch.kubernetes.io/controller-uid": metadata::uid(job) } });
-    let selector = &job["spec"]["selector"];
-    if job["spec"]["manualSelector"] == true || *selector == own {
-        return Vec::new();
-    }
-    let labels = &job["spec"]["template"]["metadata"]["labels"];
-    let wanted = selector["matchLabels"].as_object().into_iter().flatten();
-    let mut causes = vec![Cause::invalid("spec.selector", selector, "`selector` not auto-generated")];
-    if !wanted.into_iter().all(|(key, value)| labels.get(key) == Some(value)) {
-        let detail = "`selector` does not match template `labels`";
-        causes.push(Cause::invalid("spec.template.metadata.labels", labels, detail));
     }
     causes
 }

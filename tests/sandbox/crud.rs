@@ -225,3 +225,14 @@ async fn applied_fields_are_owned_and_go_when_they_are_no_longer_applied() {
     let names: Vec<_> = managers.iter().map(|m| (m["manager"].as_str(), m["operation"].as_str())).collect();
     assert_eq!(names, [(Some("tester"), Some("Apply")), (Some("other"), Some("Update"))]);
 }
+
+#[tokio::test]
+async fn access_reviews_say_that_everything_is_allowed() {
+    let c = cluster().await;
+    let path = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews";
+    let review = json!({"apiVersion": "authorization.k8s.io/v1", "kind": "SelfSubjectAccessReview",
+        "spec": {"resourceAttributes": {"verb": "create", "resource": "pods"}}});
+    let answer = c.post(path, &review).await;
+    assert_eq!((answer.code, &answer.body["status"]["allowed"]), (201, &json!(true)));
+    assert_eq!(c.get(path).await.code, 405);
+}
