@@ -73,11 +73,17 @@ impl Worker {
                 Ok(Some(source)) => self.attempt(object.clone(), source, cause, since).await,
                 // suspended: nothing is done, nothing is said
                 Ok(None) => {
-                    self.app.shared.source(&source_key(&object)).attention(&self.app.key, false, false);
+                    let source = self.app.shared.source(&source_key(&object));
+                    source.attention(&self.app.key, false, false);
+                    // what it offers now is no news
+                    self.idle.observed(&source.state());
                     (cause, since) = self.wait(None).await;
                     continue;
                 }
-                Err(failure) => Ended::Failed(failure),
+                Err(failure) => {
+                    self.idle.observed(&self.app.shared.source(&source_key(&object)).state());
+                    Ended::Failed(failure)
+                }
             };
             let source = self.app.shared.source(&source_key(&object));
             (cause, since) = match ended {
