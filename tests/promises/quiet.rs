@@ -10,6 +10,7 @@ use crate::support::scenarios;
 
 scenarios! {
     nothing_is_written_or_asked_in_steady_state,
+    suspended_and_stalled_applications_cost_nothing,
     a_restart_writes_nothing_where_all_is_as_declared,
     a_restart_during_a_health_wait_goes_on_waiting,
     a_kill_during_a_broken_revision_does_not_hold_back_the_fix,
@@ -34,6 +35,26 @@ async fn nothing_is_written_or_asked_in_steady_state(env: &mut Env) {
     tokio::time::sleep(WHILE).await;
     let after = loud_requests(env).await;
     assert!(after.len() == before, "{:#?}", &after[before..]);
+}
+
+async fn suspended_and_stalled_applications_cost_nothing(env: &mut Env) {
+    env.begin(&[("app/settings.yaml", &config_map("settings", "a")), ("other/x.yaml", &config_map("x", "a"))]).await;
+    env.kustomization("app", |spec| spec["suspend"] = json!(true)).await;
+    env.kustomization("stalled", |spec| spec["images"] = json!([{ "name": "web" }])).await;
+    env.until("stalled", "it is stalled", |stalled| {
+        stalled.status.as_ref().is_some_and(|status| status.conditions.is_true("Stalled"))
+    })
+    .await;
+    env.kustomization("other", |_| {}).await;
+    let b = env.push("B", &[("app/settings.yaml", &config_map("settings", "b"))]);
+    env.announce().await;
+    env.ready_at("other", &b).await;
+
+    let daemon = env.daemon.as_ref().unwrap();
+    let Some(before) = daemon.cpu_ticks() else { return };
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let used = daemon.cpu_ticks().unwrap() - before;
+    assert!(used < 40, "{used} hundredths of a second of processor time in two seconds");
 }
 
 async fn a_restart_writes_nothing_where_all_is_as_declared(env: &mut Env) {

@@ -74,6 +74,14 @@ impl Daemon {
         self.child.id()
     }
 
+    /// Processor time used so far, in hundredths of a second; `None` where there is no `/proc`.
+    pub fn cpu_ticks(&self) -> Option<u64> {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.id()?)).ok()?;
+        // The name in parentheses may hold anything; fields 14 and 15 are utime and stime (proc(5)).
+        let mut fields = stat.rsplit_once(')')?.1.split_whitespace().skip(11);
+        Some(fields.next()?.parse::<u64>().ok()? + fields.next()?.parse::<u64>().ok()?)
+    }
+
     /// Every line so far, of both streams.
     pub fn log(&self) -> Vec<String> {
         self.log.lock().unwrap_or_else(PoisonError::into_inner).clone()

@@ -12,7 +12,7 @@ use afresh::sandbox::{self, Effect, Match, Sandbox, controllers};
 
 use k8s_openapi::api::core::v1::{Event, Namespace, ServiceAccount};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
-use kube::api::{Api, ApiResource, DynamicObject, GroupVersionKind, ListParams, Patch, PatchParams};
+use kube::api::{Api, ApiResource, DynamicObject, GroupVersionKind, ListParams, Patch, PatchParams, PostParams};
 use kube::{Client, Config, ResourceExt};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -165,15 +165,26 @@ impl Env {
 
     /// Makes or changes a Kustomization of the folder of its name; `change` gets its spec.
     pub async fn kustomization(&self, name: &str, change: impl FnOnce(&mut Value)) {
-        let mut spec = json!({
+        let mut spec = self.kustomization_spec(name);
+        change(&mut spec);
+        self.apply::<Kustomization>("kustomize.toolkit.fluxcd.io/v1", "Kustomization", name, spec).await;
+    }
+
+    /// Makes a Kustomization as [`Env::kustomization`] does, by a POST.
+    pub async fn create_kustomization(&self, name: &str) {
+        let spec = serde_json::from_value(self.kustomization_spec(name)).expect("a spec");
+        let object = Kustomization::new(name, spec);
+        self.kustomizations().create(&PostParams::default(), &object).await.expect("it is accepted");
+    }
+
+    fn kustomization_spec(&self, name: &str) -> Value {
+        json!({
             "interval": "10m",
             "path": format!("./{name}"),
             "prune": true,
             "sourceRef": { "kind": "GitRepository", "name": SOURCE },
             "targetNamespace": self.namespace,
-        });
-        change(&mut spec);
-        self.apply::<Kustomization>("kustomize.toolkit.fluxcd.io/v1", "Kustomization", name, spec).await;
+        })
     }
 
     async fn apply<K>(&self, api_version: &str, kind: &str, name: &str, spec: Value)

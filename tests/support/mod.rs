@@ -14,11 +14,12 @@ pub mod wait;
 
 /// Makes two tests of each function `async fn name(env: &mut Env)`: `sandbox::name`, and `real::name`, which needs
 /// `KUBEBUILDER_ASSETS` and says so without it.
+///
+/// After `only on the sandbox:` there is no second.
 macro_rules! scenarios {
-    ($($(#[$attribute:meta])* $name:ident),+ $(,)?) => {
+    (only on the sandbox: $($name:ident),+ $(,)?) => {
         mod sandbox {
             $(
-                $(#[$attribute])*
                 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
                 async fn $name() {
                     let mut env = $crate::support::env::Env::on_sandbox(stringify!($name)).await;
@@ -26,9 +27,11 @@ macro_rules! scenarios {
                 }
             )+
         }
+    };
+    ($($name:ident),+ $(,)?) => {
+        scenarios! { only on the sandbox: $($name),+ }
         mod real {
             $(
-                $(#[$attribute])*
                 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
                 async fn $name() {
                     if let Some(mut env) = $crate::support::env::Env::on_real_server(stringify!($name)).await {
