@@ -229,6 +229,8 @@ fn conflict_message(conflicts: &[Conflict]) -> String {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
     use crate::sandbox::typed::update::update;
 
@@ -284,5 +286,67 @@ mod tests {
         let later = Writer { now: "2026-02-02T00:00:00Z", ..by("one") };
         let again = apply(&config_map(), Some(&live), &data(json!({"a": "1"})), later, false).expect("applies");
         assert_eq!(again, live);
+    }
+
+    fn any_json() -> impl Strategy<Value = Value> {
+        let leaf = prop_oneof![
+            Just(Value::Null),
+            any::<bool>().prop_map(Value::from),
+            any::<i32>().prop_map(Value::from),
+            "[a-c]{0,2}".prop_map(Value::from),
+        ];
+        let name = prop_oneof![
+            Just("name"),
+            Just("containers"),
+            Just("template"),
+            Just("spec"),
+            Just("env"),
+            Just("ports"),
+            Just("$patch"),
+            Just("selector")
+        ];
+        leaf.prop_recursive(5, 40, 4, move |inner| {
+            prop_oneof![
+                prop::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
+                prop::collection::btree_map(name.clone().prop_map(String::from), inner, 0..4)
+                    .prop_map(|map| Value::Object(map.into_iter().collect())),
+            ]
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn nothing_that_is_sent_makes_it_panic(spec in any_json(), metadata in any_json()) {
+            let schema = Schema::builtin("apps", "v1", "Deployment").expect("built in");
+            let object = json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": metadata, "spec": spec});
+            let live = update(&schema, None, &object, by("a"));
+            let _ = apply(&schema, Some(&live), &object, by("b"), true);
+            let _ = apply(&schema, None, &object, by("b"), false);
+            let _ = crate::sandbox::typed::strategic_merge(&schema, &live, &object);
+            let _ = crate::sandbox::typed::invalid("apps", "Deployment", Some(&live), &object);
+            let _ = crate::sandbox::typed::decode(&schema, &mut object.clone());
+        }
+
+        #[test]
+        fn whoever_applies_last_by_force_finds_what_was_applied(
+            writes in prop::collection::vec(("[a-c]", prop::collection::btree_map("[x-z]", "[0-9]", 1..3)), 1..8)
+        ) {
+            let mut live = None;
+            for (manager, fields) in writes {
+                let config = data(json!(fields));
+                let mut object =
+                    apply(&config_map(), live.as_ref(), &config, by(&manager), true).expect("forced");
+                for (name, value) in &fields {
+                    prop_assert_eq!(&object["data"][name], value);
+                }
+                let owners = Managers::of(&object).expect("readable").all_fields();
+                let held = field_set(config_map().root(), &object);
+                prop_assert!(owners.difference(&held).is_empty(), "nobody owns what is not there");
+                object["metadata"]["uid"] = json!("u");
+                let again = apply(&config_map(), Some(&object), &config, by(&manager), false).expect("no conflict");
+                prop_assert_eq!(&again, &object);
+                live = Some(object);
+            }
+        }
     }
 }
