@@ -5,9 +5,8 @@ use rand::RngExt as _;
 use serde_json::{Map, Value, json};
 
 use super::refusal::{Cause, invalid_text};
+use super::typed::names;
 
-/// Longest name of an object (a DNS subdomain).
-const NAME_MAX: usize = 253;
 /// Longest DNS label: a namespace, a Service.
 const LABEL_MAX: usize = 63;
 /// Longest `generateName` that leaves room for the suffix.
@@ -115,92 +114,6 @@ pub fn generated_name(base: &str) -> String {
     name
 }
 
-const SUBDOMAIN: &str = "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or \
-    '.', and must start and end with an alphanumeric character (e.g. 'example.com', regex used for validation is \
-    '[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')";
-const LABEL: &str = "a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', and must \
-    start and end with an alphanumeric character (e.g. 'my-name',  or '123-abc', regex used for validation is \
-    '[a-z0-9]([-a-z0-9]*[a-z0-9])?')";
-const QUALIFIED: &str = "name part must consist of alphanumeric characters, '-', '_' or '.', and must start and end \
-    with an alphanumeric character (e.g. 'MyName',  or 'my.name',  or '123-abc', regex used for validation is \
-    '([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]')";
-const LABEL_VALUE: &str = "a valid label must be an empty string or consist of alphanumeric characters, '-', '_' or \
-    '.', and must start and end with an alphanumeric character (e.g. 'MyValue',  or 'my_value',  or '12345', regex \
-    used for validation is '(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?')";
-
-fn is_label(text: &str) -> bool {
-    let inner = |c: u8| c.is_ascii_lowercase() || c.is_ascii_digit() || c == b'-';
-    let edge = |c: &u8| c.is_ascii_lowercase() || c.is_ascii_digit();
-    text.bytes().all(inner) && text.as_bytes().first().is_some_and(edge) && text.as_bytes().last().is_some_and(edge)
-}
-
-fn is_qualified_part(text: &str) -> bool {
-    let inner = |c: u8| c.is_ascii_alphanumeric() || matches!(c, b'-' | b'_' | b'.');
-    let edge = |c: &u8| c.is_ascii_alphanumeric();
-    text.bytes().all(inner) && text.as_bytes().first().is_some_and(edge) && text.as_bytes().last().is_some_and(edge)
-}
-
-/// What is wrong with a DNS subdomain, in the API server's words.
-pub fn subdomain_errors(text: &str) -> Vec<String> {
-    let mut errors = Vec::new();
-    if text.len() > NAME_MAX {
-        errors.push(format!("must be no more than {NAME_MAX} bytes"));
-    }
-    if !text.split('.').all(is_label) {
-        errors.push(SUBDOMAIN.to_owned());
-    }
-    errors
-}
-
-/// What is wrong with a DNS label.
-pub fn label_errors(text: &str) -> Vec<String> {
-    let mut errors = Vec::new();
-    if text.len() > LABEL_MAX {
-        errors.push(format!("must be no more than {LABEL_MAX} bytes"));
-    }
-    if !is_label(text) {
-        errors.push(LABEL.to_owned());
-    }
-    errors
-}
-
-/// What is wrong with a label's or annotation's key.
-pub fn qualified_errors(text: &str) -> Vec<String> {
-    let mut errors = Vec::new();
-    let part = match text.split_once('/') {
-        None => text,
-        Some((prefix, part)) => {
-            if prefix.is_empty() {
-                errors.push("prefix part must be non-empty".to_owned());
-            } else {
-                errors.extend(subdomain_errors(prefix).into_iter().map(|e| format!("prefix part {e}")));
-            }
-            part
-        }
-    };
-    if part.is_empty() {
-        errors.push("name part must be non-empty".to_owned());
-    } else if part.len() > LABEL_MAX {
-        errors.push(format!("name part must be no more than {LABEL_MAX} bytes"));
-    }
-    if !is_qualified_part(part) {
-        errors.push(QUALIFIED.to_owned());
-    }
-    errors
-}
-
-/// What is wrong with a label's value.
-pub fn label_value_errors(text: &str) -> Vec<String> {
-    let mut errors = Vec::new();
-    if text.len() > LABEL_MAX {
-        errors.push(format!("must be no more than {LABEL_MAX} bytes"));
-    }
-    if !text.is_empty() && !is_qualified_part(text) {
-        errors.push(LABEL_VALUE.to_owned());
-    }
-    errors
-}
-
 /// What is wrong with an RBAC name: anything that fits into a path.
 fn path_segment_errors(text: &str) -> Vec<String> {
     let mut errors = Vec::new();
@@ -219,12 +132,12 @@ fn path_segment_errors(text: &str) -> Vec<String> {
 fn name_errors(group: &str, plural: &str, name: &str) -> Vec<String> {
     let in_characters = |errors: Vec<String>| errors.into_iter().map(|e| e.replace(" bytes", " characters")).collect();
     match (group, plural) {
-        ("", "namespaces" | "services") if name.contains('.') && subdomain_errors(name).is_empty() => {
+        ("", "namespaces" | "services") if name.contains('.') && names::subdomain(name).is_empty() => {
             vec!["must not contain dots".to_owned()]
         }
-        ("", "namespaces" | "services") => in_characters(label_errors(name)),
+        ("", "namespaces" | "services") => in_characters(names::label(name)),
         ("rbac.authorization.k8s.io", _) => path_segment_errors(name),
-        _ => in_characters(subdomain_errors(name)),
+        _ => in_characters(names::subdomain(name)),
     }
 }
 
@@ -250,14 +163,14 @@ pub fn validate(group: &str, plural: &str, value: &Value) -> Vec<Cause> {
     let Some(metadata) = value.get("metadata") else { return causes };
     let map = |key: &str| metadata.get(key).and_then(Value::as_object).into_iter().flatten();
     for (key, value) in map("labels") {
-        causes.extend(qualified_errors(key).iter().map(|e| invalid_text("metadata.labels", key, e)));
+        causes.extend(names::qualified(key).iter().map(|e| invalid_text("metadata.labels", key, e)));
         let text = value.as_str().unwrap_or_default();
-        causes.extend(label_value_errors(text).iter().map(|e| invalid_text("metadata.labels", text, e)));
+        causes.extend(names::label_value(text).iter().map(|e| invalid_text("metadata.labels", text, e)));
     }
     let mut total = 0;
     for (key, value) in map("annotations") {
         let lower = key.to_lowercase();
-        causes.extend(qualified_errors(&lower).iter().map(|e| invalid_text("metadata.annotations", key, e)));
+        causes.extend(names::qualified(&lower).iter().map(|e| invalid_text("metadata.annotations", key, e)));
         total += key.len() + value.as_str().map_or(0, str::len);
     }
     if total > ANNOTATIONS_BYTES_MAX {
@@ -265,7 +178,7 @@ pub fn validate(group: &str, plural: &str, value: &Value) -> Vec<Cause> {
     }
     causes.extend(owner_errors(value));
     for (i, finalizer) in finalizers(value).into_iter().enumerate() {
-        let errors = qualified_errors(finalizer);
+        let errors = names::qualified(finalizer);
         causes.extend(errors.iter().map(|e| invalid_text("metadata.finalizers", finalizer, e)));
         // of custom resources the API server only warns: Flux's own finalizer has no `/`
         let built_in = !group.contains('.') || group.ends_with(".k8s.io");

@@ -8,6 +8,7 @@ mod definitions;
 mod deletion;
 mod faults;
 mod kubectl;
+mod recorded;
 mod refusals;
 mod support;
 mod watches;

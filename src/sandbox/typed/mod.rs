@@ -24,6 +24,7 @@ mod fields;
 mod invalid;
 mod managers;
 mod merge;
+pub mod names;
 mod quantity;
 mod schema;
 mod strategic;

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use super::names::number_or_percent;
+use super::forms::number_or_percent;
 use super::node::Node;
 use crate::sandbox::typed::cause::Cause;
 

@@ -2,9 +2,9 @@
 
 use serde_json::{Value, json};
 
-use super::names::config_key;
 use super::node::Node;
 use crate::sandbox::typed::cause::Cause;
+use crate::sandbox::typed::names::config_key;
 
 const IMMUTABLE_SET: &str = "field is immutable when `immutable` is set";
 

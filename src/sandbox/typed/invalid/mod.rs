@@ -5,7 +5,7 @@
 
 mod autoscaling;
 mod configuration;
-mod names;
+mod forms;
 mod network;
 mod node;
 mod pod;

@@ -2,10 +2,11 @@
 
 use serde_json::{Value, json};
 
-use super::names::{invalid_text, label, labels, port, port_number, subdomain};
+use super::forms::{invalid_text, labels, port, port_number};
 use super::node::Node;
 use super::pod::one_of;
 use crate::sandbox::typed::cause::Cause;
+use crate::sandbox::typed::names::{label, port_name, subdomain};
 
 const ADDRESS: &str = "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)";
 
@@ -151,7 +152,7 @@ fn backend(backend: &Node<'_>) -> Vec<Cause> {
             match (!name.text().is_empty(), number.int().unwrap_or_default() != 0) {
                 (true, true) => fault("cannot set both port name & port number"),
                 (false, false) => causes.push(Cause::required(&backend.path, "port name or number is required")),
-                (true, false) => causes.extend(invalid_text(&name, super::names::port_name(name.text()))),
+                (true, false) => causes.extend(invalid_text(&name, port_name(name.text()))),
                 (false, true) => causes.extend(port_number(&number)),
             }
             let name = service.get("name");

@@ -2,9 +2,10 @@
 
 use serde_json::{Value, json};
 
-use super::names::{annotations, invalid_text, label, labels, non_negative, port, port_name, port_number, subdomain};
+use super::forms::{annotations, invalid_text, labels, non_negative, port, port_number};
 use super::node::Node;
 use crate::sandbox::typed::cause::Cause;
+use crate::sandbox::typed::names::{label, port_name, subdomain};
 use crate::sandbox::typed::quantity::Quantity;
 
 const UPDATE_FORBIDDEN: &str = "pod updates may not change fields other than `spec.containers[*].image`,`spec.initContainers[*].image`,`spec.activeDeadlineSeconds`,`spec.tolerations` (only additions to existing tolerations),`spec.terminationGracePeriodSeconds` (allow it to be set to 1 if it was previously negative)";
@@ -297,7 +298,7 @@ fn resources(resources: &Node<'_>) -> Vec<Cause> {
             }
             let Ok(quantity) = Quantity::parse(amount.text()) else { continue };
             if quantity.is_negative() {
-                causes.push(Cause::invalid(&amount.path, amount.value, super::names::NON_NEGATIVE));
+                causes.push(Cause::invalid(&amount.path, amount.value, super::forms::NON_NEGATIVE));
             }
             let limit = limits.entry(name);
             if amounts.path != limits.path && Quantity::parse(limit.text()).is_ok_and(|limit| quantity > limit) {

@@ -1,8 +1,9 @@
 //! PersistentVolumeClaims.
 
-use super::names::{invalid_text, subdomain};
+use super::forms::invalid_text;
 use super::node::Node;
 use crate::sandbox::typed::cause::Cause;
+use crate::sandbox::typed::names::subdomain;
 use crate::sandbox::typed::quantity::Quantity;
 
 const ACCESS_MODES: [&str; 4] = ["ReadOnlyMany", "ReadWriteMany", "ReadWriteOnce", "ReadWriteOncePod"];

@@ -2,8 +2,8 @@
 
 use serde_json::{Value, json};
 
+use super::forms::{labels, non_negative, number_or_percent};
 use super::immutable;
-use super::names::{labels, non_negative, number_or_percent};
 use super::node::Node;
 use super::pod::{one_of, template};
 use super::storage::claim_spec;

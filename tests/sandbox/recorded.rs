@@ -1,0 +1,248 @@
+//! Replays the requests in `typed/*.cases.json` and compares each answer with the one that a real API server gave to
+//! the same request (`typed/*.answers.json`, made by `record`).
+
+use serde_json::{Value, json};
+
+use crate::support::{Cluster, cluster};
+
+const DEFINITIONS: &str = include_str!("typed/definitions.json");
+
+fn list(text: &str) -> Vec<Value> {
+    serde_json::from_str(text).unwrap()
+}
+
+fn items(value: &Value) -> &[Value] {
+    value.as_array().map_or(&[], Vec::as_slice)
+}
+
+/// One answer, without what differs from one run to the next.
+#[derive(Debug, PartialEq)]
+struct Outcome {
+    code: u64,
+    body: Value,
+    /// How many versions of the object there have been.
+    version: u64,
+    warnings: Vec<String>,
+}
+
+impl Outcome {
+    fn new(code: u64, body: &Value, version: u64, warnings: Vec<String>) -> Self {
+        let body = if body["kind"] == "Status" { status(body) } else { object(body.clone()) };
+        // The server warns of more than fields that it doesn't know, and also when it refuses.
+        let ours = |text: &String| code < 300 && text.contains("unknown field");
+        let mut warnings: Vec<_> = warnings.into_iter().filter(ours).collect();
+        warnings.sort();
+        Self { code, body, version, warnings }
+    }
+}
+
+/// The causes of a refusal in no particular order, or its message where it names none.
+fn status(status: &Value) -> Value {
+    let mut causes: Vec<Value> = items(&status["details"]["causes"]).to_vec();
+    for cause in &mut causes {
+        cause["message"] = plain(cause["message"].as_str().unwrap_or_default()).into();
+    }
+    causes.sort_by_key(Value::to_string);
+    let message = if causes.is_empty() { plain(status["message"].as_str().unwrap_or_default()) } else { String::new() };
+    json!({ "reason": status["reason"], "message": message, "causes": causes })
+}
+
+/// A message without what only the real server's own types can print: whole objects and their differences.
+fn plain(message: &str) -> String {
+    let message = message.split("\n@@").next().unwrap_or_default();
+    if message.starts_with("Duplicate value: {\"Name\"") || message.starts_with("Duplicate value: {\"AppProtocol\"") {
+        return "Duplicate value: OBJECT".into();
+    }
+    for (open, close) in
+        [("value: {", "}: "), ("value: [{", "}]: "), ("value: \"{", "}\": "), ("value: \"OBJECT", "\": ")]
+    {
+        if let (Some(start), Some(end)) = (message.find(open), message.rfind(close))
+            && start < end
+        {
+            return format!("{}value: OBJECT: {}", &message[..start], &message[end + close.len()..]);
+        }
+    }
+    message.to_owned()
+}
+
+fn object(mut object: Value) -> Value {
+    let Some(metadata) = object["metadata"].as_object_mut() else { return object };
+    metadata.remove("resourceVersion");
+    for (field, word) in [("uid", "UID"), ("creationTimestamp", "TIME")] {
+        if metadata.contains_key(field) {
+            metadata.insert(field.into(), word.into());
+        }
+    }
+    if let Some(entries) = metadata.get_mut("managedFields").and_then(Value::as_array_mut) {
+        for entry in entries.iter_mut() {
+            entry["time"] = "TIME".into();
+        }
+        // Entries are ordered by their times, which differ by the second.
+        entries.sort_by_key(|entry| format!("{}{}{}", entry["operation"], entry["manager"], entry["subresource"]));
+    }
+    let Some(spec) = object.get_mut("spec") else { return object };
+    if spec.get("clusterIP").is_some() && spec["clusterIP"] != "None" {
+        spec["clusterIP"] = "IP".into();
+        spec["clusterIPs"] = json!(["IP"]);
+    }
+    for port in spec.get_mut("ports").and_then(Value::as_array_mut).into_iter().flatten() {
+        if let Some(port) = port.get_mut("nodePort") {
+            *port = 0.into();
+        }
+    }
+    object
+}
+
+fn uids(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(start) = rest.find("-4") {
+        // xxxxxxxx-xxxx-4xxx-xxxx-xxxxxxxxxxxx
+        let (from, to) = (start.wrapping_sub(13), start + 23);
+        let is_uid = from < start
+            && rest.get(from..to).is_some_and(|uid| uid.chars().all(|c| c.is_ascii_hexdigit() || c == '-'));
+        if is_uid {
+            out.push_str(&rest[..from]);
+            out.push_str("UID");
+            rest = &rest[to..];
+        } else {
+            out.push_str(&rest[..start + 2]);
+            rest = &rest[start + 2..];
+        }
+    }
+    out + rest
+}
+
+async fn carry_out(cluster: &Cluster, namespace: &str, step: &Value) -> (u64, Value, Vec<String>) {
+    let text = |name: &str| step[name].as_str().unwrap_or_default();
+    let at = text("at").replace("/ns/", &format!("/{namespace}/"));
+    let (collection, _) = at.rsplit_once('/').unwrap();
+    let mut query = format!("fieldManager={}", text("as"));
+    if !text("query").is_empty() {
+        query = format!("{query}&{}", text("query"));
+    }
+    let (method, path, kind) = match text("do") {
+        "create" => ("POST", collection, "application/json"),
+        "replace" => ("PUT", at.as_str(), "application/json"),
+        "merge" => ("PATCH", at.as_str(), "application/merge-patch+json"),
+        "json" => ("PATCH", at.as_str(), "application/json-patch+json"),
+        "strategic" => ("PATCH", at.as_str(), "application/strategic-merge-patch+json"),
+        "apply" => {
+            query = format!("{query}&force={}", step["force"] == true);
+            ("PATCH", at.as_str(), "application/apply-patch+yaml")
+        }
+        other => panic!("unknown verb `{other}`"),
+    };
+    let own = format!("\"{namespace}\"");
+    let body: Value = serde_json::from_str(&step["body"].to_string().replace("\"ns\"", &own)).unwrap();
+    let raw = cluster.send(method, &format!("/{path}?{query}"), kind, &body).await;
+    let answer = uids(&raw.body.to_string()).replace(namespace, "ns");
+    let warnings = raw
+        .warnings
+        .iter()
+        .map(|w| w.trim_start_matches("299 - \"").strip_suffix('"').unwrap_or(w).to_owned())
+        .collect();
+    // The version stays beside the body, for it is not compared.
+    let mut body: Value = serde_json::from_str(&answer).unwrap();
+    if body["metadata"]["resourceVersion"].is_string() {
+        body["metadata"]["resourceVersion"] = raw.body["metadata"]["resourceVersion"].clone();
+    }
+    (u64::from(raw.code), body, warnings)
+}
+
+async fn replay(cases: &str, answers: &str) {
+    let cluster = cluster().await;
+    for definition in list(DEFINITIONS) {
+        let answer = cluster.post("/apis/apiextensions.k8s.io/v1/customresourcedefinitions", &definition).await;
+        assert_eq!(answer.code, 201, "{}", answer.body);
+    }
+    let mut failures = Vec::new();
+    for (number, (case, recorded)) in list(cases).iter().zip(&list(answers)).enumerate() {
+        assert_eq!(case["name"], recorded["name"], "the recording is of other cases: run `record`");
+        let namespace = format!("case-{number}-of-many");
+        let object = json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": namespace } });
+        cluster.post("/api/v1/namespaces", &object).await;
+        let mut versions: Vec<(String, String, u64)> = Vec::new();
+        for (i, (step, expected)) in items(&case["steps"]).iter().zip(items(&recorded["steps"])).enumerate() {
+            let (code, body, warnings) = carry_out(&cluster, &namespace, step).await;
+            let at = step["at"].as_str().unwrap().trim_end_matches("/status").to_owned();
+            let version = body["metadata"]["resourceVersion"].as_str().unwrap_or_default().to_owned();
+            let known = match versions.iter_mut().find(|(of, ..)| *of == at) {
+                Some(known) => known,
+                None => {
+                    versions.push((at, String::new(), 0));
+                    versions.last_mut().unwrap()
+                }
+            };
+            if !version.is_empty() && known.1 != version {
+                (known.1, known.2) = (version, known.2 + 1);
+            }
+            let got = Outcome::new(code, &body, known.2, warnings);
+            let texts = |value: &Value| items(value).iter().map(|w| w.as_str().unwrap().to_owned()).collect();
+            let want = Outcome::new(
+                expected["code"].as_u64().unwrap(),
+                &expected["body"],
+                expected["version"].as_u64().unwrap(),
+                texts(&expected["warnings"]),
+            );
+            if got != want {
+                failures.push(format!("{} [{i}]\n{}", case["name"], differences(&want, &got).join("\n")));
+            }
+        }
+    }
+    assert!(failures.is_empty(), "{} answers differ\n\n{}", failures.len(), failures.join("\n\n"));
+}
+
+fn differences(want: &Outcome, got: &Outcome) -> Vec<String> {
+    let mut out = Vec::new();
+    if want.code != got.code {
+        return vec![format!("  code {}, not {}: {} instead of {}", got.code, want.code, got.body, want.body)];
+    }
+    if want.version != got.version {
+        out.push(format!("  {} versions, not {}", got.version, want.version));
+    }
+    if want.warnings != got.warnings {
+        out.push(format!("  warnings {:?}, not {:?}", got.warnings, want.warnings));
+    }
+    compare("", &want.body, &got.body, &mut out);
+    out
+}
+
+fn compare(path: &str, want: &Value, got: &Value, out: &mut Vec<String>) {
+    match (want, got) {
+        (Value::Object(want), Value::Object(got)) => {
+            for name in want.keys().chain(got.keys().filter(|name| !want.contains_key(*name))) {
+                let null = Value::Null;
+                compare(
+                    &format!("{path}.{name}"),
+                    want.get(name).unwrap_or(&null),
+                    got.get(name).unwrap_or(&null),
+                    out,
+                );
+            }
+        }
+        (Value::Array(want), Value::Array(got)) if want.len() == got.len() => {
+            for (i, (want, got)) in want.iter().zip(got).enumerate() {
+                compare(&format!("{path}[{i}]"), want, got, out);
+            }
+        }
+        (want, got) if want == got => {}
+        (want, got) => out.push(format!("  {path}\n    want {want}\n    got  {got}")),
+    }
+}
+
+macro_rules! recorded {
+    ($test:ident, $file:literal) => {
+        #[tokio::test]
+        async fn $test() {
+            let cases = include_str!(concat!("typed/", $file, ".cases.json"));
+            replay(cases, include_str!(concat!("typed/", $file, ".answers.json"))).await;
+        }
+    };
+}
+
+recorded!(applies_are_answered_as_by_a_real_server, "apply");
+recorded!(updates_are_answered_as_by_a_real_server, "update");
+recorded!(custom_resources_are_answered_as_by_a_real_server, "custom");
+recorded!(defaults_are_those_of_a_real_server, "defaults");
+recorded!(refusals_are_those_of_a_real_server, "refusals");
