@@ -27,6 +27,7 @@ mod journal;
 mod kubeconfig;
 pub mod kubelet;
 mod metadata;
+mod protobuf;
 mod reading;
 mod refusal;
 mod registry;

@@ -8,6 +8,7 @@ use serde_json::{Map, Value, json};
 use super::api::{Answer, Api};
 use super::events;
 use super::metadata;
+use super::protobuf;
 use super::refusal::{Cause, Refusal, invalid_text};
 use super::request::{Request, Subresource};
 use super::resource::{Form, Generation, Resource};
@@ -50,6 +51,8 @@ pub fn decode(content_type: &str, body: &Bytes) -> Result<Value, Refusal> {
             let text = std::str::from_utf8(body).map_err(|_| Refusal::bad_request("error decoding YAML: not UTF-8"))?;
             serde_yaml::from_str(text).map_err(|e| Refusal::bad_request(format!("error decoding YAML: {e}")))
         }
+        "application/vnd.kubernetes.protobuf" => protobuf::read(body)
+            .ok_or_else(|| Refusal::unsupported_media_type(&["application/json", "application/yaml"])),
         _ => Err(Refusal::unsupported_media_type(&["application/json", "application/yaml"])),
     }
 }

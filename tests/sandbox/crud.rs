@@ -236,3 +236,41 @@ async fn access_reviews_say_that_everything_is_allowed() {
     assert_eq!((answer.code, &answer.body["status"]["allowed"]), (201, &json!(true)));
     assert_eq!(c.get(path).await.code, 405);
 }
+
+#[tokio::test]
+async fn hostile_bodies_get_an_answer() {
+    let c = cluster().await;
+    for definition in afresh::api::definitions() {
+        let definition = serde_json::to_value(definition).unwrap();
+        c.post("/apis/apiextensions.k8s.io/v1/customresourcedefinitions", &definition).await;
+    }
+    let discovery = c.get("/apis").await.body;
+    let groups = discovery["groups"].as_array().unwrap().iter();
+    let mut versions: Vec<String> =
+        groups.map(|g| format!("/apis/{}", g["preferredVersion"]["groupVersion"].as_str().unwrap())).collect();
+    versions.push("/api/v1".into());
+    let shapes = [json!(null), json!("x"), json!([]), json!([null]), json!({}), json!(7), json!({"a": {"b": []}})];
+    for version in versions {
+        for resource in c.get(&version).await.body["resources"].as_array().unwrap() {
+            let (name, kind) = (resource["name"].as_str().unwrap(), &resource["kind"]);
+            if name.contains('/') {
+                continue;
+            }
+            let scope = if resource["namespaced"] == true { "/namespaces/default" } else { "" };
+            let path = format!("{version}{scope}/{name}");
+            let api_version = version.trim_start_matches("/apis/").trim_start_matches("/api/");
+            for (i, shape) in shapes.iter().enumerate() {
+                for field in ["metadata", "spec", "status", "data", "rules", "stringData", "webhooks"] {
+                    let mut body =
+                        json!({"apiVersion": api_version, "kind": kind, "metadata": {"name": format!("n{i}")}});
+                    body[field] = shape.clone();
+                    // the answers differ; that there is one is what counts
+                    c.post(&path, &body).await;
+                    c.apply(&format!("{path}/n{i}"), &body).await;
+                    c.merge(&format!("{path}/n{i}"), &body).await;
+                }
+            }
+        }
+    }
+    assert_eq!(c.get("/readyz").await.code, 200);
+}

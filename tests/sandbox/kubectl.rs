@@ -86,6 +86,10 @@ async fn kubectl_reads_and_writes() {
     assert!(kubectl.run(&["get", "all", "-A"], "").await.contains("service/kubernetes"));
     kubectl.run(&["delete", "cm/m", "deploy/web"], "").await;
     assert_eq!(c.get(&format!("{CONFIG_MAPS}/m")).await.code, 404);
+    kubectl.run(&["create", "namespace", "made"], "").await;
+    kubectl.run(&["-n", "made", "create", "secret", "generic", "s", "--from-literal=k=v"], "").await;
+    assert_eq!(c.get("/api/v1/namespaces/made/secrets/s").await.body["data"]["k"], "dg==");
+    assert_eq!(kubectl.run(&["auth", "can-i", "create", "pods"], "").await.trim(), "yes");
     assert!(kubectl.refused(&["get", "cm", "m"], "").await.contains("(NotFound): configmaps \"m\" not found"));
 }
 
