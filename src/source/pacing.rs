@@ -89,6 +89,8 @@ pub struct Pacing {
     failures_in_a_row: usize,
     /// The server asked for silence until then.
     silent_until: Option<Instant>,
+    /// The remote or its host takes no probe of this kind until then.
+    refused: Option<(ProbeKind, Instant)>,
 }
 
 impl Pacing {
@@ -106,6 +108,7 @@ impl Pacing {
             failure: None,
             failures_in_a_row: 0,
             silent_until: None,
+            refused: None,
         }
     }
 
@@ -135,6 +138,12 @@ impl Pacing {
     /// A new revision, another failure, a recovery: attention is keen again.
     pub fn state_changed(&mut self, now: Instant) {
         self.changed = now;
+    }
+
+    /// A probe of this kind may not start before then. One of the other kind may: nobody who announces a fix waits for
+    /// the spacing of those who only look.
+    pub fn on_refused(&mut self, kind: ProbeKind, until: Instant) {
+        self.refused = Some((kind, until));
     }
 
     /// Answers what was announced before; what is announced from now on needs another probe.
@@ -172,7 +181,8 @@ impl Pacing {
             Some(at) => When { at, kind: ProbeKind::Announced },
             None => When { at: self.unannounced(now), kind: ProbeKind::Unannounced },
         };
-        Some(When { at: self.silent_until.map_or(wanted.at, |until| wanted.at.max(until)), ..wanted })
+        let refused = self.refused.filter(|(kind, _)| *kind == wanted.kind).map(|(_, until)| until);
+        Some(When { at: wanted.at.max(self.silent_until.max(refused).unwrap_or(wanted.at)), ..wanted })
     }
 
     fn unannounced(&self, now: Instant) -> Instant {
@@ -317,6 +327,19 @@ mod tests {
         assert_eq!(pacing.next(start), None);
         pacing.on_probe_ended(Ok(()), start + seconds(1));
         assert_eq!(due(&pacing, start, start + seconds(1)), (600, Unannounced));
+    }
+
+    #[test]
+    fn an_announcement_does_not_wait_for_the_spacing_of_unannounced_probes() {
+        let start = Instant::now();
+        let mut pacing = settled(start);
+        pacing.request();
+        pacing.on_refused(Unannounced, start + seconds(2));
+        assert_eq!(due(&pacing, start, start), (2, Unannounced));
+        pacing.announce(start + seconds(1));
+        assert_eq!(due(&pacing, start, start + seconds(1)), (1, Announced));
+        pacing.on_refused(Announced, start + seconds(3));
+        assert_eq!(due(&pacing, start, start + seconds(1)), (3, Announced));
     }
 
     #[test]

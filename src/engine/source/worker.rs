@@ -43,7 +43,6 @@ pub async fn run(key: Key, shared: Arc<Shared>, goal: Goal, cancel: Cancellation
         handle,
         status,
         secret: Watched::default(),
-        not_before: Instant::now(),
         handled: requested_at(&object),
     };
     tokio::select! {
@@ -61,8 +60,6 @@ struct Worker {
     writer: StatusWriter,
     pacing: Pacing,
     secret: Watched,
-    /// When the remote or its host takes the next probe.
-    not_before: Instant,
     /// The request (`requestedAt`) that was answered last.
     handled: Option<String>,
 }
@@ -143,7 +140,7 @@ impl Worker {
         let mut running = Running::default();
         loop {
             let now = Instant::now();
-            let due = self.pacing.next(now).map(|when| when.at.max(self.not_before));
+            let due = self.pacing.next(now).map(|when| when.at);
             tokio::select! {
                 biased;
                 changed = next_target(&mut self.goal, &target.object, &mut self.handled) => match changed {
@@ -187,7 +184,7 @@ impl Worker {
         let kind = self.pacing.next(now).map_or(ProbeKind::Unannounced, |when| when.kind);
         // other sources may share the remote or the host
         if let Err(until) = target.remote.permit(kind, now) {
-            self.not_before = until;
+            self.pacing.on_refused(kind, until);
             return;
         }
         self.pacing.on_probe_started(now);
