@@ -115,7 +115,7 @@ impl<'a> Player<'a> {
         let outage = self.stage.git_outage();
         screen.status("the Git server is gone for ten seconds; C is pushed meanwhile");
         let what = "the source is reported as unreachable";
-        let (source, seen) = self.sources.until(SOURCE, what, |source| !sight::is_ready(source)).await?;
+        let (source, seen) = self.sources.until(SOURCE, what, sight::is_unready).await?;
         let message = sight::ready(&source).map(|ready| sight::first_line(&ready.message)).unwrap_or_default();
 
         sleep_until(gone + FIX_IN_OUTAGE).await;

@@ -82,8 +82,10 @@ impl Screen {
         ));
         self.line("");
         for line in wrapped(
-            "Now commit B breaks the platform in one way after the other. The daemon says what is wrong; then commit C \
-             repairs it and brings the next release of the web API.",
+            "Now commit B breaks the platform in one way after the other; the daemon says what is wrong. Then commit C \
+             repairs it and brings the next release of the web API: it is live when the API server holds that. Both \
+             times begin with the push, which is announced as by a webhook (annotation \
+             `reconcile.fluxcd.io/requestedAt`), but for the last C.",
             WIDTH,
         ) {
             self.line(&line);
@@ -94,10 +96,8 @@ impl Screen {
 
     /// A failure that was repaired: times, what was done, and the daemon's words.
     pub fn row(&mut self, failure: &Failure, outcome: &Outcome) {
-        self.title(failure, &in_words(outcome.reported), &format!("{GREEN}{:>16}{GREEN:#}", in_words(outcome.live)));
-        if let Some(after) = outcome.live_after_outage {
-            self.explanation(&format!("C is live {} after the Git server is back.", in_words(after)), Style::new());
-        }
+        let live = live(Some(outcome.live), outcome.live_after_outage);
+        self.title(failure, &in_words(outcome.reported), &format!("{GREEN}{live:>16}{GREEN:#}"));
         self.quote(&outcome.message);
     }
 
@@ -111,13 +111,11 @@ impl Screen {
 
     pub fn summary(&mut self, summary: &Summary) {
         self.line("");
-        self.line(&format!(
-            "{DIM}{:<43}{:>12}   {}{DIM:#}",
-            " #  commit B:", "C is live", "Flux, by its documented defaults"
-        ));
+        let head = format!("{:<48}{:>15}   {}", " #  commit B:", "C is live", "Flux, by its documented defaults");
+        self.line(&format!("{DIM}{head}{DIM:#}"));
         for (number, played) in summary.failures.iter().enumerate() {
-            let live = played.live.map_or_else(|| "never".to_owned(), in_words);
-            self.line(&format!("{:>2}  {:<39}{live:>12}   {}", number + 1, played.title, played.flux));
+            let live = live(played.live, played.live_after_outage);
+            self.line(&format!("{:>2}  {:<44}{live:>15}   {}", number + 1, played.title, played.flux));
         }
         self.line("");
         let verdict = verdict(summary);
@@ -132,13 +130,7 @@ impl Screen {
     fn title(&mut self, failure: &Failure, reported: &str, live: &str) {
         self.rows += 1;
         self.line(&format!("{:>2}  {BOLD}{:<58}{BOLD:#}{reported:>16}{live}", self.rows, failure.title));
-        self.explanation(failure.explanation, Style::new());
-    }
-
-    fn explanation(&mut self, text: &str, style: Style) {
-        for line in wrapped(text, WIDTH - INDENT.len()) {
-            self.line(&format!("{INDENT}{style}{line}{style:#}"));
-        }
+        self.line(&format!("{INDENT}{}", failure.explanation));
     }
 
     fn quote(&mut self, message: &str) {
@@ -164,12 +156,21 @@ fn verdict(summary: &Summary) -> String {
     let times = match announced.as_slice() {
         [] => String::new(),
         times => format!(
-            " Pushes that were announced, as a webhook would, were live after {} at the median and {} at most.",
+            " Announced, with the Git server up, C was live after {} at the median and {} at most.",
             in_words(times[times.len() / 2]),
             in_words(times[times.len() - 1]),
         ),
     };
-    format!("{} of {all} repaired in {} s.{times}", repaired.len(), summary.seconds())
+    format!("{} of {all} repaired in {:.0} s.{times}", repaired.len(), summary.seconds())
+}
+
+/// From the push until C was live; across an outage, what was left of that and the time after it.
+fn live(live: Option<Duration>, after_outage: Option<Duration>) -> String {
+    match (live, after_outage) {
+        (None, _) => "never".to_owned(),
+        (Some(live), None) => in_words(live),
+        (Some(live), Some(after)) => format!("{} + {}", in_words(live.saturating_sub(after)), in_words(after)),
+    }
 }
 
 /// Three digits are enough.

@@ -134,6 +134,11 @@ pub fn is_ready(object: &Value) -> bool {
     ready(object).is_some_and(|ready| ready.status == "True")
 }
 
+/// True if the condition says so, rather than nothing or that something is under way.
+pub fn is_unready(object: &Value) -> bool {
+    ready(object).is_some_and(|ready| ready.status == "False")
+}
+
 /// True once the object is Ready at a revision and the daemon says that the cluster holds it.
 pub fn is_applied(object: &Value, revision: &str) -> bool {
     is_ready(object) && object.pointer("/status/lastAppliedRevision").and_then(Value::as_str) == Some(revision)

@@ -23,8 +23,9 @@ pub const FIRST_RELEASE: u32 = 2;
 pub const HOW_TO_EDIT: &str = "sed -i 's/logLevel: debug/logLevel: info/' envs/dev/values.yaml";
 
 /// What the last column is taken from.
-pub const FLUX_BASIS: &str = "Flux's column is read from its documented defaults (`flux bootstrap`: the source is \
-    polled every minute, the Kustomization has interval 10m and no retryInterval); it is not a measurement.";
+pub const FLUX_BASIS: &str = "Flux's column is read from its documented defaults (the source is polled every minute, \
+    a Kustomization has interval 10m and no retryInterval, its dependencies are looked at every 30 s, failures of the \
+    Git server double the pause up to 15 min). It is not a measurement.";
 
 /// A change of one commit.
 #[derive(Clone, Debug)]
@@ -106,7 +107,7 @@ pub fn is_release(workload: &Value, version: &str) -> bool {
     image.and_then(|image| image.rsplit_once(':')).is_some_and(|(_, tag)| tag == version)
 }
 
-const NEXT_LOOK: &str = "about 1 s by webhook, at most 1 min by poll";
+const NEXT_LOOK: &str = "~1 s by webhook, ≤ 1 min by poll";
 
 pub const FAILURES: &[Failure] = &[
     Failure {
@@ -161,13 +162,13 @@ pub const FAILURES: &[Failure] = &[
     },
     Failure {
         id: "crash-loop",
-        title: "an image that crashes, under a 10 min health wait",
+        title: "a crashing image, under a 10 min health wait",
         explanation: "The new image ends as soon as it starts; `wait: true` with `timeout: 10m` waits for it.",
         edits: &[replace("values/common.yaml", "podinfo:", "podinfo:crash-")],
         repair: Repair::Announced,
         application: APPLICATION,
         sign: "CrashLoopBackOff",
-        flux: "at most 10 min: B's health wait ends first",
+        flux: "≤ 10 min, until B's wait ends",
     },
     Failure {
         id: "dependency",
@@ -180,17 +181,17 @@ pub const FAILURES: &[Failure] = &[
         repair: Repair::Announced,
         application: APPLICATION,
         sign: "database",
-        flux: "as above, and at most 30 s more for each level",
+        flux: "+ ≤ 30 s for each dependency",
     },
     Failure {
         id: "git-outage",
         title: "a Git server that is gone across the fix",
-        explanation: "B has a typo; then the Git server is unreachable for 10 s, and C is pushed in the middle of it.",
+        explanation: "B has a typo; then the Git server is unreachable for 10 s, and C is pushed half way.",
         edits: &[replace("templates/api/api.yaml", "values.api.logLevel", "values.api.loglevel")],
         repair: Repair::AcrossOutage,
         application: APPLICATION,
         sign: "api.yaml",
-        flux: "the outage, and its back-off: up to 15 min",
+        flux: "~ the outage again (back-off)",
     },
     Failure {
         id: "bad-yaml-unannounced",
@@ -200,7 +201,7 @@ pub const FAILURES: &[Failure] = &[
         repair: Repair::Unannounced,
         application: APPLICATION,
         sign: "public.yaml",
-        flux: "at most 1 min: the next poll",
+        flux: "≤ 1 min, the next poll",
     },
 ];
 
@@ -234,7 +235,8 @@ mod tests {
     #[test]
     fn what_is_printed_in_one_line_fits_in_one() {
         for failure in FAILURES {
-            assert!(failure.title.len() <= 58 && failure.explanation.len() <= 96 && failure.flux.len() <= 46);
+            let Failure { title, explanation, flux, .. } = failure;
+            assert!(title.len() <= 44 && explanation.len() <= 96 && flux.chars().count() <= 34, "{title}");
         }
     }
 }
