@@ -143,7 +143,7 @@ async fn play(args: &DemoArgs, stage: &Stage, screen: &mut Screen, cancel: &Canc
     }
     anyhow::ensure!(summary.repaired_all(), "not every failure was repaired");
     if !args.exit {
-        stay::stay(stage, &mut player, screen, cancel).await?;
+        stay::stay(stage, screen, cancel).await?;
     }
     Ok(())
 }

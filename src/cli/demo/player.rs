@@ -22,8 +22,8 @@ const FIX_IN_OUTAGE: Duration = Duration::from_secs(5);
 
 pub struct Player<'a> {
     stage: &'a Stage,
-    pub sources: Sight,
-    pub applications: Sight,
+    sources: Sight,
+    applications: Sight,
     workloads: Sight,
     /// What the newest good commit holds, and what the newest commit holds.
     good: Tree,

@@ -15,7 +15,7 @@ const WIDTH: usize = 100;
 /// The column of explanations, and what is left for them.
 const INDENT: &str = "    ";
 /// The daemon's words on one failure: more is in its log.
-const MESSAGE_LINES_MAX: usize = 2;
+const MESSAGE_LINES_MAX: usize = 3;
 
 const BOLD: Style = Style::new().effects(Effects::BOLD);
 const DIM: Style = Style::new().effects(Effects::DIMMED);
@@ -44,6 +44,11 @@ impl Screen {
     pub fn line(&mut self, text: &str) {
         self.clear_status();
         let _ = writeln!(self.out, "{text}");
+    }
+
+    /// A line that is cut where the screen ends.
+    pub fn short_line(&mut self, text: &str) {
+        self.line(&shortened(text, WIDTH));
     }
 
     /// What is under way; shown on a terminal only, until the next line.

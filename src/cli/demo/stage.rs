@@ -19,7 +19,7 @@ use crate::cluster::{ApiKind, ApplyOptions, Cluster, ClusterOptions, FieldValida
 use crate::config::{self, ClusterChoice, Config};
 use crate::manifest::{ObjectId, yaml};
 use crate::sandbox::git_server::{Fault, Faults, GitServer};
-use crate::sandbox::repository::TestRepository;
+use crate::sandbox::repository::{BRANCH, TestRepository};
 use crate::sandbox::{Options, Sandbox, kubelet};
 
 /// The repository's name, and that of its GitRepository.
@@ -119,6 +119,12 @@ impl Stage {
     /// Commits and pushes: a commit is written straight into the repository that is served.
     pub fn commit(&self, message: &str, changes: &[(&str, Option<&str>)]) -> anyhow::Result<String> {
         Ok(self.repository.commit(message, changes).context("can't commit")?.to_string())
+    }
+
+    /// The newest commit of the branch that is followed.
+    pub fn tip(&self) -> anyhow::Result<String> {
+        let tip = self.repository.tip(BRANCH).context("can't read the repository")?;
+        Ok(tip.map(|tip| tip.to_string()).unwrap_or_default())
     }
 
     /// Announces a push as a webhook receiver or `flux reconcile source git` does.

@@ -11,55 +11,52 @@ use notify::{RecursiveMode, Watcher as _};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use super::player::Player;
 use super::screen::Screen;
 use super::sight::{self, Sight};
 use super::stage::{SOURCE, Stage};
 use super::story;
 
-pub async fn stay(
-    stage: &Stage,
-    player: &mut Player<'_>,
-    screen: &mut Screen,
-    cancel: &CancellationToken,
-) -> anyhow::Result<()> {
+pub async fn stay(stage: &Stage, screen: &mut Screen, cancel: &CancellationToken) -> anyhow::Result<()> {
     let clone = stage.folder().join(SOURCE);
     clone_repository(stage.repository(), &clone).await?;
     let (mut pushes, _watcher) = pushes(stage.repository())?;
+    let (mut sources, mut applications) = (stage.sources().await, stage.applications().await);
     directions(stage, &clone, screen);
     let mut shown = Shown::default();
-    shown.news(&player.sources);
-    shown.news(&player.applications);
+    let mut tip = stage.tip()?;
     loop {
+        for line in shown.news(&sources).into_iter().chain(shown.news(&applications)) {
+            screen.short_line(&line);
+        }
         tokio::select! {
             () = cancel.cancelled() => return Ok(()),
-            _ = player.sources.change() => {}
-            _ = player.applications.change() => {}
+            _ = sources.change() => {}
+            _ = applications.change() => {}
             Some(()) = pushes.recv() => {
-                if let Err(error) = stage.announce().await {
-                    screen.line(&format!("the push could not be announced: {error:#}"));
+                let newest = stage.tip()?;
+                if newest != tip {
+                    screen.line(&format!("\npushed: main is at {newest}"));
+                    stage.announce().await?;
+                    tip = newest;
                 }
             }
-        }
-        for line in shown.news(&player.sources).into_iter().chain(shown.news(&player.applications)) {
-            screen.line(&line);
         }
     }
 }
 
 fn directions(stage: &Stage, clone: &Path, screen: &mut Screen) {
-    let kubeconfig = stage.kubeconfig().display();
     let lines = [
         String::new(),
-        "Everything stays up; go on by hand. A clone to work in:".into(),
+        "Everything stays up: go on by hand. Break the platform and repair it, in a clone of its repository:".into(),
         String::new(),
         format!("  cd {}", clone.display()),
-        format!("  {}", story::HOW_TO_EDIT),
-        "  git commit -am 'my change' && git push".into(),
+        format!("  {}", story::HOW_TO_BREAK),
+        "  git commit -am B && git push".into(),
+        "  git revert --no-edit HEAD && git push".into(),
         String::new(),
-        "and what becomes of it:".into(),
+        "and look at it:".into(),
         String::new(),
-        format!("  export KUBECONFIG={kubeconfig}"),
+        format!("  export KUBECONFIG={}", stage.kubeconfig().display()),
         "  kubectl get gitrepositories,kustomizations -A".into(),
         "  kubectl get pods -A".into(),
         String::new(),

@@ -19,8 +19,8 @@ pub const REFUSED_SERVICE: &str = "api-debug";
 /// The release that the example declares.
 pub const FIRST_RELEASE: u32 = 2;
 
-/// What to try by hand in a clone.
-pub const HOW_TO_EDIT: &str = "sed -i 's/logLevel: debug/logLevel: info/' envs/dev/values.yaml";
+/// What to try by hand in a clone: it breaks the web API.
+pub const HOW_TO_BREAK: &str = "sed -i 's/values.api.image/values.api.imgae/' templates/api/api.yaml";
 
 /// What the last column is taken from.
 pub const FLUX_BASIS: &str = "Flux's column is read from its documented defaults (the source is polled every minute, \
@@ -180,7 +180,7 @@ pub const FAILURES: &[Failure] = &[
         ],
         repair: Repair::Announced,
         application: APPLICATION,
-        sign: "database",
+        sign: "Service/platform-dev/database",
         flux: "+ ≤ 30 s for each dependency",
     },
     Failure {
