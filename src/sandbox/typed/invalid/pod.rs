@@ -16,19 +16,25 @@ const VOLUME_NAME: &str = "name";
 
 pub fn pod(pod: &Node<'_>, old: Option<&Node<'_>>) -> Vec<Cause> {
     let spec = pod.get("spec");
-    let mut causes = pod_spec(&spec);
-    if let Some(old) = old
-        && fixed_part(spec.value) != fixed_part(old.get("spec").value)
-    {
-        causes.push(Cause::forbidden(&spec.path, UPDATE_FORBIDDEN));
+    let mut causes = pod_spec(&spec, &[]);
+    if let Some(old) = old {
+        let old = old.get("spec");
+        let is_bound = old.get("nodeName").is_set();
+        if fixed_part(spec.value, is_bound) != fixed_part(old.value, is_bound) {
+            causes.push(Cause::forbidden(&spec.path, UPDATE_FORBIDDEN));
+        }
     }
     causes
 }
 
-/// What of a Pod's spec can't change. The scheduler sets the node by a subresource.
-fn fixed_part(spec: &Value) -> Value {
+/// What of a Pod's spec can't change. The scheduler sets the node by the subresource `binding`; here, where there is
+/// none, a Pod without a node is given one by an update.
+fn fixed_part(spec: &Value, is_bound: bool) -> Value {
     let mut spec = spec.clone();
     if let Some(map) = spec.as_object_mut() {
+        if !is_bound {
+            map.remove("nodeName");
+        }
         for name in ["activeDeadlineSeconds", "tolerations", "terminationGracePeriodSeconds", "schedulingGates"] {
             map.remove(name);
         }
@@ -43,17 +49,20 @@ fn fixed_part(spec: &Value) -> Value {
     spec
 }
 
-pub fn template(template: &Node<'_>) -> Vec<Cause> {
+/// A Pod template; `claims` are the volumes that each Pod gets besides those in its spec.
+pub fn template(template: &Node<'_>, claims: &[&str]) -> Vec<Cause> {
     let mut causes = labels(&template.at("metadata.labels"));
     causes.extend(annotations(&template.at("metadata.annotations")));
-    causes.extend(pod_spec(&template.get("spec")));
+    causes.extend(pod_spec(&template.get("spec"), claims));
     causes
 }
 
-fn pod_spec(spec: &Node<'_>) -> Vec<Cause> {
+fn pod_spec(spec: &Node<'_>, claims: &[&str]) -> Vec<Cause> {
     let volumes = spec.get("volumes");
     let mut causes = volume_list(&volumes);
-    let volume_names: Vec<&str> = volumes.items().iter().map(|volume| volume.get("name").text()).collect();
+    let own = volumes.items();
+    let volume_names: Vec<&str> =
+        own.iter().map(|volume| volume.get("name").text()).chain(claims.iter().copied()).collect();
     let scope = Scope { volumes: &volume_names, host_network: spec.get("hostNetwork").is_true() };
 
     let containers = spec.get("containers");

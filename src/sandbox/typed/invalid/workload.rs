@@ -163,7 +163,9 @@ fn job_spec(spec: &Node<'_>) -> Vec<Cause> {
         }
     }
     let pod = spec.get("template");
-    causes.extend(template(&pod));
+    let claims = spec.get("volumeClaimTemplates").items();
+    let claims: Vec<&str> = claims.iter().map(|claim| claim.at("metadata.name").text()).collect();
+    causes.extend(template(&pod, &claims));
     let policy = pod.at("spec.restartPolicy");
     match policy.text() {
         "OnFailure" | "Never" => {}
@@ -260,7 +262,9 @@ fn selected_template(spec: &Node<'_>, kind: &str) -> Vec<Cause> {
     if !selector.is_set() || (!everything && !matches(&selector, &own)) {
         causes.push(Cause::invalid(&own.path, own.value, MISMATCH));
     }
-    causes.extend(template(&pod));
+    let claims = spec.get("volumeClaimTemplates").items();
+    let claims: Vec<&str> = claims.iter().map(|claim| claim.at("metadata.name").text()).collect();
+    causes.extend(template(&pod, &claims));
     let policy = pod.at("spec.restartPolicy");
     if policy.is_set() && policy.text() != "Always" {
         causes.push(Cause::unsupported(&policy.path, policy.value, &["Always"]));
