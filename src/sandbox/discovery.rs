@@ -147,7 +147,11 @@ fn aggregate(registry: &Registry, core: bool) -> Value {
 }
 
 fn aggregate_resource(resource: &Resource) -> Value {
-    let kind = json!({ "group": resource.group, "version": resource.version, "kind": resource.kind });
+    // empty means "that of the document"; only custom kinds repeat it
+    let kind = match resource.custom {
+        Some(_) => json!({ "group": resource.group, "version": resource.version, "kind": resource.kind }),
+        None => json!({ "group": "", "version": "", "kind": resource.kind }),
+    };
     let mut entry = json!({
         "resource": resource.plural,
         "responseKind": kind,

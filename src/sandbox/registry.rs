@@ -9,6 +9,28 @@ use super::builtin;
 use super::definition;
 use super::resource::{CollectionId, Resource};
 
+/// Built-in groups in the order of discovery: a name that two groups have means the first one's.
+const GROUPS: [&str; 18] = [
+    "",
+    "apiregistration.k8s.io",
+    "apps",
+    "events.k8s.io",
+    "authorization.k8s.io",
+    "autoscaling",
+    "batch",
+    "certificates.k8s.io",
+    "networking.k8s.io",
+    "policy",
+    "rbac.authorization.k8s.io",
+    "storage.k8s.io",
+    "admissionregistration.k8s.io",
+    "apiextensions.k8s.io",
+    "scheduling.k8s.io",
+    "coordination.k8s.io",
+    "node.k8s.io",
+    "discovery.k8s.io",
+];
+
 #[derive(Debug, Default)]
 struct Served {
     /// By group, version and plural.
@@ -106,6 +128,8 @@ impl Served {
     fn add(&mut self, resource: Arc<Resource>) {
         if !self.groups.contains(&resource.group) {
             self.groups.push(resource.group.clone());
+            // a stable sort: custom groups stay as they came
+            self.groups.sort_by_key(|group| GROUPS.iter().position(|g| g == group).unwrap_or(GROUPS.len()));
         }
         let key = (resource.group.clone(), resource.version.clone(), resource.plural.clone());
         self.resources.insert(key, resource);

@@ -6,6 +6,7 @@ mod control_plane;
 mod crud;
 mod definitions;
 mod deletion;
+mod discovery;
 mod faults;
 mod kubectl;
 mod recorded;
