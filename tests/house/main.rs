@@ -1,0 +1,83 @@
+//! What is deliberately absent stays absent: the imports of each stage, and who prints.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Words that a folder must not use, with the reason.
+const ABSENT: &[(&[&str], &[&str], &str)] = &[
+    (
+        &["manifest", "render", "plan"],
+        &["kube::", "tokio", "std::fs", "std::env", "Instant::now", "SystemTime", "Timestamp::now", "reqwest"],
+        "pure stages know no Kubernetes client, no async runtime, no clock, no file system",
+    ),
+    (
+        &[
+            "api", "apply", "cluster", "config", "engine", "health", "manifest", "plan", "render", "report", "sandbox",
+            "source", "trigger",
+        ],
+        &["println!", "print!(", "eprint!(", "dbg!"],
+        "only the command line prints",
+    ),
+    (
+        &[
+            "api", "apply", "cluster", "config", "engine", "health", "manifest", "plan", "render", "report", "source",
+            "trigger",
+        ],
+        &["env::var", "home_dir"],
+        "only the command line reads the environment",
+    ),
+    (
+        &["api", "cluster", "config", "health", "manifest", "plan", "render", "report", "source"],
+        &["crate::engine", "crate::cli", "crate::sandbox"],
+        "the arrows point one way: stages know neither the engine nor the command line nor the sandbox",
+    ),
+];
+
+#[test]
+fn no_module_uses_what_it_deliberately_lacks() {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut found = Vec::new();
+    for (folders, words, why) in ABSENT {
+        for file in folders.iter().flat_map(|folder| rust_files(&source.join(folder))) {
+            let text = fs::read_to_string(&file).unwrap();
+            for (number, line) in code(&text) {
+                for word in words.iter().filter(|word| line.contains(**word)) {
+                    let place = file.strip_prefix(&source).unwrap().display();
+                    found.push(format!("src/{place}:{number}: `{word}`: {why}"));
+                }
+            }
+        }
+    }
+    assert!(found.is_empty(), "{}", found.join("\n"));
+}
+
+#[test]
+fn no_file_has_a_name_that_says_nothing() {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let forbidden = ["utils", "helpers", "common", "misc", "manager"];
+    for file in rust_files(&source) {
+        let stem = file.file_stem().unwrap().to_string_lossy().into_owned();
+        assert!(!forbidden.contains(&stem.as_str()), "{} has a name that says nothing", file.display());
+    }
+}
+
+/// Numbered lines without comments, up to the tests of the file.
+fn code(text: &str) -> impl Iterator<Item = (usize, &str)> {
+    let lines = text.lines().enumerate().map(|(index, line)| (index + 1, line));
+    let lines = lines.take_while(|(_, line)| !line.starts_with("#[cfg(test)]"));
+    lines.filter(|(_, line)| !line.trim_start().starts_with("//"))
+}
+
+fn rust_files(folder: &Path) -> Vec<PathBuf> {
+    let mut files = Vec::new();
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        let name = path.file_name().unwrap().to_string_lossy().into_owned();
+        if path.is_dir() {
+            files.extend(rust_files(&path));
+        } else if name.ends_with(".rs") && !name.ends_with("tests.rs") {
+            files.push(path);
+        }
+    }
+    files
+}
