@@ -1,0 +1,161 @@
+//! The commands as a person runs them: what they print, and how they end.
+
+use std::path::Path;
+use std::process::{Child, Stdio};
+use std::time::{Duration, Instant};
+
+use afresh::cluster::{Cluster, ClusterOptions};
+use afresh::manifest::ObjectId;
+use afresh::sandbox::{Options, Sandbox};
+use assert_cmd::Command;
+use tempfile::TempDir;
+
+/// `afresh` with an environment of its own.
+fn afresh(home: &Path) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_afresh"));
+    command.env_clear().env("HOME", home).env("TMPDIR", home).current_dir(home);
+    command
+}
+
+fn failure(command: &mut Command) -> (i32, String) {
+    let output = command.timeout(Duration::from_secs(60)).output().unwrap();
+    assert!(output.stdout.is_empty(), "errors are not data: {}", String::from_utf8_lossy(&output.stdout));
+    (output.status.code().unwrap_or(-1), String::from_utf8(output.stderr).unwrap())
+}
+
+#[test]
+fn a_wrong_flag_is_wrong_usage() {
+    let home = TempDir::new().unwrap();
+    let (code, text) = failure(afresh(home.path()).args(["run", "--no-such-flag"]));
+    assert_eq!(code, 2);
+    assert!(text.contains("--no-such-flag"), "{text}");
+    let (code, text) = failure(afresh(home.path()).args(["run", "--kubeconfig", "k", "--metrics-addr", "somewhere"]));
+    assert_eq!(code, 1);
+    assert!(text.contains("`somewhere` is not an address for --metrics-addr"), "{text}");
+}
+
+#[test]
+fn a_missing_kubeconfig_is_named() {
+    let home = TempDir::new().unwrap();
+    let (code, text) = failure(afresh(home.path()).args(["run", "--kubeconfig", "nowhere", "--metrics-addr", "none"]));
+    assert_eq!(code, 1);
+    assert!(text.contains("`nowhere`"), "{text}");
+    let (_, text) = failure(afresh(home.path()).args(["run", "--metrics-addr", "none"]));
+    assert!(text.contains("give --kubeconfig"), "{text}");
+}
+
+#[test]
+fn a_data_dir_in_use_is_named_with_its_process() {
+    let home = TempDir::new().unwrap();
+    let data = home.path().join("data");
+    let _held = afresh::source::DataDir::open(&data).unwrap();
+    let (code, text) = failure(afresh(home.path()).args(["run", "--sandbox", "--data-dir", "data"]));
+    assert_eq!(code, 1);
+    assert!(text.contains("data") && text.contains(&std::process::id().to_string()), "{text}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cluster_without_the_definitions_says_how_to_install_them() {
+    let home = TempDir::new().unwrap();
+    let sandbox = Sandbox::start(Options::default()).await.unwrap();
+    sandbox.write_kubeconfig(&home.path().join("kubeconfig")).unwrap();
+    let mut command = afresh(home.path());
+    command.args(["run", "--kubeconfig", "kubeconfig", "--metrics-addr", "none"]);
+    let (code, text) = tokio::task::spawn_blocking(move || failure(&mut command)).await.unwrap();
+    assert_eq!(code, 1);
+    assert!(text.contains("afresh crds | kubectl apply --server-side -f -"), "{text}");
+}
+
+#[test]
+fn an_error_in_a_manifest_is_shown_where_it_is() {
+    let home = TempDir::new().unwrap();
+    let app = home.path().join("app");
+    std::fs::create_dir(&app).unwrap();
+    std::fs::write(app.join("web.yaml"), "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: web\n").unwrap();
+    let (code, text) = failure(afresh(home.path()).args(["render", "app"]));
+    assert_eq!(code, 1);
+    assert!(text.contains("web.yaml:") && text.contains("metadata: {name: web"), "{text}");
+}
+
+#[test]
+fn the_definitions_are_printed_as_data() {
+    let home = TempDir::new().unwrap();
+    let output = afresh(home.path()).arg("crds").output().unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    for name in ["gitrepositories.source.toolkit.fluxcd.io", "kustomizations.kustomize.toolkit.fluxcd.io"] {
+        assert!(text.contains(name), "{name}");
+    }
+}
+
+/// A daemon that is ended with its test.
+struct Daemon(Child);
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+async fn eventually<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + Duration::from_secs(30);
+    loop {
+        if let Some(found) = look().await {
+            return found;
+        }
+        assert!(Instant::now() < deadline, "not within 30 s: {what}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broken_edit_in_the_configuration_folder_keeps_the_last_good_one() {
+    let home = TempDir::new().unwrap();
+    let config = home.path().join("config");
+    std::fs::create_dir(&config).unwrap();
+    let document = |value: &str| {
+        format!(
+            "apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: one, namespace: default}}\ndata: {{value: {value}}}\n"
+        )
+    };
+    std::fs::write(config.join("one.yaml"), document("first")).unwrap();
+    let log = std::fs::File::create(home.path().join("log")).unwrap();
+    let child = std::process::Command::new(env!("CARGO_BIN_EXE_afresh"))
+        .args(["run", "--sandbox", "--config", "config", "--data-dir", "data", "--metrics-addr", "none"])
+        .env_clear()
+        .env("HOME", home.path())
+        .current_dir(home.path())
+        .stdin(Stdio::null())
+        .stderr(log)
+        .spawn()
+        .unwrap();
+    let _daemon = Daemon(child);
+    let kubeconfig = home.path().join("data/sandbox.kubeconfig");
+    eventually("the sandbox is up", async || kubeconfig.exists().then_some(())).await;
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let cluster = Cluster::connect(Some(&kubeconfig), None, ClusterOptions::default()).await.unwrap();
+    let id = ObjectId::new("", "ConfigMap", "default", "one");
+    let value = async || {
+        let kind = cluster.resolve("", "ConfigMap", Some("v1")).await.ok()?;
+        let object = cluster.get(&kind, &id).await.ok()??;
+        object["data"]["value"].as_str().map(str::to_owned)
+    };
+    eventually("the document is applied", async || value().await.filter(|v| v == "first")).await;
+
+    std::fs::write(config.join("one.yaml"), "kind: ConfigMap\nmetadata: {name: one\n").unwrap();
+    let said = async || {
+        let text = std::fs::read_to_string(home.path().join("log")).ok()?;
+        (text.contains("one.yaml") && text.contains("the last good version stays in force")).then_some(())
+    };
+    eventually("the broken edit is named", said).await;
+    assert_eq!(value().await.as_deref(), Some("first"));
+
+    std::fs::write(config.join("one.yaml"), document("second")).unwrap();
+    eventually("the repaired document is applied", async || value().await.filter(|v| v == "second")).await;
+    std::fs::remove_file(config.join("one.yaml")).unwrap();
+    std::fs::write(config.join("two.yaml"), document("third").replace("name: one", "name: two")).unwrap();
+    let two = ObjectId::new("", "ConfigMap", "default", "two");
+    let kind = cluster.resolve("", "ConfigMap", Some("v1")).await.unwrap();
+    eventually("the new document is applied", async || cluster.get(&kind, &two).await.ok()?).await;
+    assert_eq!(value().await.as_deref(), Some("second"), "a document that vanishes deletes nothing");
+}
