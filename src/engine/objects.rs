@@ -143,6 +143,10 @@ pub async fn serve(
                 let (inventory, _) = Inventory::read(object.status.as_ref().and_then(|s| s.inventory.as_ref()));
                 shared.registry.adopt(key, inventory.ids().cloned());
                 application::declare(&shared.registry, key, &object);
+                // who was Ready stays so for its dependents: a restart is no news
+                if let Some(revision) = application::recorded_ready(&object) {
+                    shared.registry.ready(key, revision);
+                }
             }
         }
         for key in new_kustomizations.drain(..) {

@@ -10,6 +10,7 @@ use crate::support::scenarios;
 scenarios! {
     ready_says_which_revision_is_applied,
     a_commit_that_changes_nothing_here_leaves_the_conditions_alone,
+    an_unchanged_application_says_nothing_of_waiting_for_its_dependency,
     a_crash_loop_is_named_with_container_and_reason,
     a_field_that_is_not_served_is_named,
     a_cycle_of_dependencies_is_named_and_holds_back_only_its_members,
@@ -29,6 +30,24 @@ async fn a_commit_that_changes_nothing_here_leaves_the_conditions_alone(env: &mu
     let after = env.ready_at("app", &b).await.status.unwrap();
     let time = |conditions: &afresh::api::Conditions| conditions.get(READY).unwrap().last_transition_time.clone();
     assert_eq!(time(&before.conditions), time(&after.conditions));
+}
+
+async fn an_unchanged_application_says_nothing_of_waiting_for_its_dependency(env: &mut Env) {
+    env.begin(&[("app/settings.yaml", &config_map("settings", "a")), ("db/db.yaml", &config_map("db", "a"))]).await;
+    env.kustomization("db", |spec| spec["path"] = json!("./db")).await;
+    env.kustomization("web", |spec| spec["dependsOn"] = json!([{ "name": "db" }])).await;
+    let a = env.push("A", &[("web/web.yaml", &config_map("web", "a"))]);
+    env.announce().await;
+    let before = env.ready_at("web", &a).await.status.unwrap();
+    let events = env.events("web").await;
+    let b = env.push("B", &[("db/db.yaml", &config_map("db", "b"))]);
+    env.announce().await;
+    let after = env.ready_at("web", &b).await.status.unwrap();
+    assert_eq!(env.live("ConfigMap", "db").await.unwrap()["data"]["value"], "b");
+    let ready =
+        |status: &afresh::api::KustomizationStatus| status.conditions.get(READY).unwrap().last_transition_time.clone();
+    assert_eq!(ready(&before), ready(&after));
+    assert_eq!(env.events("web").await, events, "nothing happened to it");
 }
 
 async fn a_crash_loop_is_named_with_container_and_reason(env: &mut Env) {

@@ -24,7 +24,12 @@ impl Application {
         let prepared = self.render(&work.object, &work.head(), work.urgency).await?;
         let rendered = (prepared.rendered.digest, prepared.inputs.clone());
         *work.rendered.lock().unwrap_or_else(PoisonError::into_inner) = Some(rendered);
-        self.await_dependencies(work).await;
+        // what comes out as it was applied stays Ready at its revision until its dependencies are at the newer one
+        let unchanged = applied == Some(prepared.rendered.digest);
+        if unchanged {
+            self.memory().applied = applied;
+        }
+        self.await_dependencies(work, unchanged).await;
         self.await_claims(work, &prepared).await;
 
         let declared: Inventory =
@@ -43,7 +48,7 @@ impl Application {
         let mut changes = Changes::default();
         let started = Instant::now();
         // what was held before and is sent again was changed by others
-        let correcting = applied == Some(prepared.rendered.digest);
+        let correcting = unchanged;
         self.apply(work, &prepared, correcting, &mut changes).await?;
         self.shared.metrics.stage(Stage::Apply, started.elapsed());
         {

@@ -7,8 +7,9 @@ use super::report::{DEPENDENCY_NOT_READY, listed};
 use super::{Application, Prepared, Work};
 
 impl Application {
-    /// Returns once each application in `dependsOn` was Ready at the revision that this attempt works on.
-    pub async fn await_dependencies(&self, work: &Work) {
+    /// Returns once each application in `dependsOn` was Ready at the revision that this attempt works on. `quiet`: the
+    /// status says nothing of the wait, since what it says is still so.
+    pub async fn await_dependencies(&self, work: &Work, quiet: bool) {
         if work.object.spec.depends_on.is_empty() {
             return;
         }
@@ -24,7 +25,10 @@ impl Application {
                     format!("dependency cycle: {}\nhint: remove one of these from `spec.dependsOn`", names.join(" → "))
                 }
             };
-            if message != said {
+            if message != said && quiet {
+                self.shared.registry.waiting(&self.key, &message);
+                said = message;
+            } else if message != said {
                 self.wait_for(work, DEPENDENCY_NOT_READY, &message).await;
                 said = message;
             }

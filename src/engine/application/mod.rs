@@ -41,7 +41,7 @@ use super::shared::Shared;
 use super::source::{Head, SourceHandle};
 
 pub(super) use idle::News;
-pub(super) use worker::{declare, run};
+pub(super) use worker::{declare, recorded_ready, run};
 
 pub(super) const KIND: &str = "Kustomization";
 

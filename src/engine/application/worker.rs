@@ -7,7 +7,7 @@ use std::time::Instant;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::api::{self, Key, Kustomization};
+use crate::api::{self, Key, Kustomization, READY};
 use crate::config;
 
 use super::idle::{Idle, News};
@@ -299,6 +299,13 @@ pub fn declare(registry: &Registry, key: &Key, object: &Kustomization) {
     let namespace = |given: &Option<String>| given.clone().unwrap_or_else(|| key.namespace.clone());
     let depends_on = object.spec.depends_on.iter().map(|d| Key::new(namespace(&d.namespace), d.name.clone())).collect();
     registry.declare(key, source_key(object), depends_on, object.spec.suspended());
+}
+
+/// The revision that the status records as Ready, if it speaks of the spec as it is.
+pub fn recorded_ready(object: &Kustomization) -> Option<&str> {
+    let status = object.status.as_ref()?;
+    let current = status.observed_generation == object.metadata.generation;
+    status.last_applied_revision.as_deref().filter(|_| current && status.conditions.is_true(READY))
 }
 
 /// The source that a Kustomization follows.
