@@ -268,10 +268,12 @@ impl Cluster {
     pub async fn create_event(&self, note: &EventNote<'_>) -> Result<(), ApiError> {
         let namespace = if note.namespace.is_empty() { "default" } else { note.namespace };
         let at = note.at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
+        // named as client-go names them: the object and a number that no other event of it has
+        let name = format!("{}.{:016x}", note.name, rand::random::<u64>());
         let event = json!({
             "apiVersion": "v1",
             "kind": "Event",
-            "metadata": {"generateName": format!("{}.", note.name), "namespace": namespace, "annotations": note.annotations},
+            "metadata": {"name": name, "namespace": namespace, "annotations": note.annotations},
             "involvedObject": {
                 "apiVersion": note.api_version, "kind": note.kind,
                 "namespace": note.namespace, "name": note.name, "uid": note.uid,
@@ -286,7 +288,9 @@ impl Cluster {
             "count": 1,
         });
         let kind = ApiKind::new("", "v1", "Event", "events", true);
-        self.create(&kind, &ObjectId::new("", "Event", namespace, ""), &event, note.component).await.map(drop)
+        self.create(&kind, &ObjectId::new("", "Event", namespace, name.as_str()), &event, note.component)
+            .await
+            .map(drop)
     }
 
     async fn read(&self, kind: &ApiKind, id: &ObjectId, accept: &'static str) -> Result<Option<Bytes>, ApiError> {
