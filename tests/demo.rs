@@ -1,8 +1,14 @@
-//! The demo as a user starts it, on an environment of its own: every failure of the story is repaired.
+//! The demo as a user starts it, in an environment of its own: every failure of the story is repaired, on the sandbox
+//! and, with `KUBEBUILDER_ASSETS` set, on a real control plane.
+
+#[path = "support/control_plane.rs"]
+#[expect(dead_code, reason = "other tests use more of it")]
+mod control_plane;
 
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use control_plane::ControlPlane;
 use serde_json::Value;
 
 /// It takes half a minute; a machine that compiles beside the test takes longer. No time is asserted.
@@ -23,10 +29,26 @@ const FAILURES: [&str; 9] = [
 
 #[test]
 fn the_demo_repairs_every_failure_and_says_so_in_json() {
+    play(&[]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_demo_repairs_every_failure_on_a_real_control_plane() {
+    if !ControlPlane::available() {
+        println!("skipped: KUBEBUILDER_ASSETS is not set");
+        return;
+    }
+    let plane = ControlPlane::start().await.unwrap();
+    let kubeconfig = plane.kubeconfig().to_str().unwrap().to_owned();
+    tokio::task::spawn_blocking(move || play(&["--kubeconfig", &kubeconfig])).await.unwrap();
+}
+
+fn play(arguments: &[&str]) {
     let home = tempfile::tempdir().unwrap();
     let (summary, log) = (home.path().join("summary.json"), home.path().join("screen"));
     let mut demo = Command::new(env!("CARGO_BIN_EXE_afresh"))
         .args(["demo", "--exit", "-o", "json"])
+        .args(arguments)
         .env_clear()
         // git serves the repository
         .env("PATH", std::env::var_os("PATH").unwrap_or_default())
