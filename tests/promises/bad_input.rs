@@ -27,6 +27,11 @@ fn bad_files() -> Vec<(&'static str, String, &'static str)> {
         ("a duplicate key", format!("{}kind: Secret\n", map("{ name: x }")), "bad.yaml"),
         ("one object twice", map("{ name: settings }"), "settings"),
         ("no name", map("{}"), "bad.yaml"),
+        (
+            "a namespace on what has none",
+            "apiVersion: v1\nkind: Namespace\nmetadata: { name: x, namespace: y }\n".to_owned(),
+            "bad.yaml",
+        ),
         ("no kind", "apiVersion: v1\nmetadata: { name: x }\n".to_owned(), "bad.yaml"),
         ("an unknown kind", "apiVersion: example.com/v1\nkind: Nothing\nmetadata: { name: x }\n".to_owned(), "Nothing"),
     ]

@@ -39,7 +39,12 @@ async fn an_unchanged_application_says_nothing_of_waiting_for_its_dependency(env
     let a = env.push("A", &[("web/web.yaml", &config_map("web", "a"))]);
     env.announce().await;
     let before = env.ready_at("web", &a).await.status.unwrap();
-    let events = env.events("web").await;
+    let events = env
+        .eventually("the event of A", async || {
+            let events = env.events("web").await;
+            events.iter().any(|(_, message)| message.contains(&a)).then_some(events)
+        })
+        .await;
     let b = env.push("B", &[("db/db.yaml", &config_map("db", "b"))]);
     env.announce().await;
     let after = env.ready_at("web", &b).await.status.unwrap();
