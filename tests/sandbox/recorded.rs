@@ -150,6 +150,10 @@ async fn carry_out(cluster: &Cluster, namespace: &str, step: &Value) -> (u64, Va
     (u64::from(raw.code), body, warnings)
 }
 
+/// Steps that the sandbox answers otherwise on purpose, each with the reason; one that no longer differs is an error.
+const ON_PURPOSE: [(&str, usize, &str); 1] =
+    [("pod updates", 3, "without the subresource `binding`, an update gives a Pod its node")];
+
 async fn replay(cases: &str, answers: &str) {
     let cluster = cluster().await;
     for definition in list(DEFINITIONS) {
@@ -185,7 +189,10 @@ async fn replay(cases: &str, answers: &str) {
                 expected["version"].as_u64().unwrap(),
                 texts(&expected["warnings"]),
             );
-            if got != want {
+            let on_purpose = ON_PURPOSE.iter().find(|(name, step, _)| case["name"] == *name && *step == i);
+            if let Some((name, step, reason)) = on_purpose {
+                assert!(got != want, "{name} [{step}] is as recorded now, but listed as different because {reason}");
+            } else if got != want {
                 failures.push(format!("{} [{i}]\n{}", case["name"], differences(&want, &got).join("\n")));
             }
         }
