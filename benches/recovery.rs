@@ -133,8 +133,8 @@ impl Bench {
         install(&cluster, &git.url(SOURCE)).await?;
         let daemon = Daemon::start(kubeconfig, folder.path())?;
         let mut bench = Self {
-            application: watcher(&cluster, kustomizations(), APPLICATION),
-            settings: watcher(&cluster, config_maps(), "settings"),
+            application: watcher(&cluster, ApiKind::kustomization(), APPLICATION),
+            settings: watcher(&cluster, ApiKind::config_map(), "settings"),
             daemon,
             cluster,
             repository,
@@ -169,8 +169,8 @@ impl Bench {
     async fn announce(&self) -> anyhow::Result<()> {
         let token = k8s_openapi::jiff::Timestamp::now().to_string();
         let patch = json!({ "metadata": { "annotations": { REQUESTED_AT: token } } });
-        let id = ObjectId::new("source.toolkit.fluxcd.io", "GitRepository", NAMESPACE, SOURCE);
-        self.cluster.merge_patch(&git_repositories(), &id, &patch, None, MANAGER).await?;
+        let kind = ApiKind::git_repository();
+        self.cluster.merge_patch(&kind, &kind.object(NAMESPACE, SOURCE), &patch, None, MANAGER).await?;
         Ok(())
     }
 
@@ -233,18 +233,6 @@ async fn apply(cluster: &Cluster, object: &Value) -> anyhow::Result<()> {
     let options = ApplyOptions { manager: MANAGER, force: true, dry_run: false, validation: FieldValidation::Strict };
     cluster.apply(&kind, &id, object, options).await?;
     Ok(())
-}
-
-fn git_repositories() -> ApiKind {
-    ApiKind::new("source.toolkit.fluxcd.io", "v1", "GitRepository", "gitrepositories", true)
-}
-
-fn kustomizations() -> ApiKind {
-    ApiKind::new("kustomize.toolkit.fluxcd.io", "v1", "Kustomization", "kustomizations", true)
-}
-
-fn config_maps() -> ApiKind {
-    ApiKind::new("", "v1", "ConfigMap", "configmaps", true)
 }
 
 fn watcher(cluster: &Cluster, kind: ApiKind, name: &str) -> Watcher<Value> {

@@ -27,10 +27,7 @@ enum Output {
 
 pub async fn run(args: GetArgs) -> anyhow::Result<()> {
     let cluster = args.cluster.connect().await?;
-    let kinds = [
-        ApiKind::new("source.toolkit.fluxcd.io", "v1", "GitRepository", "gitrepositories", true),
-        ApiKind::new("kustomize.toolkit.fluxcd.io", "v1", "Kustomization", "kustomizations", true),
-    ];
+    let kinds = [ApiKind::git_repository(), ApiKind::kustomization()];
     let mut items = Vec::new();
     for kind in &kinds {
         for mut item in cluster.list(kind, args.namespace.as_deref()).await? {

@@ -47,8 +47,8 @@ pub async fn reconcile(args: ReconcileArgs) -> anyhow::Result<()> {
         let reference = &object["spec"]["sourceRef"];
         let namespace = reference["namespace"].as_str().unwrap_or(&id.namespace).to_owned();
         let name = reference["name"].as_str().unwrap_or_default();
-        let source = ObjectId::new("source.toolkit.fluxcd.io", "GitRepository", namespace, name);
-        request(&cluster, &git_repository(), &source, timeout).await?;
+        let kind = ApiKind::git_repository();
+        request(&cluster, &kind, &kind.object(namespace, name), timeout).await?;
     }
     request(&cluster, &kind, &id, timeout).await
 }
@@ -67,20 +67,14 @@ pub async fn suspend(args: TargetArgs, suspended: bool) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn git_repository() -> ApiKind {
-    ApiKind::new("source.toolkit.fluxcd.io", "v1", "GitRepository", "gitrepositories", true)
-}
-
 fn target(args: &TargetArgs) -> anyhow::Result<(ApiKind, ObjectId)> {
     let (prefix, name) = args.target.split_once('/').unwrap_or(("ks", &args.target));
     let kind = match prefix {
-        "ks" | "kustomization" | "kustomizations" => {
-            ApiKind::new("kustomize.toolkit.fluxcd.io", "v1", "Kustomization", "kustomizations", true)
-        }
-        "gitrepo" | "gitrepository" | "gitrepositories" => git_repository(),
+        "ks" | "kustomization" | "kustomizations" => ApiKind::kustomization(),
+        "gitrepo" | "gitrepository" | "gitrepositories" => ApiKind::git_repository(),
         other => bail!("`{other}` is not a kind that can be named here: use `ks/NAME` or `gitrepo/NAME`"),
     };
-    let id = ObjectId::new(&*kind.group, &*kind.kind, args.namespace.clone(), name);
+    let id = kind.object(args.namespace.clone(), name);
     Ok((kind, id))
 }
 

@@ -71,7 +71,7 @@ impl Cluster {
 
 fn identity(kind: &ApiKind, item: &Value) -> ObjectId {
     let text = |pointer| item.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
-    ObjectId::new(&*kind.group, &*kind.kind, text("/metadata/namespace"), text("/metadata/name"))
+    kind.object(text("/metadata/namespace"), text("/metadata/name"))
 }
 
 /// What Kubernetes puts into every namespace by itself, and what goes with its owner.

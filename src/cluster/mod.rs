@@ -15,6 +15,7 @@ mod discovery;
 mod error;
 mod fields;
 mod gate;
+mod kinds;
 mod lists;
 mod objects;
 mod observed;

@@ -232,8 +232,8 @@ impl Cluster {
             #[serde(default)]
             data: Option<BTreeMap<String, String>>,
         }
-        let kind = ApiKind::new("", "v1", "Secret", "secrets", true);
-        let Some(body) = self.read(&kind, &ObjectId::new("", "Secret", namespace, name), JSON).await? else {
+        let kind = ApiKind::secret();
+        let Some(body) = self.read(&kind, &kind.object(namespace, name), JSON).await? else {
             return Ok(None);
         };
         let wire: Wire = decode(&body)?;
@@ -256,8 +256,8 @@ impl Cluster {
             #[serde(default)]
             data: Option<BTreeMap<String, String>>,
         }
-        let kind = ApiKind::new("", "v1", "ConfigMap", "configmaps", true);
-        let Some(body) = self.read(&kind, &ObjectId::new("", "ConfigMap", namespace, name), JSON).await? else {
+        let kind = ApiKind::config_map();
+        let Some(body) = self.read(&kind, &kind.object(namespace, name), JSON).await? else {
             return Ok(None);
         };
         let wire: Wire = decode(&body)?;
@@ -287,10 +287,8 @@ impl Cluster {
             "lastTimestamp": at,
             "count": 1,
         });
-        let kind = ApiKind::new("", "v1", "Event", "events", true);
-        self.create(&kind, &ObjectId::new("", "Event", namespace, name.as_str()), &event, note.component)
-            .await
-            .map(drop)
+        let kind = ApiKind::event();
+        self.create(&kind, &kind.object(namespace, name.as_str()), &event, note.component).await.map(drop)
     }
 
     async fn read(&self, kind: &ApiKind, id: &ObjectId, accept: &'static str) -> Result<Option<Bytes>, ApiError> {

@@ -179,7 +179,7 @@ impl WireObject {
         let managed = metadata.managed_fields.unwrap_or_default();
         let deleting = !metadata.deletion_timestamp.is_empty();
         let seen = Seen {
-            id: ObjectId::new(&*kind.group, &*kind.kind, metadata.namespace, metadata.name),
+            id: kind.object(metadata.namespace, metadata.name),
             uid: metadata.uid,
             resource_version: metadata.resource_version,
             generation: metadata.generation.unwrap_or_default(),

@@ -9,10 +9,7 @@ use serde_json::json;
 
 use crate::api::STATUS_MANAGER;
 use crate::cluster::{ApiError, ApiKind, Cluster, ErrorClass};
-use crate::manifest::ObjectId;
 use crate::plan::DigestKey;
-
-use super::shared::{git_repository_kind, kustomization_kind};
 
 /// The Secret that holds the key for digests.
 const KEY_SECRET: &str = "afresh-installation";
@@ -46,7 +43,7 @@ pub async fn check(cluster: &Cluster) -> Result<(), InstallationError> {
     loop {
         let error = match cluster.discover().await {
             Ok(()) => {
-                let missing = [git_repository_kind(), kustomization_kind()]
+                let missing = [ApiKind::git_repository(), ApiKind::kustomization()]
                     .into_iter()
                     .find(|kind| cluster.resource(&kind.group, &kind.kind, Some(&kind.version)).is_none());
                 match missing {
@@ -91,21 +88,18 @@ async fn make(cluster: &Cluster, namespace: &str) -> Result<[u8; 32], ApiError> 
         "metadata": {"name": KEY_SECRET, "namespace": namespace, "labels": {"app.kubernetes.io/part-of": "afresh"}},
         "data": {KEY_FIELD: BASE64.encode(key)},
     });
-    let kind = ApiKind::new("", "v1", "Secret", "secrets", true);
-    let id = ObjectId::new("", "Secret", namespace, KEY_SECRET);
+    let kind = ApiKind::secret();
+    let id = kind.object(namespace, KEY_SECRET);
     match cluster.create(&kind, &id, &secret, STATUS_MANAGER).await {
         Ok(_) => Ok(key),
         Err(error) if error.class == ErrorClass::NamespaceMissing => {
             let object = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}});
-            let (kind, own) = (
-                ApiKind::new("", "v1", "Namespace", "namespaces", false),
-                ObjectId::new("", "Namespace", "", namespace),
-            );
-            match cluster.create(&kind, &own, &object, STATUS_MANAGER).await {
+            let kind = ApiKind::namespace();
+            match cluster.create(&kind, &kind.object("", namespace), &object, STATUS_MANAGER).await {
                 Err(error) if error.class != ErrorClass::AlreadyExists => return Err(error),
                 _ => {}
             }
-            let kind = ApiKind::new("", "v1", "Secret", "secrets", true);
+            let kind = ApiKind::secret();
             cluster.create(&kind, &id, &secret, STATUS_MANAGER).await.map(|_| key)
         }
         Err(error) => Err(error),

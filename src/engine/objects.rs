@@ -14,7 +14,7 @@ use crate::cluster::{ApiKind, Cluster, Collection, WatchEvent, Watcher};
 use crate::plan::Inventory;
 use crate::report::Readiness;
 
-use super::shared::{Shared, git_repository_kind, kustomization_kind};
+use super::shared::Shared;
 use super::{EngineError, application, source};
 
 /// The cells of one kind: the newest object of each name, `None` once it is gone.
@@ -109,8 +109,10 @@ pub async fn serve(
     readiness: Readiness,
     cancel: CancellationToken,
 ) -> Result<(), EngineError> {
-    let mut repositories = Cells::<GitRepository>::new(&shared.cluster, git_repository_kind(), namespace.as_deref());
-    let mut kustomizations = Cells::<Kustomization>::new(&shared.cluster, kustomization_kind(), namespace.as_deref());
+    let mut repositories =
+        Cells::<GitRepository>::new(&shared.cluster, ApiKind::git_repository(), namespace.as_deref());
+    let mut kustomizations =
+        Cells::<Kustomization>::new(&shared.cluster, ApiKind::kustomization(), namespace.as_deref());
     let mut workers = JoinSet::new();
     let (mut new_repositories, mut new_kustomizations) = (Vec::new(), Vec::new());
     loop {

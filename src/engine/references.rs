@@ -115,8 +115,8 @@ impl References {
 
 async fn follow(cluster: Cluster, reference: Reference, version: watch::Sender<Option<String>>) {
     let kind = match reference.kind {
-        Referenced::Secret => ApiKind::new("", "v1", "Secret", "secrets", true),
-        Referenced::ConfigMap => ApiKind::new("", "v1", "ConfigMap", "configmaps", true),
+        Referenced::Secret => ApiKind::secret(),
+        Referenced::ConfigMap => ApiKind::config_map(),
     };
     let collection = Collection {
         namespace: Some(reference.namespace.clone()),

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use crate::api::Key;
 use crate::apply::{Applier, UnknownFields};
-use crate::cluster::{ApiKind, Cluster, Observed, Pods, WriteGate};
+use crate::cluster::{Cluster, Observed, Pods, WriteGate};
 use crate::config;
 use crate::plan::DigestKey;
 use crate::report::{Events, Metrics};
@@ -44,10 +44,6 @@ impl Shared {
         sources.entry(key.clone()).or_insert_with(|| SourceHandle::new(key.clone())).clone()
     }
 
-    pub fn kustomization_kind(&self) -> ApiKind {
-        kustomization_kind()
-    }
-
     /// An application is gone: nothing of it is waited for or reported any more.
     pub fn forget(&self, app: &Key) {
         self.registry.remove(app);
@@ -58,14 +54,6 @@ impl Shared {
             source.attention(app, false, false);
         }
     }
-}
-
-pub(super) fn kustomization_kind() -> ApiKind {
-    ApiKind::new("kustomize.toolkit.fluxcd.io", "v1", "Kustomization", "kustomizations", true)
-}
-
-pub(super) fn git_repository_kind() -> ApiKind {
-    ApiKind::new("source.toolkit.fluxcd.io", "v1", "GitRepository", "gitrepositories", true)
 }
 
 /// Turns for status writes that nobody waits for: some at once, then so many a second, and none while applies wait.

@@ -131,8 +131,8 @@ impl Stage {
     pub async fn announce(&self) -> anyhow::Result<()> {
         let token = k8s_openapi::jiff::Timestamp::now().to_string();
         let patch = json!({ "metadata": { "annotations": { REQUESTED_AT: token } } });
-        let kind = git_repositories();
-        let id = ObjectId::new(&*kind.group, &*kind.kind, &*self.namespace, SOURCE);
+        let kind = ApiKind::git_repository();
+        let id = kind.object(&*self.namespace, SOURCE);
         self.cluster.merge_patch(&kind, &id, &patch, None, MANAGER).await?;
         Ok(())
     }
@@ -145,11 +145,11 @@ impl Stage {
     }
 
     pub async fn sources(&self) -> Sight {
-        Sight::of(&self.cluster, git_repositories(), &self.namespace).await
+        Sight::of(&self.cluster, ApiKind::git_repository(), &self.namespace).await
     }
 
     pub async fn applications(&self) -> Sight {
-        Sight::of(&self.cluster, kustomizations(), &self.namespace).await
+        Sight::of(&self.cluster, ApiKind::kustomization(), &self.namespace).await
     }
 
     pub async fn workloads(&self) -> Sight {
@@ -251,14 +251,6 @@ impl Folder {
     }
 }
 
-fn git_repositories() -> ApiKind {
-    ApiKind::new("source.toolkit.fluxcd.io", "v1", "GitRepository", "gitrepositories", true)
-}
-
-fn kustomizations() -> ApiKind {
-    ApiKind::new("kustomize.toolkit.fluxcd.io", "v1", "Kustomization", "kustomizations", true)
-}
-
 /// The documents of the development cluster, with the source at `url`.
 fn documents(tree: &Tree, url: &str) -> anyhow::Result<Vec<Value>> {
     let (path, text) = tree.documents().context("the example has no documents")?;
@@ -308,7 +300,7 @@ pub async fn remove(cluster: &Cluster, document: &Value) -> anyhow::Result<()> {
 /// The demo takes over no application that somebody else has declared.
 async fn refuse_a_cluster_in_use(cluster: &Cluster, namespace: &str) -> anyhow::Result<()> {
     cluster.discover().await.context("the cluster does not answer")?;
-    for kind in [git_repositories(), kustomizations()] {
+    for kind in [ApiKind::git_repository(), ApiKind::kustomization()] {
         if cluster.resource(&kind.group, &kind.kind, Some(&kind.version)).is_none() {
             continue;
         }

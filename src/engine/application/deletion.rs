@@ -6,7 +6,7 @@ use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
 use crate::api::{DeletionPolicy, FINALIZER, Kustomization, STATUS_MANAGER};
-use crate::cluster::ApiError;
+use crate::cluster::{ApiError, ApiKind};
 use crate::manifest::ObjectId;
 use crate::report::Severity;
 
@@ -107,7 +107,7 @@ impl Application {
         let patch = json!({"metadata": metadata});
         self.shared
             .cluster
-            .merge_patch(&self.shared.kustomization_kind(), &self.id(), &patch, None, STATUS_MANAGER)
+            .merge_patch(&ApiKind::kustomization(), &self.id(), &patch, None, STATUS_MANAGER)
             .await
             .map(drop)
     }

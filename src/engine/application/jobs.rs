@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use crate::api::{self, Kustomization, STATUS_MANAGER};
+use crate::cluster::ApiKind;
 use crate::manifest::ObjectId;
 use crate::plan::Desired;
 
@@ -57,7 +58,7 @@ impl Application {
         };
         let text = serde_json::to_string(&new).expect("a map of strings serialises");
         let patch = json!({"metadata": {"annotations": {api::STATE: text}}});
-        let (kind, id) = (self.shared.kustomization_kind(), self.id());
+        let (kind, id) = (ApiKind::kustomization(), self.id());
         match self.shared.cluster.merge_patch(&kind, &id, &patch, None, STATUS_MANAGER).await {
             Ok(_) => self.memory().jobs = new,
             Err(error) => {

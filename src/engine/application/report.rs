@@ -12,7 +12,7 @@ use tokio::sync::OwnedMutexGuard;
 use crate::api::{
     self, Condition, Conditions, HEALTHY, Key, Kustomization, KustomizationStatus, READY, RECONCILING, STALLED, Truth,
 };
-use crate::cluster::{ApiError, ErrorClass};
+use crate::cluster::{ApiError, ApiKind, ErrorClass};
 use crate::engine::permits::Urgency;
 use crate::engine::shared::Shared;
 use crate::plan::Inventory;
@@ -33,7 +33,7 @@ impl Report {
     pub fn new(key: &Key, object: &Kustomization, shared: &Shared) -> Self {
         let status = object.status.clone().unwrap_or_default();
         shared.events.known(KIND, key, state_of(&status));
-        Self { writer: StatusWriter::new(shared.kustomization_kind(), key.clone(), &status), status }
+        Self { writer: StatusWriter::new(ApiKind::kustomization(), key.clone(), &status), status }
     }
 }
 

@@ -14,10 +14,11 @@ use tokio_util::sync::CancellationToken;
 use crate::api::{
     self, Artifact, GitRepository, GitRepositoryStatus, Key, READY, RECONCILING, STALLED, Truth, rfc3339,
 };
+use crate::cluster::ApiKind;
 use crate::config;
 use crate::engine::permits::Urgency;
 use crate::engine::references::{Reference, Watched};
-use crate::engine::shared::{Shared, git_repository_kind};
+use crate::engine::shared::Shared;
 use crate::report::{Event, Severity, Stage, StatusWriter};
 use crate::source::credentials::{self, Access};
 use crate::source::pacing::{Failure, Pacing, ProbeKind};
@@ -35,7 +36,7 @@ pub async fn run(key: Key, shared: Arc<Shared>, goal: Goal, cancel: Cancellation
     let status = object.status.clone().unwrap_or_default();
     shared.events.known(KIND, &key, state_of(&status));
     let worker = Worker {
-        writer: StatusWriter::new(git_repository_kind(), key.clone(), &status),
+        writer: StatusWriter::new(ApiKind::git_repository(), key.clone(), &status),
         pacing: Pacing::new(object.spec.interval.0, Instant::now()),
         key,
         shared,
