@@ -8,11 +8,11 @@ mod demo;
 mod get;
 mod logging;
 mod reconcile;
-mod run;
 mod sandbox;
 
 pub mod directory;
 pub mod render;
+pub mod run;
 
 use std::process::ExitCode;
 

@@ -1,10 +1,12 @@
 //! `afresh run`: the daemon.
 
+use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::Context as _;
+use clap::Parser as _;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -82,6 +84,17 @@ pub fn run(args: RunArgs) -> anyhow::Result<()> {
     });
     runtime.shutdown_timeout(std::time::Duration::from_millis(500));
     result
+}
+
+/// What the daemon is told by the arguments of `afresh run`.
+pub fn config(arguments: impl IntoIterator<Item = OsString>) -> anyhow::Result<Config> {
+    #[derive(clap::Parser)]
+    struct Line {
+        #[command(flatten)]
+        args: RunArgs,
+    }
+    let line = std::iter::once("afresh run".into()).chain(arguments);
+    resolve(Line::try_parse_from(line)?.args)
 }
 
 fn resolve(args: RunArgs) -> anyhow::Result<Config> {

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use serde_json::json;
 
+use crate::support::daemon::Runner;
 use crate::support::env::Env;
 use crate::support::manifests::{config_map, deployment, deployment_behaving};
 use crate::support::scenarios;
@@ -38,6 +39,7 @@ async fn nothing_is_written_or_asked_in_steady_state(env: &mut Env) {
 }
 
 async fn suspended_and_stalled_applications_cost_nothing(env: &mut Env) {
+    env.runner = Runner::Process;
     env.begin(&[("app/settings.yaml", &config_map("settings", "a")), ("other/x.yaml", &config_map("x", "a"))]).await;
     env.kustomization("app", |spec| spec["suspend"] = json!(true)).await;
     env.kustomization("stalled", |spec| spec["images"] = json!([{ "name": "web" }])).await;
@@ -58,12 +60,12 @@ async fn suspended_and_stalled_applications_cost_nothing(env: &mut Env) {
 }
 
 async fn a_restart_writes_nothing_where_all_is_as_declared(env: &mut Env) {
+    env.runner = Runner::Process;
     env.begin(&[("app/settings.yaml", &config_map("settings", "a")), ("app/web.yaml", &deployment("web", "web:1"))])
         .await;
     env.until_live("Deployment", "web", "available", |web| web["status"]["availableReplicas"] == 1).await;
     let settled = env.kustomizations().get("app").await.unwrap();
-    let exit = env.daemon.take().unwrap().stop().await.unwrap();
-    assert!(exit.success(), "SIGTERM is an orderly end: {exit}");
+    env.daemon.take().unwrap().stop().await.expect("SIGTERM is an orderly end");
 
     let before = env.requests_of_the_daemon().await.len();
     env.start();
@@ -104,6 +106,7 @@ async fn a_restart_during_a_health_wait_goes_on_waiting(env: &mut Env) {
 }
 
 async fn a_kill_during_a_broken_revision_does_not_hold_back_the_fix(env: &mut Env) {
+    env.runner = Runner::Process;
     env.begin(&[("app/settings.yaml", &config_map("settings", "a"))]).await;
     let broken = env.push("B", &[("app/settings.yaml", "[")]);
     env.announce().await;

@@ -1,105 +1,135 @@
-//! The daemon as a process of its own: the binary under test, an empty environment, folders of its own, its log kept.
+//! The daemon of a scenario: a process of its own, or a runtime of its own in the process of the test.
+//!
+//! Both are told by the same command line and run the same `afresh::cli::run::daemon`. In the test's process a scenario
+//! costs less; only a process shows what SIGTERM and SIGKILL do, and what the daemon uses.
 
-use std::path::{Path, PathBuf};
-use std::process::{ExitStatus, Stdio};
+use std::ffi::OsString;
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use anyhow::{Context as _, ensure};
-use tokio::io::{AsyncBufReadExt as _, AsyncRead, BufReader};
-use tokio::process::{Child, Command};
+use super::in_process::InProcess;
+use super::process::Process;
 
 /// The promise is 5 s; a machine that compiles beside the test gets some more.
-const STOPS_WITHIN: Duration = Duration::from_secs(10);
+pub const STOPS_WITHIN: Duration = Duration::from_secs(10);
 /// What is printed of the log when a test fails.
 const TAIL_LINES: usize = 60;
+/// `process` or `in-process`: where the daemon runs in scenarios that don't insist.
+const CHOICE: &str = "AFRESH_TEST_RUNNER";
+
+/// Where the daemon runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Runner {
+    Process,
+    InProcess,
+}
+
+impl Runner {
+    /// As the environment says; in this process where it says nothing.
+    ///
+    /// # Panics
+    /// When it says something else.
+    pub fn chosen() -> Runner {
+        match std::env::var(CHOICE).as_deref() {
+            Ok("process") => Runner::Process,
+            Ok("in-process") | Err(_) => Runner::InProcess,
+            Ok(other) => panic!("{CHOICE}={other}: it is `process` or `in-process`"),
+        }
+    }
+}
 
 pub struct Daemon {
-    child: Child,
-    log: Arc<Mutex<Vec<String>>>,
+    running: Running,
+    log: Log,
+}
+
+enum Running {
+    Process(Process),
+    InProcess(InProcess),
 }
 
 impl Daemon {
     /// Starts `afresh run` on a cluster for one namespace. `home` outlives restarts: the data dir is in it.
-    pub fn start(kubeconfig: &Path, namespace: &str, home: &Path, more: &[String]) -> anyhow::Result<Daemon> {
-        let data: PathBuf = home.join("data");
-        let tmp = home.join("tmp");
-        std::fs::create_dir_all(&tmp)?;
-        let mut child = Command::new(env!("CARGO_BIN_EXE_afresh"))
-            .arg("run")
-            .arg("--kubeconfig")
-            .arg(kubeconfig)
-            .arg("--data-dir")
-            .arg(data)
-            .args(["--watch-namespace", namespace, "--metrics-addr", "127.0.0.1:0", "--log-format", "json"])
-            .args(more)
-            .env_clear()
-            .env("HOME", home)
-            .env("TMPDIR", &tmp)
-            .env("RUST_BACKTRACE", "1")
-            .current_dir(home)
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .kill_on_drop(true)
-            .spawn()
-            .context("start the daemon")?;
-        let log = Arc::default();
-        keep(child.stdout.take(), &log);
-        keep(child.stderr.take(), &log);
-        Ok(Daemon { child, log })
+    pub fn start(
+        runner: Runner,
+        kubeconfig: &Path,
+        namespace: &str,
+        home: &Path,
+        more: &[String],
+    ) -> anyhow::Result<Daemon> {
+        std::fs::create_dir_all(home)?;
+        let mut arguments: Vec<OsString> = vec!["--kubeconfig".into(), kubeconfig.into()];
+        arguments.extend(["--data-dir".into(), home.join("data").into()]);
+        let fixed = ["--watch-namespace", namespace, "--metrics-addr", "127.0.0.1:0", "--log-format", "json"];
+        arguments.extend(fixed.map(OsString::from));
+        arguments.extend(more.iter().map(OsString::from));
+        let log = Log::default();
+        let running = match runner {
+            Runner::Process => Running::Process(Process::start(&arguments, home, &log)?),
+            Runner::InProcess => Running::InProcess(InProcess::start(arguments, &log)?),
+        };
+        Ok(Daemon { running, log })
     }
 
-    /// SIGTERM, and the exit it leads to.
-    pub async fn stop(mut self) -> anyhow::Result<ExitStatus> {
-        let id = self.child.id().context("the daemon has ended already")?;
-        let sent = Command::new("kill").args(["-TERM", &id.to_string()]).status().await?;
-        ensure!(sent.success(), "no SIGTERM could be sent");
-        let exit = tokio::time::timeout(STOPS_WITHIN, self.child.wait()).await;
-        exit.with_context(|| format!("the daemon did not stop within {STOPS_WITHIN:?}\n{}", self.log_tail()))?
-            .context("wait for the daemon")
+    /// SIGTERM or what it leads to, and an orderly end; any other is an error.
+    pub async fn stop(self) -> anyhow::Result<()> {
+        let ended = match self.running {
+            Running::Process(process) => process.stop().await,
+            Running::InProcess(running) => running.stop().await,
+        };
+        ended.map_err(|error| error.context(self.log.tail()))
     }
 
-    /// SIGKILL: what a lost machine looks like.
-    pub async fn kill(mut self) -> anyhow::Result<()> {
-        self.child.kill().await.context("kill the daemon")
+    /// SIGKILL, or the same moment as far as one process can show it: nothing more is sent, nothing is finished.
+    pub async fn kill(self) -> anyhow::Result<()> {
+        match self.running {
+            Running::Process(process) => process.kill().await,
+            Running::InProcess(running) => running.kill().await,
+        }
     }
 
-    /// How it ended, if it has.
-    pub fn exit(&mut self) -> Option<ExitStatus> {
-        self.child.try_wait().ok().flatten()
+    /// How it ended, if it has ended by itself: `Err` says why.
+    pub fn ended(&mut self) -> Option<anyhow::Result<()>> {
+        match &mut self.running {
+            Running::Process(process) => process.ended(),
+            Running::InProcess(running) => running.ended(),
+        }
     }
 
-    pub fn id(&self) -> Option<u32> {
-        self.child.id()
-    }
-
-    /// Processor time used so far, in hundredths of a second; `None` where there is no `/proc`.
+    /// Processor time used so far, in hundredths of a second; `None` where there is no `/proc`, or no process.
     pub fn cpu_ticks(&self) -> Option<u64> {
-        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.id()?)).ok()?;
-        // The name in parentheses may hold anything; fields 14 and 15 are utime and stime (proc(5)).
-        let mut fields = stat.rsplit_once(')')?.1.split_whitespace().skip(11);
-        Some(fields.next()?.parse::<u64>().ok()? + fields.next()?.parse::<u64>().ok()?)
+        match &self.running {
+            Running::Process(process) => process.cpu_ticks(),
+            Running::InProcess(_) => None,
+        }
     }
 
-    /// Every line so far, of both streams.
+    /// Every line so far.
     pub fn log(&self) -> Vec<String> {
-        self.log.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.log.lines()
     }
 
     pub fn log_tail(&self) -> String {
-        let log = self.log();
-        log[log.len().saturating_sub(TAIL_LINES)..].join("\n")
+        self.log.tail()
     }
 }
 
-fn keep(stream: Option<impl AsyncRead + Unpin + Send + 'static>, log: &Arc<Mutex<Vec<String>>>) {
-    let Some(stream) = stream else { return };
-    let log = log.clone();
-    tokio::spawn(async move {
-        let mut lines = BufReader::new(stream).lines();
-        while let Ok(Some(line)) = lines.next_line().await {
-            log.lock().unwrap_or_else(PoisonError::into_inner).push(line);
-        }
-    });
+/// What a daemon logged, line by line; its runner writes.
+#[derive(Clone, Default)]
+pub struct Log(Arc<Mutex<Vec<String>>>);
+
+impl Log {
+    pub fn push(&self, line: String) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(line);
+    }
+
+    fn lines(&self) -> Vec<String> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn tail(&self) -> String {
+        let lines = self.lines();
+        lines[lines.len().saturating_sub(TAIL_LINES)..].join("\n")
+    }
 }

@@ -19,7 +19,7 @@ use tempfile::TempDir;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::control_plane::ControlPlane;
-use super::daemon::Daemon;
+use super::daemon::{Daemon, Runner};
 use super::wait::{eventually, watch_until};
 
 /// The GitRepository of every scenario.
@@ -38,6 +38,8 @@ pub struct Env {
     pub repository: TestRepository,
     pub git: GitServer,
     pub cluster: Cluster,
+    /// Where the daemon runs from its next start on.
+    pub runner: Runner,
     /// More arguments for `afresh run`.
     pub arguments: Vec<String>,
     kubeconfig: PathBuf,
@@ -93,6 +95,7 @@ impl Env {
             repository,
             git,
             cluster,
+            runner: Runner::chosen(),
             arguments: Vec::new(),
             kubeconfig,
             dir,
@@ -131,7 +134,7 @@ impl Env {
     /// Starts the daemon (again) on what it left behind.
     pub fn start(&mut self) {
         let home = self.dir.path().join("home");
-        let daemon = Daemon::start(&self.kubeconfig, &self.namespace, &home, &self.arguments);
+        let daemon = Daemon::start(self.runner, &self.kubeconfig, &self.namespace, &home, &self.arguments);
         self.daemon = Some(daemon.expect("the daemon starts"));
     }
 

@@ -9,7 +9,9 @@
 pub mod control_plane;
 pub mod daemon;
 pub mod env;
+pub mod in_process;
 pub mod manifests;
+pub mod process;
 pub mod wait;
 
 /// Makes two tests of each function `async fn name(env: &mut Env)`: `sandbox::name`, and `real::name`, which needs
