@@ -199,6 +199,6 @@ struct Observer(Metrics);
 
 impl RequestObserver for Observer {
     fn finished(&self, request: RequestFacts<'_>) {
-        self.0.request(request.verb, request.code);
+        self.0.request(request.verb, request.code, request.duration);
     }
 }

@@ -97,6 +97,8 @@ pub async fn run(settings: Settings, cancel: CancellationToken) -> Result<(), En
         digest_key,
         unknown_fields,
     });
+    // no other replica is asked: whoever runs, leads
+    shared.metrics.leader(true);
     let serve = objects::serve(shared, watch_namespace, readiness, cancel.clone());
     tokio::select! {
         result = serve => result?,

@@ -47,7 +47,6 @@ impl Shared {
     /// An application is gone: nothing of it is waited for or reported any more.
     pub fn forget(&self, app: &Key) {
         self.registry.remove(app);
-        self.metrics.forget("Kustomization", app);
         self.events.forget("Kustomization", app);
         let sources: Vec<_> = self.sources.lock().unwrap_or_else(PoisonError::into_inner).values().cloned().collect();
         for source in sources {

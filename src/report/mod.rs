@@ -4,10 +4,10 @@
 
 mod events;
 mod http;
-mod metrics;
+pub mod metrics;
 mod status;
 
 pub use events::{Event, Events, Severity};
 pub use http::{Readiness, serve};
-pub use metrics::{Metrics, Stage};
+pub use metrics::{ApplicationMetrics, Metrics, ObjectMetrics, SourceMetrics, Stage};
 pub use status::StatusWriter;

@@ -1,5 +1,7 @@
 //! One piece of work on a remote: its deadline and its cancellation, in one place.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -15,11 +17,22 @@ pub struct Attempt {
     timeout: Duration,
     deadline: Instant,
     cancel: CancellationToken,
+    /// Bytes that came from the remote, added up over its attempts.
+    received: Arc<AtomicU64>,
 }
 
 impl Attempt {
     pub fn new(url: &SourceUrl, timeout: Duration, cancel: CancellationToken) -> Attempt {
-        Attempt { url: url.clone(), timeout, deadline: Instant::now() + timeout, cancel }
+        Attempt { url: url.clone(), timeout, deadline: Instant::now() + timeout, cancel, received: Arc::default() }
+    }
+
+    /// Adds what is received to the remote's own count.
+    pub fn counting(self, received: &Arc<AtomicU64>) -> Attempt {
+        Attempt { received: Arc::clone(received), ..self }
+    }
+
+    pub fn received(&self, bytes: usize) {
+        self.received.fetch_add(bytes as u64, Ordering::Relaxed);
     }
 
     /// Waits for `work`, but not beyond the deadline and not after a cancellation. `doing` completes "while …".

@@ -22,6 +22,18 @@ pub enum Class {
     Permanent,
 }
 
+impl Class {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Auth => "auth",
+            Self::NotFound => "not_found",
+            Self::Unreachable => "unreachable",
+            Self::Transient => "transient",
+            Self::Permanent => "permanent",
+        }
+    }
+}
+
 /// Why a probe or a snapshot failed. Cloneable, since concurrent callers share one request.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum SourceError {

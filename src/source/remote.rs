@@ -5,6 +5,7 @@
 
 use std::collections::HashMap;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -100,6 +101,7 @@ impl Remotes {
             fetching: Arc::default(),
             pace: Mutex::new(RemotePace::new(now())),
             used: Mutex::new(now()),
+            received: Arc::default(),
             host: url.host().map(|host| Arc::clone(lock(&self.hosts).entry(host).or_default())),
         });
         remotes.insert(folder, Arc::clone(&remote));
@@ -170,6 +172,7 @@ pub struct Remote {
     host: Option<Arc<Mutex<HostPace>>>,
     /// The last time that anything was asked of it.
     used: Mutex<Instant>,
+    received: Arc<AtomicU64>,
 }
 
 enum Transport {
@@ -190,6 +193,11 @@ struct Probes {
 impl Remote {
     pub fn url(&self) -> &SourceUrl {
         &self.url
+    }
+
+    /// Bytes received since this was asked last, by whichever source.
+    pub fn take_received(&self) -> u64 {
+        self.received.swap(0, Ordering::Relaxed)
     }
 
     fn touch(&self) {
@@ -255,7 +263,7 @@ impl Remote {
         if let Some(probes) = lock(&self.probes).get_mut(&reference) {
             probes.waiting = None;
         }
-        let attempt = Attempt::new(&self.url, timeout, CancellationToken::new());
+        let attempt = Attempt::new(&self.url, timeout, CancellationToken::new()).counting(&self.received);
         match &self.transport {
             Transport::Http { client, .. } => client.resolve(&reference, &name, &attempt).await,
             Transport::Local(repository) => {
@@ -275,7 +283,7 @@ impl Remote {
         cancel: CancellationToken,
     ) -> Result<Snapshot, SourceError> {
         self.touch();
-        let attempt = Attempt::new(&self.url, timeout, cancel);
+        let attempt = Attempt::new(&self.url, timeout, cancel).counting(&self.received);
         let opener = Opener { reference: reference.clone(), commit, spec_ignore: spec_ignore.map(str::to_owned) };
         if let Some(snapshot) = self.open(&opener, &attempt).await? {
             return Ok(snapshot);

@@ -144,10 +144,10 @@ impl Application {
                 Action::Recreated => "recreated",
             };
             changes.count(action);
-            self.shared.metrics.objects(&self.key, action, 1);
+            self.metrics.objects(action, 1);
             if correcting {
                 changes.corrected.push(outcome.id.to_string());
-                self.shared.metrics.drift_corrected(&self.key, 1);
+                self.metrics.drift_corrected(1);
             }
             for dropped in &outcome.dropped {
                 let text = format!(

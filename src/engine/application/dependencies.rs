@@ -15,6 +15,7 @@ impl Application {
         }
         let mut changes = self.shared.registry.subscribe();
         let mut said = String::new();
+        let mut measured = None;
         loop {
             changes.borrow_and_update();
             let message = match self.shared.registry.dependencies(&self.key, &work.revision()) {
@@ -25,6 +26,7 @@ impl Application {
                     format!("dependency cycle: {}\nhint: remove one of these from `spec.dependsOn`", names.join(" → "))
                 }
             };
+            measured.get_or_insert_with(|| self.metrics.dependency_wait());
             if message != said && quiet {
                 self.shared.registry.waiting(&self.key, &message);
                 said = message;

@@ -35,6 +35,7 @@ use crate::health::Patience;
 use crate::manifest::GroupKind;
 use crate::plan::{Desired, Inventory};
 use crate::render::{ReadSet, Rendered};
+use crate::report::ApplicationMetrics;
 
 use super::permits::Urgency;
 use super::shared::Shared;
@@ -49,6 +50,7 @@ pub(super) const KIND: &str = "Kustomization";
 struct Application {
     key: Key,
     shared: Arc<Shared>,
+    metrics: ApplicationMetrics,
     memory: Mutex<Memory>,
     report: Arc<tokio::sync::Mutex<report::Report>>,
     /// Since when each workload is in trouble; kept across attempts.

@@ -63,7 +63,7 @@ impl Application {
         for _ in &deleted.deleted {
             changes.count("deleted");
         }
-        self.shared.metrics.objects(&self.key, "deleted", deleted.deleted.len());
+        self.metrics.objects("deleted", deleted.deleted.len());
         if !deleted.deleted.is_empty() {
             let text = format!("deleted {}", listed(&deleted.deleted));
             self.event(&work.object, Severity::Normal, "Pruned", text, None);

@@ -55,7 +55,7 @@ impl Application {
         if let Some(inventory) = inventory {
             status.inventory = Some(inventory.record());
         }
-        self.shared.metrics.ready(KIND, &self.key, if retry { Some(false) } else { None });
+        self.metrics.ready(if retry { Some(false) } else { None });
         self.write(report).await
     }
 
@@ -74,7 +74,11 @@ impl Application {
         if !failing || blocked {
             status.conditions.set(READY, truth, reason, message, generation, now);
         }
-        self.shared.metrics.ready(KIND, &self.key, if truth == Truth::False { Some(false) } else { None });
+        self.metrics.ready(if truth == Truth::False { Some(false) } else { None });
+        // a dependency that is not ready is not a failure of those who wait for it
+        if blocked && reason != DEPENDENCY_NOT_READY {
+            self.metrics.failed(reason);
+        }
         self.write_or_log(report).await;
     }
 
@@ -103,7 +107,8 @@ impl Application {
             && before.inventory == status.inventory
             && before.last_handled_reconcile_at == status.last_handled_reconcile_at
             && before.observed_generation == status.observed_generation;
-        self.shared.metrics.ready(KIND, &self.key, Some(true));
+        self.metrics.ready(Some(true));
+        self.metrics.applied(&revision);
         // dependents use what the engine knows, not the status
         self.shared.registry.ready(&self.key, &revision);
         if only_the_revision_moved {
@@ -153,7 +158,7 @@ impl Application {
             status.last_attempted_revision = Some(revision.clone());
         }
         echo(status, object);
-        self.shared.metrics.ready(KIND, &self.key, Some(false));
+        self.metrics.ready(Some(false));
         let state = state_of(status);
         self.write_or_log(report).await;
         let changed = said != state;
@@ -174,7 +179,8 @@ impl Application {
         status.observed_generation = generation;
         echo(status, object);
         self.shared.registry.waiting(&self.key, &message);
-        self.shared.metrics.ready(KIND, &self.key, Some(false));
+        self.metrics.ready(Some(false));
+        self.metrics.failed("UnservedField");
         let state = state_of(status);
         self.write_or_log(report).await;
         self.event(object, Severity::Warning, "UnservedField", message, Some(state));

@@ -11,14 +11,15 @@ use crate::api::{self, Key, Kustomization, READY};
 use crate::config;
 
 use super::idle::{Idle, News};
-use super::report::Report;
-use super::{Application, Cause, Ended, Failure, KIND, Memory, Retry, Stop, Work, jobs};
+use super::report::{self, Report};
+use super::{Application, Cause, Ended, Failure, Memory, Retry, Stop, Work, jobs};
 use crate::engine::backoff::Backoff;
 use crate::engine::permits::Urgency;
 use crate::engine::registry::Registry;
 use crate::engine::shared::Shared;
 use crate::engine::source::{Head, SourceHandle, SourceState};
 use crate::plan::Inventory;
+use crate::report::ApplicationMetrics;
 
 /// The cell that the API watch writes: the newest object, `None` once it is gone.
 pub type Goal = watch::Receiver<Option<Arc<Kustomization>>>;
@@ -31,7 +32,10 @@ pub async fn run(key: Key, shared: Arc<Shared>, goal: Goal, cancel: Cancellation
         tracing::warn!(object = %key, entries = ?unreadable, "the recorded inventory has entries that can't be read; they are left alone");
     }
     let memory = Memory { inventory, jobs: jobs::Completed::read(&object), ..Default::default() };
+    let metrics = shared.metrics.application(&key);
+    recall(&metrics, &object);
     let app = Arc::new(Application {
+        metrics,
         report: Arc::new(tokio::sync::Mutex::new(Report::new(&key, &object, &shared))),
         key,
         shared,
@@ -69,6 +73,8 @@ impl Worker {
             }
             declare(&app.shared.registry, &app.key, &object);
             self.idle.follow(&self.app, &object);
+            app.metrics.follows(&source_key(&object));
+            app.metrics.suspended(object.spec.suspended());
             let ended = match self.preflight(&object).await {
                 Ok(Some(source)) => self.attempt(object.clone(), source, cause, since).await,
                 // suspended: nothing is done, nothing is said
@@ -90,14 +96,14 @@ impl Worker {
                 Ended::Applied => {
                     self.backoff.reset();
                     self.preempted_in_a_row = 0;
-                    self.app.shared.metrics.attempt(&self.app.key, "applied");
+                    self.app.metrics.attempt_ended("applied");
                     source.attention(&self.app.key, false, true);
                     self.wait(None).await
                 }
                 Ended::Failed(failure) => {
                     self.preempted_in_a_row = 0;
-                    self.app.shared.metrics.attempt(&self.app.key, "failed");
-                    self.app.shared.metrics.failure(KIND, &self.app.key, failure.reason);
+                    self.app.metrics.attempt_ended("failed");
+                    self.app.metrics.failed(failure.reason);
                     if failure.unreadable {
                         source.unreadable();
                     }
@@ -111,8 +117,7 @@ impl Worker {
                 }
                 Ended::Preempted => {
                     self.preempted_in_a_row += 1;
-                    self.app.shared.metrics.attempt(&self.app.key, "preempted");
-                    self.app.shared.metrics.preemption(&self.app.key);
+                    self.app.metrics.attempt_ended("preempted");
                     self.next_news().await
                 }
             };
@@ -168,6 +173,8 @@ impl Worker {
         cause: Cause,
         since: Instant,
     ) -> Ended {
+        let app = self.app.clone();
+        let _measured = app.metrics.attempt();
         let head = match self.head(&source, cause, since).await {
             Ok(Some(head)) => head,
             Ok(None) => return Ended::Preempted,
@@ -186,7 +193,6 @@ impl Worker {
             applying: AtomicBool::new(false),
             unyielding: self.preempted_in_a_row >= config::PREEMPTIONS_IN_A_ROW_MAX,
         };
-        let app = self.app.clone();
         let result = self.carry(&app, &work).await;
         // whatever is still queued for this attempt is void now
         work.stop.cancel();
@@ -291,6 +297,17 @@ fn finished(result: Result<String, Stop>) -> Option<Result<String, Failure>> {
         Ok(revision) => Some(Ok(revision)),
         Err(Stop::Failed(failure)) => Some(Err(failure)),
         Err(Stop::Yielded) => None,
+    }
+}
+
+/// What the status recorded before the daemon started: a restart neither ends a failure nor begins one.
+fn recall(metrics: &ApplicationMetrics, object: &Kustomization) {
+    let Some(status) = &object.status else { return };
+    if let Some(revision) = &status.last_applied_revision {
+        metrics.was_applied(revision);
+    }
+    if let Some(ready) = status.conditions.get(READY) {
+        metrics.recall(ready, ready.reason != report::DEPENDENCY_NOT_READY);
     }
 }
 

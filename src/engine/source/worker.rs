@@ -19,7 +19,7 @@ use crate::config;
 use crate::engine::permits::Urgency;
 use crate::engine::references::{Reference, Watched};
 use crate::engine::shared::Shared;
-use crate::report::{Event, Severity, Stage, StatusWriter};
+use crate::report::{Event, Severity, SourceMetrics, Stage, StatusWriter};
 use crate::source::credentials::{self, Access};
 use crate::source::pacing::{Failure, Pacing, ProbeKind};
 use crate::source::{self, Remote, Snapshot, SourceError, SourceUrl};
@@ -35,7 +35,12 @@ pub async fn run(key: Key, shared: Arc<Shared>, goal: Goal, cancel: Cancellation
     let handle = shared.source(&key);
     let status = object.status.clone().unwrap_or_default();
     shared.events.known(KIND, &key, state_of(&status));
+    let metrics = shared.metrics.source(&key);
+    if let Some(ready) = status.conditions.get(READY) {
+        metrics.recall(ready, true);
+    }
     let worker = Worker {
+        metrics,
         writer: StatusWriter::new(ApiKind::git_repository(), key.clone(), &status),
         pacing: Pacing::new(object.spec.interval.0, Instant::now()),
         key,
@@ -55,6 +60,7 @@ pub async fn run(key: Key, shared: Arc<Shared>, goal: Goal, cancel: Cancellation
 struct Worker {
     key: Key,
     shared: Arc<Shared>,
+    metrics: SourceMetrics,
     goal: Goal,
     handle: SourceHandle,
     status: GitRepositoryStatus,
@@ -115,6 +121,7 @@ impl Worker {
             self.pacing.announce(Instant::now());
             let suspended = object.spec.suspend.unwrap_or(false);
             self.publish(|state| (state.exists, state.suspended) = (true, suspended));
+            self.metrics.suspended(suspended);
             let changed = if suspended {
                 self.next_target(&object).await
             } else {
@@ -132,7 +139,6 @@ impl Worker {
             }
         }
         self.publish(|state| *state = SourceState::default());
-        self.shared.metrics.forget(KIND, &self.key);
         self.shared.events.forget(KIND, &self.key);
     }
 
@@ -203,15 +209,16 @@ impl Worker {
     ) {
         let now = Instant::now();
         self.shared.metrics.stage(Stage::Probe, now - started);
+        self.metrics.received(target.remote.take_received());
         self.pacing.on_probe_ended(result.as_ref().map(|_| ()).map_err(Failure::from), now);
         let commit = match result {
             Ok(commit) => commit,
             Err(error) => {
-                self.shared.metrics.probe(&self.key, "failed");
+                self.metrics.probed("failed");
                 return self.on_failure(&target.object, &error, started).await;
             }
         };
-        self.shared.metrics.probe(&self.key, "ok");
+        self.metrics.probed("ok");
         let revision = target.reference.at(commit).to_string();
         let readable = !std::mem::take(&mut self.handle.wishes().unreadable);
         let held = self
@@ -243,6 +250,8 @@ impl Worker {
     async fn on_fetch(&mut self, target: &Target, fetch: Fetch, result: Result<Snapshot, SourceError>) {
         let (commit, since) = (fetch.commit, fetch.since);
         self.shared.metrics.stage(Stage::Fetch, fetch.begun.elapsed());
+        self.metrics.fetched(if result.is_ok() { "ok" } else { "failed" });
+        self.metrics.received(target.remote.take_received());
         drop(fetch);
         match result {
             Ok(snapshot) => {
@@ -265,7 +274,10 @@ impl Worker {
             state.observed_since = Some(since);
             state.head = Some(head.clone());
         });
-        self.shared.metrics.ready(KIND, &self.key, Some(true));
+        self.metrics.head(&head.revision);
+        self.metrics.ready(Some(true));
+        self.metrics.succeeded();
+        self.metrics.took(since.elapsed());
         let (generation, now) = (target.object.metadata.generation, Timestamp::now());
         let status = &mut self.status;
         let message = format!("stored artifact for revision '{}'", head.revision);
@@ -292,6 +304,8 @@ impl Worker {
             state.failure = Some(text.as_str().into());
             state.observed_since = Some(since);
         });
+        self.metrics.error(error.class().as_str());
+        self.metrics.took(since.elapsed());
         self.fail(object, reason, &text, false).await;
     }
 
@@ -305,8 +319,8 @@ impl Worker {
     }
 
     async fn fail(&mut self, object: &Arc<GitRepository>, reason: &'static str, message: &str, stalled: bool) {
-        self.shared.metrics.ready(KIND, &self.key, Some(false));
-        self.shared.metrics.failure(KIND, &self.key, reason);
+        self.metrics.ready(Some(false));
+        self.metrics.failed(reason);
         let (generation, now) = (object.metadata.generation, Timestamp::now());
         let conditions = &mut self.status.conditions;
         if stalled {

@@ -289,6 +289,7 @@ impl Packets {
             match attempt.run("reading its answer", chunk).await? {
                 Ok(Ok(Some(chunk))) => {
                     self.received += chunk.len() as u64;
+                    attempt.received(chunk.len());
                     if self.received > self.limit {
                         let url = attempt.url.clone();
                         return Err(SourceError::TooLarge { url, limit: self.limit, unit: "bytes" });

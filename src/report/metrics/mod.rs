@@ -1,0 +1,198 @@
+//! Prometheus metrics: what happened goes in, the exposition format comes out. Never waits, and asks nobody.
+//!
+//! ```text
+//!  worker ── ObjectMetrics (its record; ends with it) ──┐
+//!  everyone ── Metrics (counters of the process) ───────┴──▶ text, at each scrape
+//! ```
+//! An object costs its worker one small record; what is as large as the cluster (names of objects that applications
+//! declare, Pods, messages) is never a label.
+
+mod catalogue;
+mod exposition;
+mod object;
+
+#[cfg(test)]
+mod tests;
+
+use std::time::{Duration, Instant};
+
+use prometheus::core::Collector;
+use prometheus::{
+    Encoder, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
+};
+
+use crate::api::Key;
+
+pub use catalogue::{Definition, Type};
+pub use object::{ApplicationMetrics, ObjectMetrics, SourceMetrics, Span};
+
+use exposition::Exposition;
+use object::Objects;
+
+/// The parts of an attempt whose duration is measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    Probe,
+    Fetch,
+    Render,
+    Apply,
+    Health,
+    Prune,
+}
+
+impl Stage {
+    fn label(self) -> &'static str {
+        match self {
+            Self::Probe => "probe",
+            Self::Fetch => "fetch",
+            Self::Render => "render",
+            Self::Apply => "apply",
+            Self::Health => "health",
+            Self::Prune => "prune",
+        }
+    }
+}
+
+/// Seconds of one stage: from a memoised render to a health check's timeout.
+const STAGE_BOUNDS: &[f64] = &[0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 60.0, 600.0];
+/// Seconds of one API request: up to its timeout.
+const REQUEST_BOUNDS: &[f64] = &[0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0, 30.0];
+/// Seconds from a revision's being seen to its being live: what is promised is a second.
+const LIVE_BOUNDS: &[f64] = &[0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0, 60.0, 300.0, 900.0, 3600.0];
+
+/// All metrics of the process; cheap to clone.
+#[derive(Clone)]
+pub struct Metrics {
+    registry: Registry,
+    objects: Objects,
+    live: prometheus::Histogram,
+    stages: HistogramVec,
+    requests: IntCounterVec,
+    request_durations: HistogramVec,
+    dry_runs: IntCounterVec,
+    deliveries: IntCounterVec,
+    events_dropped: IntCounter,
+    notifications_dropped: IntCounter,
+    leader: IntGauge,
+}
+
+impl Metrics {
+    pub fn new() -> Self {
+        let registry = Registry::new();
+        let new = Self {
+            objects: Objects::default(),
+            live: histograms(&registry, &catalogue::COMMIT_LIVE, LIVE_BOUNDS).with_label_values::<&str>(&[]),
+            stages: histograms(&registry, &catalogue::STAGES, STAGE_BOUNDS),
+            requests: counters(&registry, &catalogue::API_REQUESTS),
+            request_durations: histograms(&registry, &catalogue::API_DURATION, REQUEST_BOUNDS),
+            dry_runs: counters(&registry, &catalogue::DRY_RUNS),
+            deliveries: counters(&registry, &catalogue::DELIVERIES),
+            events_dropped: counters(&registry, &catalogue::EVENTS_DROPPED).with_label_values::<&str>(&[]),
+            notifications_dropped: counters(&registry, &catalogue::NOTIFICATIONS_DROPPED)
+                .with_label_values::<&str>(&[]),
+            leader: gauges(&registry, &catalogue::LEADER).with_label_values::<&str>(&[]),
+            registry,
+        };
+        gauges(&new.registry, &catalogue::BUILD).with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
+        #[cfg(target_os = "linux")]
+        new.registry
+            .register(Box::new(prometheus::process_collector::ProcessCollector::for_self()))
+            .expect("each name is registered once");
+        new
+    }
+
+    /// Every metric that is exposed.
+    pub fn catalogue() -> impl Iterator<Item = Definition> {
+        catalogue::all()
+    }
+
+    /// The record of an application. Its series end when it is dropped.
+    pub fn application(&self, key: &Key) -> ApplicationMetrics {
+        self.objects.application(key, self.live.clone())
+    }
+
+    /// The record of a source.
+    pub fn source(&self, key: &Key) -> SourceMetrics {
+        self.objects.source(key)
+    }
+
+    /// The record of an object of any other kind.
+    pub fn object(&self, kind: &'static str, key: &Key) -> ObjectMetrics {
+        self.objects.object(kind, key)
+    }
+
+    pub fn stage(&self, stage: Stage, duration: Duration) {
+        self.stages.with_label_values(&[stage.label()]).observe(duration.as_secs_f64());
+    }
+
+    /// `code` 0: no answer.
+    pub fn request(&self, verb: &str, code: u16, duration: Duration) {
+        self.requests.with_label_values(&[verb, &code.to_string()]).inc();
+        self.request_durations.with_label_values(&[verb]).observe(duration.as_secs_f64());
+        if verb == "dry-run" {
+            let result = match code {
+                0 => "unanswered",
+                200..300 => "accepted",
+                _ => "refused",
+            };
+            self.dry_runs.with_label_values(&[result]).inc();
+        }
+    }
+
+    /// What became of a webhook delivery.
+    pub fn delivery(&self, result: &'static str) {
+        self.deliveries.with_label_values(&[result]).inc();
+    }
+
+    pub fn event_dropped(&self) {
+        self.events_dropped.inc();
+    }
+
+    pub fn notification_dropped(&self) {
+        self.notifications_dropped.inc();
+    }
+
+    /// Whether this replica may write.
+    pub fn leader(&self, leads: bool) {
+        self.leader.set(i64::from(leads));
+    }
+
+    /// The text exposition format.
+    pub fn text(&self) -> String {
+        self.text_at(Instant::now())
+    }
+
+    fn text_at(&self, now: Instant) -> String {
+        let mut out = Exposition::default();
+        self.objects.write(&mut out, now);
+        let mut process = Vec::new();
+        TextEncoder::new().encode(&self.registry.gather(), &mut process).expect("writing to memory does not fail");
+        out.into_text() + &String::from_utf8_lossy(&process)
+    }
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+fn counters(registry: &Registry, definition: &Definition) -> IntCounterVec {
+    let new = IntCounterVec::new(Opts::new(definition.name, definition.help), definition.labels);
+    register(registry, new.expect("the name and labels are constants"))
+}
+
+fn gauges(registry: &Registry, definition: &Definition) -> IntGaugeVec {
+    let new = IntGaugeVec::new(Opts::new(definition.name, definition.help), definition.labels);
+    register(registry, new.expect("the name and labels are constants"))
+}
+
+fn histograms(registry: &Registry, definition: &Definition, bounds: &[f64]) -> HistogramVec {
+    let options = HistogramOpts::new(definition.name, definition.help).buckets(bounds.to_vec());
+    register(registry, HistogramVec::new(options, definition.labels).expect("the name and labels are constants"))
+}
+
+fn register<C: Collector + Clone + 'static>(registry: &Registry, collector: C) -> C {
+    registry.register(Box::new(collector.clone())).expect("each name is registered once");
+    collector
+}
