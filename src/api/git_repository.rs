@@ -141,10 +141,7 @@ pub struct Artifact {
 impl GitRepositorySpec {
     /// Fields that are set to more than their default and that we don't serve.
     pub fn unserved(&self) -> Vec<&'static str> {
-        let reference = self.reference.as_ref();
         [
-            ("spec.ref.semver", reference.is_some_and(|r| r.semver.is_some())),
-            ("spec.ref.name", reference.is_some_and(|r| r.name.is_some())),
             ("spec.provider", is_set(&self.provider) && self.provider != Some("generic".into())),
             ("spec.serviceAccountName", is_set(&self.service_account_name)),
             ("spec.verify", is_set(&self.verify)),

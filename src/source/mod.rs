@@ -23,6 +23,7 @@ pub mod reference;
 pub mod remote;
 pub mod snapshot;
 pub mod url;
+pub mod version;
 
 pub use credentials::{Access, CredentialsError};
 pub use data_dir::{DataDir, DataDirError};

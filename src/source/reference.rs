@@ -1,8 +1,11 @@
-//! What a source follows, and how a revision of it is written. Pure.
+//! What a source follows, which of a server's refs that is, and how a revision of it is written. Pure.
 
 use std::fmt;
 
 use git2::Oid;
+use semver::Version;
+
+use super::version::{self, RangeError, VersionRange};
 
 /// Flux's default when `spec.ref` names nothing.
 pub const DEFAULT_BRANCH: &str = "master";
@@ -12,6 +15,10 @@ pub const DEFAULT_BRANCH: &str = "master";
 pub enum Reference {
     Branch(String),
     Tag(String),
+    /// The tag with the highest version in the range.
+    Semver(VersionRange),
+    /// A ref by its full name, such as `refs/pull/1/head`.
+    Name(String),
     /// A pinned commit; the branch only names it in the revision.
     Commit {
         branch: Option<String>,
@@ -22,8 +29,8 @@ pub enum Reference {
 /// How a reference leads to a commit.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Lookup {
-    /// The server is asked for the ref of this full name.
-    Named(String),
+    /// The server is asked for refs whose full names begin so; [`Selection`] says which one is meant.
+    Listed(String),
     /// Nobody needs to be asked.
     Pinned(Oid),
 }
@@ -34,29 +41,52 @@ pub enum ReferenceError {
     Branch { name: String },
     #[error("`{name}` is not a valid tag name")]
     Tag { name: String },
+    #[error("`spec.ref.semver`: {0}")]
+    Semver(#[from] RangeError),
+    #[error("`{name}` is not the full name of a ref: it looks like `refs/heads/main` or `refs/pull/1/head`")]
+    Name { name: String },
     #[error("`{text}` is not a commit id: 40 hexadecimal digits are needed")]
     Commit { text: String },
 }
 
+/// `spec.ref` of a GitRepository as it is written. Empty strings count as absent.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Fields<'a> {
+    pub branch: Option<&'a str>,
+    pub tag: Option<&'a str>,
+    pub semver: Option<&'a str>,
+    pub name: Option<&'a str>,
+    pub commit: Option<&'a str>,
+}
+
+/// Some writers of refs add it to say "what the tag leads to", which is what is always meant here.
+const PEELED_SUFFIX: &str = "^{}";
+const TAGS: &str = "refs/tags/";
+
 impl Reference {
-    /// From `spec.ref` of a GitRepository: a commit wins over a tag, a tag over a branch. Empty strings count as absent.
-    pub fn from_spec(branch: Option<&str>, tag: Option<&str>, commit: Option<&str>) -> Result<Self, ReferenceError> {
-        let [branch, tag, commit] = [branch, tag, commit].map(|text| text.filter(|text| !text.is_empty()));
-        let branch = branch
-            .map(|name| match git2::Reference::is_valid_name(&format!("refs/heads/{name}")) {
-                true => Ok(name.to_owned()),
-                false => Err(ReferenceError::Branch { name: name.to_owned() }),
-            })
-            .transpose()?;
-        if let Some(text) = commit {
-            let sha = parse_id(text).ok_or_else(|| ReferenceError::Commit { text: text.to_owned() })?;
+    /// From `spec.ref`: a commit wins over a name, a name over a tag, a tag over a range, a range over a branch.
+    ///
+    /// This is what Flux does; its reference says that a range wins over a tag.
+    pub fn from_spec(fields: Fields<'_>) -> Result<Self, ReferenceError> {
+        let given = |text: Option<&'_ str>| text.filter(|text| !text.is_empty()).map(str::to_owned);
+        let branch = given(fields.branch);
+        if let Some(name) = branch.as_ref().filter(|name| !is_ref(&format!("refs/heads/{name}"))) {
+            return Err(ReferenceError::Branch { name: name.clone() });
+        }
+        if let Some(text) = given(fields.commit) {
+            let sha = parse_id(&text).ok_or(ReferenceError::Commit { text })?;
             return Ok(Reference::Commit { branch, sha });
         }
-        if let Some(name) = tag {
-            return match git2::Reference::is_valid_name(&format!("refs/tags/{name}")) {
-                true => Ok(Reference::Tag(name.to_owned())),
-                false => Err(ReferenceError::Tag { name: name.to_owned() }),
-            };
+        if let Some(name) = given(fields.name) {
+            let valid = is_ref(name.strip_suffix(PEELED_SUFFIX).unwrap_or(&name));
+            return if valid { Ok(Reference::Name(name)) } else { Err(ReferenceError::Name { name }) };
+        }
+        if let Some(name) = given(fields.tag) {
+            let valid = is_ref(&format!("{TAGS}{name}"));
+            return if valid { Ok(Reference::Tag(name)) } else { Err(ReferenceError::Tag { name }) };
+        }
+        if let Some(text) = given(fields.semver) {
+            return Ok(Reference::Semver(VersionRange::parse(&text)?));
         }
         Ok(Reference::Branch(branch.unwrap_or_else(|| DEFAULT_BRANCH.to_owned())))
     }
@@ -64,18 +94,67 @@ impl Reference {
     /// What finding the commit takes.
     pub fn lookup(&self) -> Lookup {
         match self {
-            Reference::Branch(name) => Lookup::Named(format!("refs/heads/{name}")),
-            Reference::Tag(name) => Lookup::Named(format!("refs/tags/{name}")),
+            Reference::Branch(name) => Lookup::Listed(format!("refs/heads/{name}")),
+            Reference::Tag(name) => Lookup::Listed(format!("{TAGS}{name}")),
+            Reference::Semver(_) => Lookup::Listed(TAGS.to_owned()),
+            Reference::Name(name) => Lookup::Listed(name.strip_suffix(PEELED_SUFFIX).unwrap_or(name).to_owned()),
             Reference::Commit { sha, .. } => Lookup::Pinned(*sha),
         }
     }
 
+    /// The name that a revision has if this reference led to it; a range's is that of the tag.
     pub fn at(&self, commit: Oid) -> Revision {
         let name = match self {
-            Reference::Branch(name) | Reference::Tag(name) => Some(name.clone()),
+            Reference::Branch(name) | Reference::Tag(name) | Reference::Name(name) => Some(name.clone()),
             Reference::Commit { branch, .. } => branch.clone(),
+            Reference::Semver(_) => None,
         };
         Revision { name, commit }
+    }
+}
+
+fn is_ref(name: &str) -> bool {
+    git2::Reference::is_valid_name(name)
+}
+
+/// Takes refs in any order and keeps the one that a reference means.
+pub(super) struct Selection<'a> {
+    reference: &'a Reference,
+    wanted: String,
+    found: Option<Revision>,
+    newest: Option<Version>,
+}
+
+impl<'a> Selection<'a> {
+    pub fn of(reference: &'a Reference) -> Selection<'a> {
+        let wanted = match reference.lookup() {
+            Lookup::Listed(wanted) => wanted,
+            Lookup::Pinned(_) => String::new(),
+        };
+        Selection { reference, wanted, found: None, newest: None }
+    }
+
+    /// One ref, with the commit that it leads to (through an annotated tag, if it is one).
+    pub fn offer(&mut self, name: &str, commit: Oid) {
+        let Reference::Semver(range) = self.reference else {
+            // A prefix matches more than the name.
+            if name == self.wanted {
+                self.found = Some(self.reference.at(commit));
+            }
+            return;
+        };
+        let Some(tag) = name.strip_prefix(&self.wanted) else { return };
+        let Some(version) = version::of_tag(tag).filter(|version| range.contains(version)) else { return };
+        // Of equal versions, that differ in build metadata or a `v`, the choice must not depend on the order.
+        let before = self.newest.as_ref().zip(self.found.as_ref().and_then(|found| found.name.as_deref()));
+        if before.is_none_or(|(newest, name)| (newest, name) < (&version, tag)) {
+            self.found = Some(Revision { name: Some(tag.to_owned()), commit });
+            self.newest = Some(version);
+        }
+    }
+
+    pub fn finish(self) -> Option<Revision> {
+        self.found
     }
 }
 
@@ -85,6 +164,8 @@ impl fmt::Display for Reference {
         match self {
             Reference::Branch(name) => write!(f, "branch `{name}`"),
             Reference::Tag(name) => write!(f, "tag `{name}`"),
+            Reference::Semver(range) => write!(f, "tag with a version in `{range}`"),
+            Reference::Name(name) => write!(f, "ref `{name}`"),
             Reference::Commit { sha, .. } => write!(f, "commit `{sha}`"),
         }
     }
@@ -129,33 +210,88 @@ mod tests {
 
     const SHA: &str = "0123456789abcdef0123456789abcdef01234567";
 
+    fn fields<'a>(entries: &[(&str, &'a str)]) -> Fields<'a> {
+        let field = |wanted| entries.iter().find(|(key, _)| *key == wanted).map(|(_, value)| *value);
+        Fields {
+            branch: field("branch"),
+            tag: field("tag"),
+            semver: field("semver"),
+            name: field("name"),
+            commit: field("commit"),
+        }
+    }
+
     #[test]
-    fn commit_wins_over_tag_and_tag_over_branch() {
-        let cases = [
-            ((None, None, None), "master@sha1:"),
-            ((Some("main"), None, None), "main@sha1:"),
-            ((Some(""), Some(""), Some("")), "master@sha1:"),
-            ((Some("main"), Some("v1"), None), "v1@sha1:"),
-            ((Some("release/1.2"), None, None), "release/1.2@sha1:"),
-            ((Some("main"), Some("v1"), Some(SHA)), "main@sha1:"),
-            ((None, Some("v1"), Some(SHA)), "sha1:"),
+    fn the_most_exact_reference_wins() {
+        let pull = "refs/pull/1/head";
+        let cases: &[(&[(&str, &str)], &str)] = &[
+            (&[], "master@sha1:"),
+            (&[("branch", "main")], "main@sha1:"),
+            (&[("branch", ""), ("tag", ""), ("semver", ""), ("name", ""), ("commit", "")], "master@sha1:"),
+            (&[("branch", "main"), ("tag", "v1")], "v1@sha1:"),
+            (&[("branch", "release/1.2")], "release/1.2@sha1:"),
+            (&[("semver", ">=1.0"), ("tag", "v1")], "v1@sha1:"),
+            (&[("semver", ">=1.0"), ("tag", "v1"), ("name", pull)], "refs/pull/1/head@sha1:"),
+            (&[("name", "refs/tags/v1^{}")], "refs/tags/v1^{}@sha1:"),
+            (&[("branch", "main"), ("tag", "v1"), ("name", pull), ("commit", SHA)], "main@sha1:"),
+            (&[("tag", "v1"), ("commit", SHA)], "sha1:"),
         ];
-        for ((branch, tag, commit), shown) in cases {
-            let reference = Reference::from_spec(branch, tag, commit).unwrap();
+        for (entries, shown) in cases {
+            let reference = Reference::from_spec(fields(entries)).unwrap();
             let revision = reference.at(Oid::from_str(SHA).unwrap());
             assert_eq!(revision.to_string(), format!("{shown}{SHA}"));
             assert_eq!(Revision::parse(&revision.to_string()), Some(revision));
+        }
+        let range = Reference::from_spec(fields(&[("branch", "main"), ("semver", ">=1.0")])).unwrap();
+        assert_eq!(range.to_string(), "tag with a version in `>=1.0`");
+    }
+
+    #[test]
+    fn the_highest_version_is_chosen_whatever_the_order() {
+        let id = |digit: usize| Oid::from_str(&digit.to_string().repeat(40)).unwrap();
+        let names = [
+            "refs/tags/v1.10.0",
+            "refs/tags/1.9.0",
+            "refs/tags/v2.0.0-rc.1",
+            "refs/tags/latest",
+            "refs/heads/v1.11.0",
+            "refs/tags/v1.10.0+b",
+        ];
+        let choose = |range: &str, reversed: bool| {
+            let reference = Reference::from_spec(fields(&[("semver", range)])).unwrap();
+            let mut selection = Selection::of(&reference);
+            let mut all: Vec<_> = names.iter().enumerate().collect();
+            if reversed {
+                all.reverse();
+            }
+            all.into_iter().for_each(|(index, name)| selection.offer(name, id(index)));
+            selection.finish().map(|revision| (revision.name.unwrap_or_default(), revision.commit))
+        };
+        let cases = [
+            (">=1.0.0", Some(("v1.10.0+b", 5))),
+            (">=1.0.0-0", Some(("v2.0.0-rc.1", 2))),
+            ("1.9.x", Some(("1.9.0", 1))),
+            (">=3", None),
+        ];
+        for (range, expected) in cases {
+            let expected = expected.map(|(name, index)| (name.to_owned(), id(index)));
+            assert_eq!(choose(range, false), expected, "{range}");
+            assert_eq!(choose(range, true), expected, "{range}, in the other order");
         }
     }
 
     #[test]
     fn names_that_could_break_out_of_a_request_are_refused() {
         for name in ["a b", "a\nwant x", "..", "a..b", "-\u{7f}", "x.lock", "a^", "/a", "a//b"] {
-            assert!(Reference::from_spec(Some(name), None, None).is_err(), "{name:?}");
-            assert!(Reference::from_spec(None, Some(name), None).is_err(), "{name:?}");
+            for field in ["branch", "tag", "name", "semver"] {
+                assert!(Reference::from_spec(fields(&[(field, name)])).is_err(), "{field} {name:?}");
+            }
+        }
+        for name in ["main", "refs/heads/main^{}^{}", "heads/main\n"] {
+            assert!(Reference::from_spec(fields(&[("name", name)])).is_err(), "{name:?}");
         }
         for sha in ["main", "0123abc", "g123456789abcdef0123456789abcdef01234567"] {
-            assert!(Reference::from_spec(None, None, Some(sha)).is_err(), "{sha}");
+            assert!(Reference::from_spec(fields(&[("commit", sha)])).is_err(), "{sha}");
         }
     }
 

@@ -11,7 +11,6 @@ use std::time::{Duration, Instant};
 
 use futures::FutureExt;
 use futures::future::{BoxFuture, Shared};
-use git2::Oid;
 use reqwest::{Certificate, Client, Identity, redirect};
 use secrecy::ExposeSecret;
 use tokio_util::sync::CancellationToken;
@@ -26,7 +25,7 @@ use super::git::client::HttpClient;
 use super::git::fetch::FetchLimits;
 use super::git::local::LocalRepository;
 use super::pacing::{Failure, HostPace, ProbeKind, RemotePace};
-use super::reference::{Lookup, Reference};
+use super::reference::{Lookup, Reference, Revision};
 use super::snapshot::{OpenError, Snapshot};
 use super::url::{Location, SourceUrl};
 
@@ -180,7 +179,7 @@ enum Transport {
     Local(Arc<LocalRepository>),
 }
 
-type Probe = Shared<BoxFuture<'static, Result<Oid, SourceError>>>;
+type Probe = Shared<BoxFuture<'static, Result<Revision, SourceError>>>;
 
 /// The probes of one ref: one under way, and one that waits for it and that everybody may join.
 #[derive(Default)]
@@ -220,15 +219,15 @@ impl Remote {
         lock(&self.pace).take(kind, host.as_deref_mut(), now)
     }
 
-    /// Asks which commit the reference names now: one small request, none for a pinned commit.
+    /// Asks which revision the reference names now: one small request, none for a pinned commit.
     ///
     /// The answer is never older than the call: a caller joins a request only before it is sent. The work of a joined
     /// request goes on if some of its callers leave; `timeout` is that of the one who came first.
-    pub async fn probe(self: &Arc<Self>, reference: &Reference, timeout: Duration) -> Result<Oid, SourceError> {
+    pub async fn probe(self: &Arc<Self>, reference: &Reference, timeout: Duration) -> Result<Revision, SourceError> {
         self.touch();
-        let name = match reference.lookup() {
-            Lookup::Pinned(commit) => return Ok(commit),
-            Lookup::Named(name) => name,
+        let prefix = match reference.lookup() {
+            Lookup::Pinned(commit) => return Ok(reference.at(commit)),
+            Lookup::Listed(prefix) => prefix,
         };
         let probe = {
             let mut probes = lock(&self.probes);
@@ -237,7 +236,7 @@ impl Remote {
                 Some(waiting) => waiting.clone(),
                 None => {
                     let remote = Arc::clone(self);
-                    let work = remote.probe_in_turn(Arc::clone(&of_reference.gate), reference.clone(), name, timeout);
+                    let work = remote.probe_in_turn(Arc::clone(&of_reference.gate), reference.clone(), prefix, timeout);
                     of_reference.waiting.insert(work.boxed().shared()).clone()
                 }
             }
@@ -255,9 +254,9 @@ impl Remote {
         self: Arc<Self>,
         gate: Arc<tokio::sync::Mutex<()>>,
         reference: Reference,
-        name: String,
+        prefix: String,
         timeout: Duration,
-    ) -> Result<Oid, SourceError> {
+    ) -> Result<Revision, SourceError> {
         // The one before has a deadline, so this wait has an end.
         let _turn = gate.lock().await;
         if let Some(probes) = lock(&self.probes).get_mut(&reference) {
@@ -265,10 +264,10 @@ impl Remote {
         }
         let attempt = Attempt::new(&self.url, timeout, CancellationToken::new()).counting(&self.received);
         match &self.transport {
-            Transport::Http { client, .. } => client.resolve(&reference, &name, &attempt).await,
+            Transport::Http { client, .. } => client.resolve(&reference, &prefix, &attempt).await,
             Transport::Local(repository) => {
                 let repository = Arc::clone(repository);
-                blocking(&attempt, "reading its refs", move || repository.resolve(&reference, &name)).await
+                blocking(&attempt, "reading its refs", move || repository.resolve(&reference, &prefix)).await
             }
         }
     }
@@ -277,14 +276,16 @@ impl Remote {
     pub async fn snapshot(
         &self,
         reference: &Reference,
-        commit: Oid,
+        revision: &Revision,
         spec_ignore: Option<&str>,
         timeout: Duration,
         cancel: CancellationToken,
     ) -> Result<Snapshot, SourceError> {
         self.touch();
         let attempt = Attempt::new(&self.url, timeout, cancel).counting(&self.received);
-        let opener = Opener { reference: reference.clone(), commit, spec_ignore: spec_ignore.map(str::to_owned) };
+        let (reference, revision) = (reference.clone(), revision.clone());
+        let commit = revision.commit;
+        let opener = Opener { reference, revision, spec_ignore: spec_ignore.map(str::to_owned) };
         if let Some(snapshot) = self.open(&opener, &attempt).await? {
             return Ok(snapshot);
         }
@@ -362,13 +363,13 @@ impl Remote {
 #[derive(Clone)]
 struct Opener {
     reference: Reference,
-    commit: Oid,
+    revision: Revision,
     spec_ignore: Option<String>,
 }
 
 impl Opener {
     fn open(&self, generation: &Arc<Generation>) -> Result<Snapshot, OpenError> {
-        Snapshot::open(generation, self.reference.at(self.commit), self.spec_ignore.as_deref())
+        Snapshot::open(generation, self.revision.clone(), self.spec_ignore.as_deref())
     }
 
     fn not_a_commit(&self, url: &SourceUrl) -> SourceError {
@@ -377,7 +378,7 @@ impl Opener {
 
     fn not_found(&self, url: &SourceUrl) -> SourceError {
         let pinned = matches!(self.reference, Reference::Commit { .. });
-        SourceError::CommitNotFound { url: url.clone(), commit: self.commit, pinned }
+        SourceError::CommitNotFound { url: url.clone(), commit: self.revision.commit, pinned }
     }
 }
 

@@ -14,7 +14,10 @@ async fn a_cache_that_vanished_is_fetched_anew() {
     let remote = world.remote();
     observe(&remote, &main_branch()).await.unwrap();
     fs::remove_dir_all(world.folder.path().join("data/git")).unwrap();
-    let again = remote.snapshot(&main_branch(), first, None, TIMEOUT, CancellationToken::new()).await.unwrap();
+    let again = remote
+        .snapshot(&main_branch(), &main_branch().at(first), None, TIMEOUT, CancellationToken::new())
+        .await
+        .unwrap();
     assert_eq!(read(&again, "a.yaml").as_deref(), Some("a: 1"));
 
     world.repository.commit("second", &[("a.yaml", Some("a: 2"))]).unwrap();
@@ -30,7 +33,10 @@ async fn a_corrupted_cache_is_fetched_anew() {
     observe(&world.remote(), &main_branch()).await.unwrap();
     rot(&world);
     let remote = world.remote();
-    let snapshot = remote.snapshot(&main_branch(), first, None, TIMEOUT, CancellationToken::new()).await.unwrap();
+    let snapshot = remote
+        .snapshot(&main_branch(), &main_branch().at(first), None, TIMEOUT, CancellationToken::new())
+        .await
+        .unwrap();
     assert_eq!(read(&snapshot, "a.yaml").as_deref(), Some("a: 1"));
     assert_eq!(world.generations().len(), 1, "the rotten generation is gone");
 }
@@ -46,7 +52,10 @@ async fn a_cache_that_rots_under_a_running_process_heals_with_the_next_snapshot(
             fs::remove_file(file.unwrap().path()).unwrap();
         }
     }
-    let new = remote.snapshot(&main_branch(), commit, None, TIMEOUT, CancellationToken::new()).await.unwrap();
+    let new = remote
+        .snapshot(&main_branch(), &main_branch().at(commit), None, TIMEOUT, CancellationToken::new())
+        .await
+        .unwrap();
     assert_eq!(read(&new, "b/c.yaml").as_deref(), Some("c: 1"));
     drop(old);
     assert_eq!(world.generations().len(), 1);
@@ -79,7 +88,11 @@ async fn a_restart_goes_on_with_what_was_held() {
     observe(&world.remote(), &main_branch()).await.unwrap();
     let world = world.restart();
     let requests = world.server.requests();
-    let held = world.remote().snapshot(&main_branch(), commit, None, TIMEOUT, CancellationToken::new()).await.unwrap();
+    let held = world
+        .remote()
+        .snapshot(&main_branch(), &main_branch().at(commit), None, TIMEOUT, CancellationToken::new())
+        .await
+        .unwrap();
     assert_eq!(read(&held, "a.yaml").as_deref(), Some("a: 1"));
     assert_eq!(world.server.requests(), requests, "no server was asked");
     drop(held);
@@ -87,7 +100,11 @@ async fn a_restart_goes_on_with_what_was_held() {
     // What rotted while nobody looked is found out as well.
     rot(&world);
     let world = world.restart();
-    let anew = world.remote().snapshot(&main_branch(), commit, None, TIMEOUT, CancellationToken::new()).await.unwrap();
+    let anew = world
+        .remote()
+        .snapshot(&main_branch(), &main_branch().at(commit), None, TIMEOUT, CancellationToken::new())
+        .await
+        .unwrap();
     assert_eq!(read(&anew, "a.yaml").as_deref(), Some("a: 1"));
 }
 

@@ -4,7 +4,8 @@ use std::time::{Duration, Instant};
 
 use afresh::sandbox::git_server::Fault;
 use afresh::source::git::fetch::FetchLimits;
-use afresh::source::{Class, Reference, RemoteOptions, SourceError};
+use afresh::source::version::VersionRange;
+use afresh::source::{Class, Reference, RemoteOptions, SourceError, SourceUrl};
 use git2::Oid;
 use tokio_util::sync::CancellationToken;
 
@@ -183,7 +184,10 @@ async fn remotes_with_other_credentials_share_nothing() {
     // The other one may not read from the server: then not from the first one's cache either.
     world.server.require_basic("a", "x");
     let second = world.remote_as(&[("username", "b"), ("password", "y")]);
-    let error = second.snapshot(&main_branch(), commit, None, TIMEOUT, CancellationToken::new()).await.unwrap_err();
+    let error = second
+        .snapshot(&main_branch(), &main_branch().at(commit), None, TIMEOUT, CancellationToken::new())
+        .await
+        .unwrap_err();
     assert_eq!(error.class(), Class::Auth);
 }
 
@@ -251,14 +255,17 @@ async fn a_server_that_hangs_or_drips_meets_the_deadline() {
     let world = World::new();
     world.repository.commit("first", &[("a.yaml", Some("a: 1"))]).unwrap();
     let remote = world.remote();
-    let commit = remote.probe(&main_branch(), TIMEOUT).await.unwrap();
+    let commit = remote.probe(&main_branch(), TIMEOUT).await.unwrap().commit;
     let short = Duration::from_millis(1500);
     for fault in [Fault::Hang, Fault::Drip] {
         world.server.faults().set(fault.clone());
         let start = Instant::now();
         let error = remote.probe(&main_branch(), short).await.unwrap_err();
         assert!(matches!(error, SourceError::Timeout { .. }), "{fault:?}: {error}");
-        let error = remote.snapshot(&main_branch(), commit, None, short, CancellationToken::new()).await.unwrap_err();
+        let error = remote
+            .snapshot(&main_branch(), &main_branch().at(commit), None, short, CancellationToken::new())
+            .await
+            .unwrap_err();
         assert!(matches!(error, SourceError::Timeout { .. }), "{fault:?}: {error}");
         assert_eq!(error.class(), Class::Unreachable);
         assert!(start.elapsed() < Duration::from_secs(10));
@@ -272,13 +279,13 @@ async fn a_fetch_can_be_cancelled() {
     let world = World::new();
     world.repository.commit("first", &[("a.yaml", Some("a: 1"))]).unwrap();
     let remote = world.remote();
-    let commit = remote.probe(&main_branch(), TIMEOUT).await.unwrap();
+    let commit = remote.probe(&main_branch(), TIMEOUT).await.unwrap().commit;
     world.server.faults().set(Fault::Hang);
     let cancel = CancellationToken::new();
     let requests = world.server.requests();
     let work = tokio::spawn({
         let (remote, cancel) = (remote.clone(), cancel.clone());
-        async move { remote.snapshot(&main_branch(), commit, None, TIMEOUT, cancel).await }
+        async move { remote.snapshot(&main_branch(), &main_branch().at(commit), None, TIMEOUT, cancel).await }
     });
     while world.server.requests() == requests {
         tokio::task::yield_now().await;
@@ -299,7 +306,7 @@ async fn probes_at_the_same_time_share_requests() {
     let reference = main_branch();
     let probes = (0..50).map(|_| remote.probe(&reference, TIMEOUT));
     for answer in futures::future::join_all(probes).await {
-        assert_eq!(answer.unwrap(), commit);
+        assert_eq!(answer.unwrap().commit, commit);
     }
     let used = world.server.requests() - requests;
     assert!(used <= 2, "{used} requests for fifty callers");
@@ -323,7 +330,7 @@ async fn a_probe_never_answers_with_what_was_true_before_it_was_asked() {
     }
     world.server.faults().clear();
     let pushed = world.repository.commit("second", &[("a.yaml", Some("a: 2"))]).unwrap();
-    assert_eq!(remote.probe(&main_branch(), TIMEOUT).await.unwrap(), pushed);
+    assert_eq!(remote.probe(&main_branch(), TIMEOUT).await.unwrap().commit, pushed);
     first.await.unwrap().unwrap_err();
 }
 
@@ -332,10 +339,10 @@ async fn snapshots_at_the_same_time_share_a_fetch() {
     let world = World::new();
     world.repository.commit("first", &[("a.yaml", Some("a: 1"))]).unwrap();
     let remote = world.remote();
-    let commit = remote.probe(&main_branch(), TIMEOUT).await.unwrap();
+    let revision = remote.probe(&main_branch(), TIMEOUT).await.unwrap();
     let requests = world.server.requests();
     let reference = main_branch();
-    let work = (0..20).map(|_| remote.snapshot(&reference, commit, None, TIMEOUT, CancellationToken::new()));
+    let work = (0..20).map(|_| remote.snapshot(&reference, &revision, None, TIMEOUT, CancellationToken::new()));
     for snapshot in futures::future::join_all(work).await {
         snapshot.unwrap();
     }
@@ -388,12 +395,18 @@ async fn a_fetch_that_breaks_off_leaves_what_was_held_and_nothing_else() {
     let remote = world.remote();
     observe(&remote, &main_branch()).await.unwrap();
     world.repository.commit("second", &[("a.yaml", Some("a: 2"))]).unwrap();
-    let commit = remote.probe(&main_branch(), TIMEOUT).await.unwrap();
+    let commit = remote.probe(&main_branch(), TIMEOUT).await.unwrap().commit;
     for fault in [Fault::Truncate, Fault::Garbage, Fault::Status(500), Fault::Unreachable] {
         world.server.faults().set(fault.clone());
-        let error = remote.snapshot(&main_branch(), commit, None, TIMEOUT, CancellationToken::new()).await.unwrap_err();
+        let error = remote
+            .snapshot(&main_branch(), &main_branch().at(commit), None, TIMEOUT, CancellationToken::new())
+            .await
+            .unwrap_err();
         assert!(matches!(error.class(), Class::Unreachable | Class::Transient), "{fault:?}: {error}");
-        let held = remote.snapshot(&main_branch(), first, None, TIMEOUT, CancellationToken::new()).await.unwrap();
+        let held = remote
+            .snapshot(&main_branch(), &main_branch().at(first), None, TIMEOUT, CancellationToken::new())
+            .await
+            .unwrap();
         assert_eq!(read(&held, "a.yaml").as_deref(), Some("a: 1"));
         assert_eq!(world.generations().len(), 1);
     }
@@ -401,4 +414,41 @@ async fn a_fetch_that_breaks_off_leaves_what_was_held_and_nothing_else() {
     let snapshot = observe(&remote, &main_branch()).await.unwrap();
     assert_eq!(read(&snapshot, "a.yaml").as_deref(), Some("a: 2"));
     assert_eq!(world.packs(), 2);
+}
+
+#[tokio::test]
+async fn the_newest_version_in_a_range_and_a_ref_by_its_full_name() {
+    let range = |text: &str| Reference::Semver(VersionRange::parse(text).unwrap());
+    for fault in [Fault::None, Fault::WithoutVersion2] {
+        let world = World::new();
+        let first = world.repository.commit("first", &[("a.yaml", Some("a: 1"))]).unwrap();
+        world.repository.tag("v1.9.0", first, None).unwrap();
+        let second = world.repository.commit("second", &[("a.yaml", Some("a: 2"))]).unwrap();
+        world.repository.tag("v1.10.0", second, Some("an annotated tag")).unwrap();
+        let third = world.repository.commit("third", &[("a.yaml", Some("a: 3"))]).unwrap();
+        world.repository.tag("v2.0.0-rc.1", third, None).unwrap();
+        world.server.faults().set(fault.clone());
+        let remote = world.remote();
+        let cases = [
+            (range(">=1.0.0"), format!("v1.10.0@sha1:{second}"), "a: 2"),
+            (range("<1.10"), format!("v1.9.0@sha1:{first}"), "a: 1"),
+            (range(">=1.0.0-0"), format!("v2.0.0-rc.1@sha1:{third}"), "a: 3"),
+            (Reference::Name("refs/heads/main".to_owned()), format!("refs/heads/main@sha1:{third}"), "a: 3"),
+            (Reference::Name("refs/tags/v1.10.0".to_owned()), format!("refs/tags/v1.10.0@sha1:{second}"), "a: 2"),
+            (Reference::Name("HEAD".to_owned()), format!("HEAD@sha1:{third}"), "a: 3"),
+        ];
+        for (reference, revision, content) in cases {
+            let snapshot = observe(&remote, &reference).await.unwrap();
+            assert_eq!(snapshot.revision.to_string(), revision, "{reference} {fault:?}");
+            assert_eq!(read(&snapshot, "a.yaml").as_deref(), Some(content));
+        }
+        let error = remote.probe(&range(">=3"), TIMEOUT).await.unwrap_err();
+        assert_eq!(message(&error, &world), "`URL` has no tag with a version in `>=3`");
+        assert_eq!(error.class(), Class::Transient, "a push is all it takes");
+        let local = SourceUrl::parse(world.repository.path().to_str().unwrap()).unwrap();
+        let remotes = world.restart_with(RemoteOptions { allow_local_sources: true, ..Default::default() });
+        let remote = remotes.remotes.get(&local, &access(&[])).unwrap();
+        let found = remote.probe(&range("1.x"), TIMEOUT).await.unwrap();
+        assert_eq!(found.to_string(), format!("v1.10.0@sha1:{second}"));
+    }
 }

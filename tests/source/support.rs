@@ -49,10 +49,14 @@ impl World {
 
     /// The process ends, and another one starts on the same data folder.
     pub fn restart(self) -> World {
+        self.restart_with(RemoteOptions::default())
+    }
+
+    pub fn restart_with(self, options: RemoteOptions) -> World {
         let World { folder, repository, server, remotes } = self;
         drop(remotes);
         let data = DataDir::open(&folder.path().join("data")).unwrap();
-        World { folder, repository, server, remotes: Remotes::new(data, RemoteOptions::default()) }
+        World { folder, repository, server, remotes: Remotes::new(data, options) }
     }
 
     pub fn url(&self) -> SourceUrl {
@@ -86,8 +90,8 @@ pub fn access(secret: &[(&str, &str)]) -> Access {
 }
 
 pub async fn observe(remote: &Arc<Remote>, reference: &Reference) -> Result<Snapshot, SourceError> {
-    let commit = remote.probe(reference, TIMEOUT).await?;
-    remote.snapshot(reference, commit, None, TIMEOUT, CancellationToken::new()).await
+    let revision = remote.probe(reference, TIMEOUT).await?;
+    remote.snapshot(reference, &revision, None, TIMEOUT, CancellationToken::new()).await
 }
 
 pub fn read(snapshot: &Snapshot, path: &str) -> Option<String> {

@@ -122,7 +122,10 @@ async fn repositories_on_this_machine_are_read_in_place() {
         assert!(matches!(observe(&remote, &other).await, Err(SourceError::RefNotFound { .. })));
         let missing = "0123456789".repeat(4);
         let gone = git2::Oid::from_str(&missing).unwrap();
-        let error = remote.snapshot(&main_branch(), gone, None, TIMEOUT, CancellationToken::new()).await.unwrap_err();
+        let error = remote
+            .snapshot(&main_branch(), &main_branch().at(gone), None, TIMEOUT, CancellationToken::new())
+            .await
+            .unwrap_err();
         assert!(matches!(error, SourceError::CommitNotFound { .. }), "{error}");
     }
 }

@@ -5,7 +5,6 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use git2::Oid;
 use k8s_openapi::jiff::Timestamp;
 use secrecy::ExposeSecret as _;
 use tokio::sync::watch;
@@ -84,13 +83,13 @@ type Boxed<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 /// A running probe and a running fetch; both may be there at once.
 #[derive(Default)]
 struct Running {
-    probe: Option<(Instant, Boxed<Result<Oid, SourceError>>)>,
+    probe: Option<(Instant, Boxed<Result<source::Revision, SourceError>>)>,
     fetch: Option<Fetch>,
 }
 
 struct Fetch {
-    commit: Oid,
-    /// When the newest probe began that showed this commit.
+    revision: source::Revision,
+    /// When the newest probe began that showed this revision.
     since: Instant,
     begun: Instant,
     result: Boxed<Result<Snapshot, SourceError>>,
@@ -205,21 +204,21 @@ impl Worker {
         target: &Target,
         running: &mut Running,
         started: Instant,
-        result: Result<Oid, SourceError>,
+        result: Result<source::Revision, SourceError>,
     ) {
         let now = Instant::now();
         self.shared.metrics.stage(Stage::Probe, now - started);
         self.metrics.received(target.remote.take_received());
         self.pacing.on_probe_ended(result.as_ref().map(|_| ()).map_err(Failure::from), now);
-        let commit = match result {
-            Ok(commit) => commit,
+        let found = match result {
+            Ok(found) => found,
             Err(error) => {
                 self.metrics.probed("failed");
                 return self.on_failure(&target.object, &error, started).await;
             }
         };
         self.metrics.probed("ok");
-        let revision = target.reference.at(commit).to_string();
+        let revision = found.to_string();
         let readable = !std::mem::take(&mut self.handle.wishes().unreadable);
         let held = self
             .handle
@@ -232,30 +231,31 @@ impl Worker {
             return;
         }
         match &mut running.fetch {
-            Some(fetch) if fetch.commit == commit => fetch.since = started,
+            Some(fetch) if fetch.revision == found => fetch.since = started,
             // what was being fetched is no longer the newest
-            _ => running.fetch = Some(self.fetch(target, commit, started)),
+            _ => running.fetch = Some(self.fetch(target, found, started)),
         }
     }
 
-    fn fetch(&self, target: &Target, commit: Oid, since: Instant) -> Fetch {
+    fn fetch(&self, target: &Target, revision: source::Revision, since: Instant) -> Fetch {
         let cancel = CancellationToken::new();
         let (remote, reference, ignore) = (target.remote.clone(), target.reference.clone(), target.ignore.clone());
         let (timeout, token) = (timeout(&target.object), cancel.clone());
+        let wanted = revision.clone();
         let result =
-            Box::pin(async move { remote.snapshot(&reference, commit, ignore.as_deref(), timeout, token).await });
-        Fetch { commit, since, begun: Instant::now(), result, cancel }
+            Box::pin(async move { remote.snapshot(&reference, &wanted, ignore.as_deref(), timeout, token).await });
+        Fetch { revision, since, begun: Instant::now(), result, cancel }
     }
 
     async fn on_fetch(&mut self, target: &Target, fetch: Fetch, result: Result<Snapshot, SourceError>) {
-        let (commit, since) = (fetch.commit, fetch.since);
+        let since = fetch.since;
         self.shared.metrics.stage(Stage::Fetch, fetch.begun.elapsed());
         self.metrics.fetched(if result.is_ok() { "ok" } else { "failed" });
         self.metrics.received(target.remote.take_received());
         drop(fetch);
         match result {
             Ok(snapshot) => {
-                let revision = target.reference.at(commit).to_string();
+                let revision = snapshot.revision.to_string();
                 let head = Arc::new(Head { snapshot: Arc::new(snapshot), revision, ignore: target.ignore.clone() });
                 self.pacing.state_changed(Instant::now());
                 self.succeed(target, head, since).await;
@@ -402,12 +402,14 @@ impl Worker {
             ));
         }
         let url = SourceUrl::parse(&spec.url).map_err(|e| Refusal::stalled("URLInvalid", e.to_string()))?;
-        let reference = spec.reference.clone().unwrap_or_default();
-        let reference = source::Reference::from_spec(
-            reference.branch.as_deref(),
-            reference.tag.as_deref(),
-            reference.commit.as_deref(),
-        )
+        let written = spec.reference.clone().unwrap_or_default();
+        let reference = source::Reference::from_spec(source::reference::Fields {
+            branch: written.branch.as_deref(),
+            tag: written.tag.as_deref(),
+            semver: written.semver.as_deref(),
+            name: written.name.as_deref(),
+            commit: written.commit.as_deref(),
+        })
         .map_err(|e| Refusal::stalled("URLInvalid", e.to_string()))?;
         let access = self.access(object).await?.or_userinfo(&url);
         let remote =
@@ -473,7 +475,9 @@ fn requested_at(object: &GitRepository) -> Option<String> {
     object.metadata.annotations.as_ref()?.get(api::REQUESTED_AT).cloned()
 }
 
-async fn probed(probe: &mut Option<(Instant, Boxed<Result<Oid, SourceError>>)>) -> (Instant, Result<Oid, SourceError>) {
+async fn probed(
+    probe: &mut Option<(Instant, Boxed<Result<source::Revision, SourceError>>)>,
+) -> (Instant, Result<source::Revision, SourceError>) {
     let Some((started, running)) = probe else { return std::future::pending().await };
     let result = running.await;
     let started = *started;

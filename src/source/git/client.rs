@@ -9,7 +9,6 @@ use std::time::Duration;
 
 use base64::Engine;
 use bytes::Bytes;
-use git2::Oid;
 use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue, LOCATION, RETRY_AFTER, USER_AGENT};
 use reqwest::{Client, Method, RequestBuilder, Response, StatusCode, Url};
 use secrecy::ExposeSecret;
@@ -19,7 +18,7 @@ use super::pktline::{Decoder, Encoder, Packet};
 use crate::source::attempt::Attempt;
 use crate::source::credentials::{Access, Credentials};
 use crate::source::error::SourceError;
-use crate::source::reference::Reference;
+use crate::source::reference::{Reference, Revision, Selection};
 
 /// Some hosts answer only to agents that begin like Git's own.
 pub const AGENT: &str = concat!("git/2.0 (afresh/", env!("CARGO_PKG_VERSION"), ")");
@@ -68,10 +67,15 @@ impl HttpClient {
         HttpClient { client, base, access, authorization, server: Mutex::default() }
     }
 
-    /// The commit (or whatever else) that the server has under this name.
-    pub async fn resolve(&self, reference: &Reference, name: &str, attempt: &Attempt) -> Result<Oid, SourceError> {
+    /// The revision that the reference names now; the names of the refs to choose from begin with `prefix`.
+    pub async fn resolve(
+        &self,
+        reference: &Reference,
+        prefix: &str,
+        attempt: &Attempt,
+    ) -> Result<Revision, SourceError> {
         if let Some(server) = self.known().filter(|server| server.version == Version::V2) {
-            match self.resolve_v2(&server, reference, name, attempt).await {
+            match self.resolve_v2(&server, reference, prefix, attempt).await {
                 // The server may have become another one behind the same address: ask it for its capabilities again.
                 Err(SourceError::Protocol { .. } | SourceError::NotFound { .. } | SourceError::Redirected { .. }) => {
                     self.forget()
@@ -81,15 +85,15 @@ impl HttpClient {
         }
         let (server, advertisement) = self.connect(attempt).await?;
         match advertisement {
-            Advertisement::V2(_) => self.resolve_v2(&server, reference, name, attempt).await,
+            Advertisement::V2(_) => self.resolve_v2(&server, reference, prefix, attempt).await,
             Advertisement::V0 { refs, .. } if refs.is_empty() => {
                 Err(SourceError::EmptyRepository { url: attempt.url.clone() })
             }
-            Advertisement::V0 { refs, .. } => refs
-                .iter()
-                .find(|advertised| advertised.name == name)
-                .map(AdvertisedRef::target)
-                .ok_or_else(|| not_found(reference, attempt)),
+            Advertisement::V0 { refs, .. } => {
+                let mut selection = Selection::of(reference);
+                refs.iter().for_each(|advertised| selection.offer(&advertised.name, advertised.target()));
+                selection.finish().ok_or_else(|| not_found(reference, attempt))
+            }
         }
     }
 
@@ -97,19 +101,17 @@ impl HttpClient {
         &self,
         server: &Server,
         reference: &Reference,
-        name: &str,
+        prefix: &str,
         attempt: &Attempt,
-    ) -> Result<Oid, SourceError> {
-        let mut answer = self.list_refs(server, Some(name), attempt).await?;
-        // A prefix matches more than the name; the answer is read to its end, so that the connection can be kept.
-        let mut found = None;
+    ) -> Result<Revision, SourceError> {
+        let mut answer = self.list_refs(server, Some(prefix), attempt).await?;
+        // The answer is read to its end, so that the connection can be kept.
+        let mut selection = Selection::of(reference);
         while let Some(advertised) = next_ref(&mut answer, attempt).await? {
-            if advertised.name == name {
-                found = Some(advertised.target());
-            }
+            selection.offer(&advertised.name, advertised.target());
         }
-        if let Some(id) = found {
-            return Ok(id);
+        if let Some(revision) = selection.finish() {
+            return Ok(revision);
         }
         let mut answer = self.list_refs(server, None, attempt).await?;
         match next_ref(&mut answer, attempt).await? {

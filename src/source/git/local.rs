@@ -6,11 +6,11 @@
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use git2::{ErrorCode, Oid, Repository};
+use git2::{ErrorCode, Repository};
 
 use crate::source::cache::Generation;
 use crate::source::error::SourceError;
-use crate::source::reference::Reference;
+use crate::source::reference::{Reference, Revision, Selection};
 use crate::source::url::SourceUrl;
 
 /// One repository: bare, or with a worktree. Its methods block.
@@ -25,26 +25,38 @@ impl LocalRepository {
         LocalRepository { url, path, view: Mutex::default() }
     }
 
-    pub fn resolve(&self, reference: &Reference, name: &str) -> Result<Oid, SourceError> {
+    /// The revision that the reference names now; `name` is the full name of the ref, or what such names begin with.
+    pub fn resolve(&self, reference: &Reference, name: &str) -> Result<Revision, SourceError> {
         let repository = self.open()?;
-        let found = match repository.find_reference(name) {
-            Ok(found) => found,
-            Err(error) if error.code() == ErrorCode::NotFound => {
-                let empty = repository.references().is_ok_and(|mut all| all.next().is_none());
-                return Err(match empty {
-                    true => SourceError::EmptyRepository { url: self.url.clone() },
-                    false => SourceError::RefNotFound { url: self.url.clone(), reference: reference.clone() },
-                });
+        let mut selection = Selection::of(reference);
+        match reference {
+            Reference::Semver(_) => {
+                let tags = repository.references_glob(&format!("{name}*"));
+                for tag in tags.map_err(|error| self.store(error.message()))?.flatten() {
+                    if let (Ok(name), Ok(commit)) = (tag.name(), tag.peel_to_commit()) {
+                        selection.offer(name, commit.id());
+                    }
+                }
             }
-            Err(error) => return Err(self.store(error.message())),
-        };
-        match found.peel_to_commit() {
-            Ok(commit) => Ok(commit.id()),
-            Err(error) if matches!(error.code(), ErrorCode::Peel | ErrorCode::InvalidSpec) => {
-                Err(SourceError::NotACommit { url: self.url.clone(), reference: reference.clone() })
-            }
-            Err(error) => Err(self.store(error.message())),
+            _ => match repository.find_reference(name) {
+                Ok(found) => match found.peel_to_commit() {
+                    Ok(commit) => selection.offer(name, commit.id()),
+                    Err(error) if matches!(error.code(), ErrorCode::Peel | ErrorCode::InvalidSpec) => {
+                        return Err(SourceError::NotACommit { url: self.url.clone(), reference: reference.clone() });
+                    }
+                    Err(error) => return Err(self.store(error.message())),
+                },
+                Err(error) if error.code() == ErrorCode::NotFound => {}
+                Err(error) => return Err(self.store(error.message())),
+            },
         }
+        selection.finish().ok_or_else(|| {
+            let empty = repository.references().is_ok_and(|mut all| all.next().is_none());
+            match empty {
+                true => SourceError::EmptyRepository { url: self.url.clone() },
+                false => SourceError::RefNotFound { url: self.url.clone(), reference: reference.clone() },
+            }
+        })
     }
 
     /// A view of the repository's objects, with those of its alternates.
