@@ -3,11 +3,11 @@
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::CustomResourceExt;
 
-use super::{GitRepository, Kustomization};
+use super::{GitRepository, Kustomization, Receiver};
 
 /// All definitions that Afresh installs.
 pub fn definitions() -> Vec<CustomResourceDefinition> {
-    let mut all = vec![GitRepository::crd(), Kustomization::crd()];
+    let mut all = vec![GitRepository::crd(), Kustomization::crd(), Receiver::crd()];
     for definition in &mut all {
         let labels = definition.metadata.labels.get_or_insert_default();
         labels.insert("app.kubernetes.io/part-of".into(), "afresh".into());
@@ -43,6 +43,7 @@ mod tests {
         };
         assert_eq!(columns(0), ["URL", "Age", "Ready", "Status"]);
         assert_eq!(columns(1), ["Age", "Ready", "Status"]);
+        assert_eq!(columns(2), ["Age", "Ready", "Status"]);
         let spec = &version(1)["schema"]["openAPIV3Schema"]["properties"]["spec"]["properties"];
         for field in [
             "commonMetadata",

@@ -9,6 +9,7 @@ mod definitions;
 mod duration;
 mod git_repository;
 mod kustomization;
+mod receiver;
 
 pub use condition::{Condition, Conditions, HEALTHY, READY, RECONCILING, STALLED, Truth, rfc3339};
 pub use definitions::{definitions, definitions_yaml};
@@ -18,6 +19,7 @@ pub use kustomization::{
     CommonMetadata, DeletionPolicy, Dependency, Inventory, InventoryEntry, Kustomization, KustomizationSpec,
     KustomizationStatus, PostBuild, Snapshot as HistoryEntry, SourceReference, SubstituteReference,
 };
+pub use receiver::{RECEIVER_PATH, Receiver, ReceiverResource, ReceiverSpec, ReceiverStatus, receiver_path};
 
 use std::fmt;
 

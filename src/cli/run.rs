@@ -16,7 +16,7 @@ use super::logging::{self, LogFormat};
 use super::sandbox::Playground;
 use crate::cluster::{Cluster, ClusterOptions, RequestFacts, RequestObserver};
 use crate::config::{self, ClusterChoice, Config, FieldValidation};
-use crate::engine::{self, Settings};
+use crate::engine::{self, Settings, Sources};
 use crate::report::{Metrics, Readiness};
 use crate::sandbox;
 use crate::source::{DataDir, RemoteOptions, Remotes};
@@ -179,12 +179,14 @@ pub async fn daemon(config: Config, cancel: CancellationToken) -> anyhow::Result
         let folder = Folder::open(folder, cluster.clone()).await?;
         tokio::spawn(folder.follow(cancel.clone()));
     }
+    let sources = Sources::default();
     let settings = Settings {
         cluster,
         remotes: Remotes::new(
             data_dir,
             RemoteOptions { allow_local_sources: config.allow_local_sources, ..Default::default() },
         ),
+        sources,
         metrics,
         readiness,
         watch_namespace: config.watch_namespace,

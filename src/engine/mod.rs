@@ -21,8 +21,7 @@ mod registry;
 mod shared;
 mod source;
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
 
@@ -38,11 +37,14 @@ use registry::Registry;
 use shared::{Background, Shared};
 
 pub use installation::InstallationError;
+pub use source::{Hint, Sources};
 
 /// What the engine is built from.
 pub struct Settings {
     pub cluster: Cluster,
     pub remotes: Remotes,
+    /// Where those outside announce what is new.
+    pub sources: Sources,
     pub metrics: Metrics,
     pub readiness: Readiness,
     /// Only objects in this namespace are served; `None`: all.
@@ -65,7 +67,7 @@ pub enum EngineError {
 /// Runs until cancelled. All that is under way is then given up at the next safe point; writes that were sent are
 /// awaited by whoever shuts the runtime down.
 pub async fn run(settings: Settings, cancel: CancellationToken) -> Result<(), EngineError> {
-    let Settings { cluster, remotes, metrics, readiness, watch_namespace, runtime_namespace, field_validation } =
+    let Settings { cluster, remotes, sources, metrics, readiness, watch_namespace, runtime_namespace, field_validation } =
         settings;
     installation::check(&cluster).await?;
     let digest_key = installation::key(&cluster, &runtime_namespace).await?;
@@ -88,7 +90,7 @@ pub async fn run(settings: Settings, cancel: CancellationToken) -> Result<(), En
         applies: Permits::new(config::APPLYING_MAX),
         statuses: Permits::new(config::STATUS_WRITES_MAX),
         background: Background::new(),
-        sources: Mutex::new(HashMap::new()),
+        sources,
         cluster,
         remotes,
         gate: gate.clone(),

@@ -1,6 +1,5 @@
 //! What all workers share. Each part has one owner, named where it is defined.
 
-use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -15,7 +14,7 @@ use crate::source::Remotes;
 use super::permits::Permits;
 use super::references::References;
 use super::registry::Registry;
-use super::source::SourceHandle;
+use super::source::{SourceHandle, Sources};
 
 pub(super) struct Shared {
     pub cluster: Cluster,
@@ -34,22 +33,20 @@ pub(super) struct Shared {
     pub statuses: Permits,
     pub background: Background,
     pub unknown_fields: UnknownFields,
-    pub sources: Mutex<HashMap<Key, SourceHandle>>,
+    pub sources: Sources,
 }
 
 impl Shared {
     /// The face of a source, made where it was not asked for before.
     pub fn source(&self, key: &Key) -> SourceHandle {
-        let mut sources = self.sources.lock().unwrap_or_else(PoisonError::into_inner);
-        sources.entry(key.clone()).or_insert_with(|| SourceHandle::new(key.clone())).clone()
+        self.sources.face(key)
     }
 
     /// An application is gone: nothing of it is waited for or reported any more.
     pub fn forget(&self, app: &Key) {
         self.registry.remove(app);
         self.events.forget("Kustomization", app);
-        let sources: Vec<_> = self.sources.lock().unwrap_or_else(PoisonError::into_inner).values().cloned().collect();
-        for source in sources {
+        for source in self.sources.all() {
             source.attention(app, false, false);
         }
     }

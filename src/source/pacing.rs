@@ -36,6 +36,11 @@ pub const UNANNOUNCED_SPACING: Duration = Duration::from_secs(2);
 pub const ANNOUNCED_BURST: u32 = 5;
 /// … and then one more each.
 pub const ANNOUNCED_REFILL: Duration = Duration::from_secs(1);
+/// A commit that was announced by name and is not to be seen yet is looked for this often: forges tell of a push before
+/// all of their servers know it …
+pub const EXPECTED_PERIOD: Duration = Duration::from_secs(1);
+/// … and for this long.
+pub const EXPECTED_MAX: Duration = Duration::from_secs(30);
 /// Unannounced probes a minute that one host has to bear from this process.
 pub const HOST_PROBES_A_MINUTE: usize = 60;
 const MINUTE: Duration = Duration::from_secs(60);
@@ -44,6 +49,8 @@ const MINUTE: Duration = Duration::from_secs(60);
 pub enum ProbeKind {
     /// Somebody said that there is something new: a webhook, `requestedAt`, a changed spec or Secret.
     Announced,
+    /// What was announced was not there yet. Spaced by itself, so that it takes no announced probe from anybody.
+    Expected,
     Unannounced,
 }
 
@@ -78,6 +85,8 @@ pub struct Pacing {
     announced: Option<Instant>,
     /// A retry wants a look that no probe has answered yet.
     requested: bool,
+    /// Something that was announced by name is looked for until then.
+    expected_until: Option<Instant>,
     /// Something on this source fails or waits.
     attention: bool,
     /// The last change of state: attention counts from here.
@@ -100,6 +109,7 @@ impl Pacing {
             interval,
             announced: Some(now),
             requested: false,
+            expected_until: None,
             attention: false,
             changed: now,
             started: now,
@@ -119,6 +129,17 @@ impl Pacing {
     /// Something new is said to be there. Calls before the next probe starts count as one.
     pub fn announce(&mut self, now: Instant) {
         self.announced.get_or_insert(now);
+    }
+
+    /// Something is announced by name: it is looked for now, and each second for a while, until [`Pacing::seen`].
+    pub fn expect(&mut self, now: Instant) {
+        self.announce(now);
+        self.expected_until = Some(now + EXPECTED_MAX);
+    }
+
+    /// What was expected is there.
+    pub fn seen(&mut self) {
+        self.expected_until = None;
     }
 
     /// Somebody tries again and wants to know what is newest: an unannounced probe as soon as its spacing allows, unless
@@ -177,9 +198,14 @@ impl Pacing {
         if self.running {
             return None;
         }
-        let wanted = match self.announced {
-            Some(at) => When { at, kind: ProbeKind::Announced },
-            None => When { at: self.unannounced(now), kind: ProbeKind::Unannounced },
+        let expected = self.expected_until.and_then(|until| {
+            let at = self.started + EXPECTED_PERIOD;
+            (at <= until && now <= until).then_some(When { at, kind: ProbeKind::Expected })
+        });
+        let wanted = match (self.announced, expected) {
+            (Some(at), _) => When { at, kind: ProbeKind::Announced },
+            (None, Some(expected)) => expected,
+            (None, None) => When { at: self.unannounced(now), kind: ProbeKind::Unannounced },
         };
         let refused = self.refused.filter(|(kind, _)| *kind == wanted.kind).map(|(_, until)| until);
         Some(When { at: wanted.at.max(self.silent_until.max(refused).unwrap_or(wanted.at)), ..wanted })
@@ -209,6 +235,7 @@ impl Pacing {
 #[derive(Clone, Debug)]
 pub struct RemotePace {
     last_unannounced: Option<Instant>,
+    last_expected: Option<Instant>,
     announced_tokens: u32,
     announced_refilled: Instant,
     silent_until: Option<Instant>,
@@ -218,6 +245,7 @@ impl RemotePace {
     pub fn new(now: Instant) -> RemotePace {
         RemotePace {
             last_unannounced: None,
+            last_expected: None,
             announced_tokens: ANNOUNCED_BURST,
             announced_refilled: now,
             silent_until: None,
@@ -231,6 +259,13 @@ impl RemotePace {
         }
         match kind {
             ProbeKind::Announced => self.take_announced(now),
+            ProbeKind::Expected => {
+                if let Some(free) = self.last_expected.map(|last| last + EXPECTED_PERIOD).filter(|at| *at > now) {
+                    return Err(free);
+                }
+                self.last_expected = Some(now);
+                Ok(())
+            }
             ProbeKind::Unannounced => {
                 if let Some(free) = self.last_unannounced.map(|last| last + UNANNOUNCED_SPACING).filter(|at| *at > now)
                 {
@@ -292,7 +327,7 @@ impl HostPace {
 
 #[cfg(test)]
 mod tests {
-    use super::ProbeKind::{Announced, Unannounced};
+    use super::ProbeKind::{Announced, Expected, Unannounced};
     use super::*;
 
     const INTERVAL: Duration = Duration::from_secs(600);
@@ -431,6 +466,52 @@ mod tests {
         pacing.on_probe_started(start + seconds(5));
         pacing.on_probe_ended(Ok(()), start + seconds(5));
         assert_eq!(due(&pacing, start, start + seconds(5)), (605, Unannounced));
+    }
+
+    #[test]
+    fn what_is_expected_is_looked_for_each_second_until_it_is_seen() {
+        let start = Instant::now();
+        let mut pacing = settled(start);
+        pacing.expect(start + seconds(100));
+        assert_eq!(due(&pacing, start, start + seconds(100)), (100, Announced));
+        for second in 100..130 {
+            let now = start + seconds(second);
+            pacing.on_probe_started(now);
+            pacing.on_probe_ended(Ok(()), now);
+            assert_eq!(due(&pacing, start, now), (second + 1, Expected));
+        }
+        let mut given_up = pacing.clone();
+        given_up.on_probe_started(start + seconds(130));
+        given_up.on_probe_ended(Ok(()), start + seconds(130));
+        assert_eq!(due(&given_up, start, start + seconds(130)), (730, Unannounced), "30 s are enough");
+        pacing.seen();
+        assert_eq!(due(&pacing, start, start + seconds(129)), (729, Unannounced));
+    }
+
+    #[test]
+    fn looking_for_what_is_expected_takes_nothing_from_those_who_announce() {
+        let start = Instant::now();
+        let mut remote = RemotePace::new(start);
+        for second in 0..30 {
+            let now = start + seconds(second);
+            assert_eq!(remote.take(Expected, None, now), Ok(()));
+            assert_eq!(remote.take(Expected, None, now), Err(now + EXPECTED_PERIOD));
+        }
+        for _ in 0..ANNOUNCED_BURST {
+            assert_eq!(remote.take(Announced, None, start + seconds(29)), Ok(()));
+        }
+    }
+
+    #[test]
+    fn a_failing_server_is_asked_each_second_for_what_is_expected() {
+        let start = Instant::now();
+        for class in [Class::NotFound, Class::Unreachable] {
+            let mut pacing = settled(start);
+            pacing.expect(start);
+            pacing.on_probe_started(start);
+            pacing.on_probe_ended(failure(class), start);
+            assert_eq!(due(&pacing, start, start), (1, Expected), "{class:?}");
+        }
     }
 
     #[test]

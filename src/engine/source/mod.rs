@@ -8,17 +8,21 @@
 //!
 //! A probe never waits for a fetch: while revision B is being fetched, the next probe may find C, and B is given up.
 
+mod sources;
 mod worker;
 
 use std::collections::HashSet;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
+use git2::Oid;
 use tokio::sync::{Notify, watch};
 
 use crate::api::Key;
 use crate::source::Snapshot;
 
+pub use sources::Sources;
 pub(super) use worker::run;
 
 pub(super) const KIND: &str = "GitRepository";
@@ -47,11 +51,23 @@ pub struct SourceState {
     pub observed_since: Option<Instant>,
 }
 
-/// What applications want of a source.
+/// What somebody says that a source shows now, or will show soon. The remote's word is the truth: this only says what
+/// to look for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hint {
+    /// The newest commit is this one.
+    Commit(Oid),
+    /// What the source follows is there no more.
+    Gone,
+}
+
+/// What is wanted of a source.
 #[derive(Default)]
 pub(super) struct Wishes {
     /// Somebody who is known to wait.
     pub announced: bool,
+    /// What was said last of what is to be seen; a newer word replaces an older one.
+    pub hint: Option<Hint>,
     /// A retry: as soon as the spacing allows.
     pub routine: bool,
     /// The tree of the head could not be read: it is opened anew, from a fresh fetch if need be.
@@ -69,11 +85,37 @@ pub struct SourceHandle {
     pub(super) state: watch::Sender<SourceState>,
     pub(super) wishes: Arc<Mutex<Wishes>>,
     pub(super) wake: Arc<Notify>,
+    /// Its workers: one, or none; two while a source is replaced by another of its name.
+    workers: Arc<AtomicUsize>,
+}
+
+/// As long as it lives, the source is served here; whatever ends its worker ends that.
+pub(super) struct Served(Arc<AtomicUsize>);
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 impl SourceHandle {
     pub(super) fn new(key: Key) -> Self {
-        Self { key, state: watch::channel(SourceState::default()).0, wishes: Arc::default(), wake: Arc::default() }
+        Self {
+            key,
+            state: watch::channel(SourceState::default()).0,
+            wishes: Arc::default(),
+            wake: Arc::default(),
+            workers: Arc::default(),
+        }
+    }
+
+    pub(super) fn serve(&self) -> Served {
+        self.workers.fetch_add(1, Ordering::Relaxed);
+        Served(self.workers.clone())
+    }
+
+    pub(super) fn is_served(&self) -> bool {
+        self.workers.load(Ordering::Relaxed) > 0
     }
 
     pub fn subscribe(&self) -> watch::Receiver<SourceState> {
@@ -106,6 +148,12 @@ impl SourceHandle {
             wishes.routine = true
         }
         drop(wishes);
+        self.wake.notify_one();
+    }
+
+    /// Somebody knows what is to be seen now.
+    pub fn hint(&self, hint: Hint) {
+        self.wishes().hint = Some(hint);
         self.wake.notify_one();
     }
 

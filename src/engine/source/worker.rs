@@ -23,7 +23,7 @@ use crate::source::credentials::{self, Access};
 use crate::source::pacing::{Failure, Pacing, ProbeKind};
 use crate::source::{self, Remote, Snapshot, SourceError, SourceUrl};
 
-use super::{Head, KIND, SourceHandle, SourceState};
+use super::{Head, Hint, KIND, SourceHandle, SourceState};
 
 /// The cell that the API watch writes: the newest object, `None` once it is gone.
 pub type Goal = watch::Receiver<Option<Arc<GitRepository>>>;
@@ -32,6 +32,7 @@ pub type Goal = watch::Receiver<Option<Arc<GitRepository>>>;
 pub async fn run(key: Key, shared: Arc<Shared>, goal: Goal, cancel: CancellationToken) {
     let Some(object) = goal.borrow().clone() else { return };
     let handle = shared.source(&key);
+    let _served = handle.serve();
     let status = object.status.clone().unwrap_or_default();
     shared.events.known(KIND, &key, state_of(&status));
     let metrics = shared.metrics.source(&key);
@@ -49,6 +50,7 @@ pub async fn run(key: Key, shared: Arc<Shared>, goal: Goal, cancel: Cancellation
         status,
         secret: Watched::default(),
         handled: requested_at(&object),
+        hint: None,
     };
     tokio::select! {
         () = worker.run() => {}
@@ -68,6 +70,8 @@ struct Worker {
     secret: Watched,
     /// The request (`requestedAt`) that was answered last.
     handled: Option<String>,
+    /// What was said to be there and was not seen yet.
+    hint: Option<Hint>,
 }
 
 /// What one spec (and Secret) comes to.
@@ -172,6 +176,7 @@ impl Worker {
         let mut wishes = self.handle.wishes();
         let (announced, routine) = (std::mem::take(&mut wishes.announced), std::mem::take(&mut wishes.routine));
         let changed = std::mem::take(&mut wishes.state_changed);
+        let hint = wishes.hint.take();
         let attention = !wishes.attention.is_empty();
         drop(wishes);
         self.pacing.set_attention(attention, now);
@@ -182,6 +187,27 @@ impl Worker {
             self.pacing.announce(now);
         } else if routine {
             self.pacing.request();
+        }
+        if let Some(hint) = hint {
+            // what is known already is no news
+            let known = self.is_known(hint);
+            self.hint = (!known).then_some(hint);
+            if known { self.pacing.seen() } else { self.pacing.expect(now) }
+        }
+    }
+
+    /// Whether the last look at the remote showed what the hint says.
+    fn is_known(&self, hint: Hint) -> bool {
+        let Hint::Commit(commit) = hint else { return false };
+        let state = self.handle.state();
+        state.failure.is_none() && state.head.is_some_and(|head| head.snapshot.revision.commit == commit)
+    }
+
+    /// The remote shows this now (`None`: nothing of that name); whether that was waited for.
+    fn on_shown(&mut self, commit: Option<git2::Oid>) {
+        if self.hint.is_some_and(|hint| hint == commit.map_or(Hint::Gone, Hint::Commit)) {
+            self.hint = None;
+            self.pacing.seen();
         }
     }
 
@@ -214,10 +240,14 @@ impl Worker {
             Ok(found) => found,
             Err(error) => {
                 self.metrics.probed("failed");
+                if matches!(error, SourceError::RefNotFound { .. }) {
+                    self.on_shown(None);
+                }
                 return self.on_failure(&target.object, &error, started).await;
             }
         };
         self.metrics.probed("ok");
+        self.on_shown(Some(found.commit));
         let revision = found.to_string();
         let readable = !std::mem::take(&mut self.handle.wishes().unreadable);
         let held = self
