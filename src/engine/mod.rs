@@ -67,8 +67,16 @@ pub enum EngineError {
 /// Runs until cancelled. All that is under way is then given up at the next safe point; writes that were sent are
 /// awaited by whoever shuts the runtime down.
 pub async fn run(settings: Settings, cancel: CancellationToken) -> Result<(), EngineError> {
-    let Settings { cluster, remotes, sources, metrics, readiness, watch_namespace, runtime_namespace, field_validation } =
-        settings;
+    let Settings {
+        cluster,
+        remotes,
+        sources,
+        metrics,
+        readiness,
+        watch_namespace,
+        runtime_namespace,
+        field_validation,
+    } = settings;
     installation::check(&cluster).await?;
     let digest_key = installation::key(&cluster, &runtime_namespace).await?;
     let gate = WriteGate::default();
