@@ -125,11 +125,6 @@ impl Cluster {
         self.discovery.preferred(|kind| kind.namespaced && kind.watchable)
     }
 
-    /// The kind that a CustomResourceDefinition `<plural>.<group>` brings; empty if it is not served.
-    pub(super) fn kinds_of_definition(&self, name: &str) -> Vec<ApiKind> {
-        self.discovery.preferred(|kind| kind.watchable && kind.resource() == name)
-    }
-
     /// The kind, asking the server if it is not known.
     pub async fn resolve(&self, group: &str, kind: &str, version: Option<&str>) -> Result<ApiKind, ApiError> {
         if let Some(known) = self.resource(group, kind, version) {

@@ -1,11 +1,10 @@
 //! Promise 3: nothing owned is orphaned, nothing foreign is deleted.
 
-use afresh::api::CONFIRM_PRUNE;
-use kube::api::{DeleteParams, Patch, PatchParams};
+use kube::api::DeleteParams;
 use serde_json::json;
 
 use crate::support::env::Env;
-use crate::support::manifests::{claim, config_map, job};
+use crate::support::manifests::{config_map, job};
 use crate::support::scenarios;
 
 scenarios! {
@@ -14,8 +13,6 @@ scenarios! {
     a_job_removed_after_its_time_to_live_is_not_run_again,
     an_object_that_is_no_longer_declared_is_deleted,
     an_object_that_says_so_is_never_deleted,
-    a_claim_is_deleted_only_after_a_person_agreed,
-    an_application_that_comes_out_empty_waits_for_a_person,
     two_applications_that_declare_one_object_do_not_fight,
     a_deleted_application_takes_its_objects_with_it,
     a_suspended_application_is_left_alone,
@@ -117,48 +114,6 @@ metadata:
     env.announce().await;
     env.ready_at("app", &b).await;
     assert!(env.live("ConfigMap", "kept").await.is_some());
-}
-
-async fn confirm_prune(env: &Env, name: &str, revision: &str) {
-    let patch = json!({ "metadata": { "annotations": { CONFIRM_PRUNE: revision } } });
-    env.kustomizations().patch(name, &PatchParams::default(), &Patch::Merge(patch)).await.unwrap();
-}
-
-async fn a_claim_is_deleted_only_after_a_person_agreed(env: &mut Env) {
-    env.begin(&[("app/x.yaml", &config_map("x", "a")), ("app/data.yaml", &claim("data"))]).await;
-    let b = env.push_changes("B", &[("app/data.yaml", None)]);
-    env.announce().await;
-    env.until("app", "it waits for consent", |app| {
-        serde_json::to_string(&app.status).is_ok_and(|status| status.contains(CONFIRM_PRUNE))
-    })
-    .await;
-    let data = env.live("PersistentVolumeClaim", "data").await.expect("the claim is kept");
-    assert!(data["metadata"]["deletionTimestamp"].is_null(), "{data:#}");
-
-    confirm_prune(env, "app", &b).await;
-    env.ready_at("app", &b).await;
-    env.eventually("the claim is deleted", async || {
-        // A real server keeps a claim until its protection has looked at it.
-        let data = env.live("PersistentVolumeClaim", "data").await;
-        data.is_none_or(|data| !data["metadata"]["deletionTimestamp"].is_null()).then_some(())
-    })
-    .await;
-}
-
-async fn an_application_that_comes_out_empty_waits_for_a_person(env: &mut Env) {
-    env.begin(&[("app/x.yaml", &config_map("x", "a")), ("app/y.yaml", &config_map("y", "a"))]).await;
-    let changes = [("app/x.yaml", None), ("app/y.yaml", None), ("app/readme.md", Some("Nothing here.\n"))];
-    let b = env.push_changes("B", &changes);
-    env.announce().await;
-    env.until("app", "it waits for consent", |app| {
-        serde_json::to_string(&app.status).is_ok_and(|status| status.contains(CONFIRM_PRUNE))
-    })
-    .await;
-    assert!(env.live("ConfigMap", "x").await.is_some());
-
-    confirm_prune(env, "app", &b).await;
-    env.until_gone("ConfigMap", "x").await;
-    env.until_gone("ConfigMap", "y").await;
 }
 
 async fn two_applications_that_declare_one_object_do_not_fight(env: &mut Env) {

@@ -303,15 +303,12 @@ impl Env {
     }
 
     pub fn objects(&self, kind: &str) -> Api<DynamicObject> {
-        let (group, version) = match kind {
-            "Deployment" | "StatefulSet" | "DaemonSet" | "ReplicaSet" => ("apps", "v1"),
-            "Job" | "CronJob" => ("batch", "v1"),
-            "Ingress" => ("networking.k8s.io", "v1"),
-            "Role" | "RoleBinding" => ("rbac.authorization.k8s.io", "v1"),
-            _ => ("", "v1"),
-        };
-        let resource = ApiResource::from_gvk(&GroupVersionKind::gvk(group, version, kind));
-        Api::namespaced_with(self.client.clone(), &self.namespace, &resource)
+        Api::namespaced_with(self.client.clone(), &self.namespace, &resource(kind))
+    }
+
+    /// Objects of a kind that lives in no namespace.
+    pub fn cluster_objects(&self, kind: &str) -> Api<DynamicObject> {
+        Api::all_with(self.client.clone(), &resource(kind))
     }
 
     /// Makes Pods of the workload `app` behave otherwise from now on, those that there are.
@@ -443,6 +440,19 @@ pub fn truth(found: &Kustomization) -> Option<Truth> {
 pub fn message(found: &Kustomization) -> String {
     let ready = found.status.as_ref().and_then(|status| status.conditions.get(READY));
     ready.map(|ready| ready.message.clone()).unwrap_or_default()
+}
+
+/// How the API server addresses a kind that scenarios use.
+fn resource(kind: &str) -> ApiResource {
+    let (group, version) = match kind {
+        "Deployment" | "StatefulSet" | "DaemonSet" | "ReplicaSet" => ("apps", "v1"),
+        "Job" | "CronJob" => ("batch", "v1"),
+        "Ingress" => ("networking.k8s.io", "v1"),
+        "Role" | "RoleBinding" => ("rbac.authorization.k8s.io", "v1"),
+        "CustomResourceDefinition" => ("apiextensions.k8s.io", "v1"),
+        _ => ("", "v1"),
+    };
+    ApiResource::from_gvk(&GroupVersionKind::gvk(group, version, kind))
 }
 
 /// A new token each time.
