@@ -21,3 +21,4 @@ pub use applier::{Applier, Stop, Work};
 pub use order::{Stage, stage_of};
 pub use outcome::{Action, Applied, ApplyError, Dropped, Outcome, Progress, Refusal, UnknownFields};
 pub use prune::{Kept, Pruned};
+pub use unknown::places as field_places;

@@ -4,6 +4,8 @@
 
 use serde_json::Value;
 
+use crate::manifest::yaml::PathSegment;
+
 /// The groups of Kubernetes itself. Other objects are custom resources, whose authors' schemas are taken at their word.
 const BUILT_IN: [&str; 20] = [
     "",
@@ -34,39 +36,62 @@ pub(super) fn is_built_in(group: &str) -> bool {
 
 /// Takes the field at `path` out of the object; false if there is none.
 pub(super) fn remove(value: &mut Value, path: &str) -> bool {
-    if let Some(rest) = path.strip_prefix('.') {
-        let Value::Object(map) = value else { return false };
-        // names may hold dots themselves: the longest name that fits is meant
-        let mut names: Vec<String> = map
-            .keys()
-            .filter(|name| {
-                rest.strip_prefix(name.as_str()).is_some_and(|after| after.is_empty() || after.starts_with(['.', '[']))
-            })
-            .cloned()
-            .collect();
-        names.sort_by_key(|name| std::cmp::Reverse(name.len()));
-        return names.into_iter().any(|name| {
-            let after = &rest[name.len()..];
-            if after.is_empty() {
-                map.remove(&name).is_some()
-            } else {
-                map.get_mut(&name).is_some_and(|child| remove(child, after))
-            }
-        });
+    let places = places(value, path);
+    // from the last on, since an item that goes moves those behind it
+    for place in places.iter().rev() {
+        take(value, place);
     }
-    let Some((selector, after)) = bracketed(path) else { return false };
-    let Value::Array(items) = value else { return false };
-    let chosen: Vec<usize> = (0..items.len()).filter(|at| selector.selects(*at, &items[*at])).collect();
-    let mut removed = false;
-    for at in chosen.into_iter().rev() {
-        if after.is_empty() {
-            items.remove(at);
-            removed = true;
-        } else {
-            removed |= remove(&mut items[at], after);
+    !places.is_empty()
+}
+
+/// Where the field at `path` stands in the object; in several items of a list if its selector fits them.
+pub fn places(value: &Value, path: &str) -> Vec<Vec<PathSegment>> {
+    let mut found = Vec::new();
+    descend(value, path, &mut Vec::new(), &mut found);
+    found
+}
+
+fn descend(value: &Value, path: &str, above: &mut Vec<PathSegment>, found: &mut Vec<Vec<PathSegment>>) {
+    if path.is_empty() {
+        found.push(above.clone());
+        return;
+    }
+    if let (Some(rest), Value::Object(map)) = (path.strip_prefix('.'), value) {
+        // names may hold dots themselves: the longest name that fits is meant
+        let fits = |name: &&String| {
+            rest.strip_prefix(name.as_str()).is_some_and(|after| after.is_empty() || after.starts_with(['.', '[']))
+        };
+        let mut names: Vec<&String> = map.keys().filter(fits).collect();
+        names.sort_by_key(|name| std::cmp::Reverse(name.len()));
+        let before = found.len();
+        for name in names {
+            above.push(PathSegment::Key(name.clone()));
+            descend(&map[name], &rest[name.len()..], above, found);
+            above.pop();
+            if found.len() > before {
+                return;
+            }
+        }
+    } else if let (Some((selector, after)), Value::Array(items)) = (bracketed(path), value) {
+        for (at, item) in items.iter().enumerate().filter(|(at, item)| selector.selects(*at, item)) {
+            above.push(PathSegment::Index(at));
+            descend(item, after, above, found);
+            above.pop();
         }
     }
-    removed
+}
+
+fn take(value: &mut Value, place: &[PathSegment]) {
+    let Some((last, parents)) = place.split_last() else { return };
+    let parent = parents.iter().try_fold(value, |value, segment| match segment {
+        PathSegment::Key(key) => value.get_mut(key),
+        PathSegment::Index(index) => value.get_mut(index),
+    });
+    match (parent, last) {
+        (Some(Value::Object(map)), PathSegment::Key(key)) => drop(map.remove(key)),
+        (Some(Value::Array(items)), PathSegment::Index(index)) if *index < items.len() => drop(items.remove(*index)),
+        _ => {}
+    }
 }
 
 enum Selector {

@@ -67,12 +67,12 @@ impl Application {
             said = true;
             let outcome = match result {
                 Ok(applied) => {
-                    self.note(work, &applied.objects, correcting, changes);
+                    self.note(work, prepared, &applied.objects, correcting, changes);
                     Ok(())
                 }
                 Err(error) => {
-                    self.note(work, error.applied(), correcting, changes);
-                    Err(refused(&error, &prepared.secrets))
+                    self.note(work, prepared, error.applied(), correcting, changes);
+                    Err(refused(&error, prepared))
                 }
             };
             work.applying.store(false, Ordering::Release);
@@ -135,7 +135,7 @@ impl Application {
     }
 
     /// Takes in what was done.
-    fn note(&self, work: &Work, outcomes: &[Outcome], correcting: bool, changes: &mut Changes) {
+    fn note(&self, work: &Work, prepared: &Prepared, outcomes: &[Outcome], correcting: bool, changes: &mut Changes) {
         for outcome in outcomes {
             let action = match outcome.action {
                 Action::Unchanged => continue,
@@ -150,9 +150,10 @@ impl Application {
                 self.metrics.drift_corrected(1);
             }
             for dropped in &outcome.dropped {
+                let origin = prepared.origin_of(&outcome.id, &dropped.path).unwrap_or_else(|| outcome.origin.clone());
                 let text = format!(
-                    "{}: {} has a field that the API server doesn't know: `{}` was left out",
-                    outcome.origin, outcome.id, dropped.path
+                    "{origin}: {} has a field that the API server doesn't know: `{}` was left out",
+                    outcome.id, dropped.path
                 );
                 self.event(&work.object, Severity::Warning, "UnknownField", text, None);
             }
@@ -160,11 +161,16 @@ impl Application {
     }
 }
 
-fn refused(error: &apply::ApplyError, secrets: &[String]) -> Stop {
+fn refused(error: &apply::ApplyError, prepared: &Prepared) -> Stop {
     let apply::ApplyError::Refused { refusals, .. } = error else { return Stop::Yielded };
     let told = |refusal: &apply::Refusal| {
-        let error = refusal.error.clone().redacted(secrets.iter().map(String::as_str));
-        apply::Refusal { error, ..refusal.clone() }.to_string()
+        let error = refusal.error.clone().redacted(prepared.secrets.iter().map(String::as_str));
+        let origin = match &error.class {
+            ErrorClass::UnknownField { paths } => paths.first().and_then(|path| prepared.origin_of(&refusal.id, path)),
+            _ => None,
+        };
+        let origin = origin.unwrap_or_else(|| refusal.origin.clone());
+        apply::Refusal { error, origin, ..refusal.clone() }.to_string()
     };
     let mut lines: Vec<String> = refusals.iter().take(ERRORS_SHOWN_MAX).map(told).collect();
     let more = refusals.len().saturating_sub(ERRORS_SHOWN_MAX);

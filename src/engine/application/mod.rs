@@ -32,7 +32,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::api::{Key, Kustomization};
 use crate::health::Patience;
-use crate::manifest::GroupKind;
+use crate::manifest::{GroupKind, ObjectId, Origin};
 use crate::plan::{Desired, Inventory};
 use crate::render::{ReadSet, Rendered};
 use crate::report::ApplicationMetrics;
@@ -87,6 +87,7 @@ struct Prepared {
     rendered: Rendered,
     /// What besides the tree went into it.
     inputs: render::Inputs,
+    /// In the order of `rendered.objects`.
     desired: Vec<Desired>,
     /// Kinds and namespaces that are declared here: their objects may come a moment before the server knows them.
     defines: HashSet<GroupKind>,
@@ -108,6 +109,14 @@ impl Prepared {
 
     fn read_set(&self) -> &ReadSet {
         &self.rendered.read_set
+    }
+
+    /// The line of a field that the API server names; of the nearest parent if a template or a transformation made it.
+    fn origin_of(&self, id: &ObjectId, field: &str) -> Option<Origin> {
+        let index = self.desired.iter().position(|desired| desired.object.id == *id)?;
+        let place = crate::apply::field_places(&self.desired[index].object.value, field).into_iter().next()?;
+        let at = self.rendered.error_at(index, &place, "");
+        Some(Origin { path: at.path.into(), line: at.line })
     }
 }
 

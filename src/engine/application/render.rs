@@ -12,7 +12,7 @@ use crate::api::{Key, Kustomization};
 use crate::cluster::SecretData;
 use crate::engine::permits::Urgency;
 use crate::engine::source::Head;
-use crate::manifest::{ObjectId, TreeError};
+use crate::manifest::{Object, ObjectId, TreeError};
 use crate::plan;
 use crate::render::{AppRef, CommonMetadata, RenderError, Request, Substitution};
 use crate::report::Stage;
@@ -85,9 +85,8 @@ impl Application {
             Err(panic) => return Err(Failure::new("BuildFailed", format!("the renderer failed: {panic}"))),
         };
         drop(permit);
-        if let Some(before) = before.filter(|b| b.rendered.digest == rendered.digest) {
-            // the same objects, read from elsewhere
-            let prepared = Arc::new(Prepared::new(rendered, inputs, before.desired.clone(), secrets));
+        if let Some(desired) = before.and_then(|before| read_elsewhere(&before, &rendered)) {
+            let prepared = Arc::new(Prepared::new(rendered, inputs, desired, secrets));
             self.memory().prepared = Some(prepared.clone());
             return Ok(prepared);
         }
@@ -191,6 +190,23 @@ fn texts(secret: &SecretData) -> Result<BTreeMap<String, String>, String> {
 
 /// Errors shown in a condition: more than a person reads at once would hide the first.
 pub(super) const ERRORS_SHOWN_MAX: usize = 5;
+
+/// What was prepared before, in the order and with the lines of a render of the same objects; `None` if they differ.
+fn read_elsewhere(before: &Prepared, rendered: &crate::render::Rendered) -> Option<Vec<plan::Desired>> {
+    if before.rendered.digest != rendered.digest {
+        return None;
+    }
+    let known: BTreeMap<&ObjectId, &plan::Desired> =
+        before.rendered.objects.iter().map(|object| &object.id).zip(&before.desired).collect();
+    let moved = |object: &Arc<Object>| {
+        let mut desired = (*known.get(&object.id)?).clone();
+        if desired.object.origin != object.origin {
+            desired.object = Arc::new(Object { origin: object.origin.clone(), ..(*desired.object).clone() });
+        }
+        Some(desired)
+    };
+    rendered.objects.iter().map(moved).collect()
+}
 
 struct CancelWhenDropped(Arc<AtomicBool>);
 
