@@ -42,6 +42,8 @@ pub enum RenderError {
     TooDeep { path: String, limit: usize },
     #[error("more than {limit} files are read")]
     TooManyFiles { limit: usize },
+    #[error("more than {limit} directories are read, the last is `{path}`")]
+    TooManyDirectories { path: String, limit: usize },
     #[error("more than {limit} bytes are read")]
     TooManyBytes { limit: u64 },
     #[error("more than {limit} objects are declared")]

@@ -45,6 +45,8 @@ use reader::Reader;
 pub const MAX_OBJECTS: usize = 20_000;
 /// Files that one application may read.
 pub const MAX_FILES: usize = 20_000;
+/// Directories that one application may read. A few small trees that hold each other again and again make billions.
+pub const MAX_DIRECTORIES: usize = 20_000;
 /// Bytes that one application may read.
 pub const MAX_BYTES: u64 = 128 << 20;
 

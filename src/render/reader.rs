@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use super::error::RenderError;
 use super::read_set::{ReadSet, Seen, digest, root};
-use super::{MAX_BYTES, MAX_FILES, path};
+use super::{MAX_BYTES, MAX_DIRECTORIES, MAX_FILES, path};
 use crate::manifest::yaml;
 use crate::manifest::{Entry, EntryKind, Tree, TreeError};
 
@@ -21,6 +21,7 @@ pub(super) struct Reader<'a> {
     tree: &'a dyn Tree,
     seen: RefCell<ReadSet>,
     files: Cell<usize>,
+    directories: Cell<usize>,
     bytes: Cell<u64>,
 }
 
@@ -33,7 +34,7 @@ pub(super) struct Resolved {
 
 impl<'a> Reader<'a> {
     pub(super) fn new(tree: &'a dyn Tree) -> Self {
-        Self { tree, seen: RefCell::default(), files: Cell::new(0), bytes: Cell::new(0) }
+        Self { tree, seen: RefCell::default(), files: Cell::new(0), directories: Cell::new(0), bytes: Cell::new(0) }
     }
 
     pub(super) fn into_read_set(self) -> ReadSet {
@@ -136,6 +137,10 @@ impl<'a> Reader<'a> {
 
     /// The entries of a directory by name, which must be given without symlinks.
     pub(super) fn list(&self, directory: &str) -> Result<Vec<Entry>, RenderError> {
+        self.directories.set(self.directories.get() + 1);
+        if self.directories.get() > MAX_DIRECTORIES {
+            return Err(RenderError::TooManyDirectories { path: directory.to_owned(), limit: MAX_DIRECTORIES });
+        }
         let entries = self.tree.list(directory)?.unwrap_or_default();
         let id = match root_or_entry(self.tree, directory)? {
             Seen::Directory { id, .. } => id,

@@ -59,7 +59,7 @@ pub(super) fn render(
 ) -> Result<Vec<Text>, RenderError> {
     let values = values::read(reader, settings)?;
     let sources = Arc::new(gather(request, reader, settings)?);
-    let output = Arc::new(AtomicUsize::new(0));
+    let output = Arc::new(Output::default());
     let meter = Arc::new(Meter::default());
     let environment = environment(&sources, &output, &meter);
     let context = context_of(&values, settings.environment.as_deref(), request.app);
@@ -67,9 +67,9 @@ pub(super) fn render(
     let mut total = 0;
     for (name, source) in sources.iter().filter(|(_, source)| source.is_template) {
         check_cancelled(request)?;
-        output.store(0, Ordering::Relaxed);
+        output.reset();
         meter.reset();
-        let mut sink = Sink::default();
+        let mut sink = Sink { content: Vec::new(), output: Arc::clone(&output) };
         let rendered = environment.get_template(name).and_then(|t| t.render_captured_to(context.clone(), &mut sink));
         if let Err(error) = rendered {
             return Err(explain(&error, source, &sources).into());
@@ -85,7 +85,7 @@ pub(super) fn render(
     Ok(texts)
 }
 
-fn environment(sources: &Arc<Sources>, output: &Arc<AtomicUsize>, meter: &Arc<Meter>) -> Environment<'static> {
+fn environment(sources: &Arc<Sources>, output: &Arc<Output>, meter: &Arc<Meter>) -> Environment<'static> {
     let mut environment = Environment::new();
     environment.set_undefined_behavior(UndefinedBehavior::Strict);
     environment.set_auto_escape_callback(|_| AutoEscape::None);
@@ -103,8 +103,7 @@ fn environment(sources: &Arc<Sources>, output: &Arc<AtomicUsize>, meter: &Arc<Me
             return Err(Error::from(ErrorKind::UndefinedError));
         }
         let text = filters::text_of(value)?;
-        // Blocks that are captured don't pass the sink.
-        if written.fetch_add(text.len(), Ordering::Relaxed) + text.len() > MAX_OUTPUT_BYTES {
+        if !written.has_room_for(text.len()) {
             return Err(Error::from(ErrorKind::WriteFailure));
         }
         out.write_str(&text).map_err(|_| Error::from(ErrorKind::WriteFailure))
@@ -271,10 +270,32 @@ fn position(text: &str, offset: usize) -> (u32, u32) {
     (line, column)
 }
 
-/// Takes what a template renders, up to its limit.
+/// How much a template has rendered so far.
 #[derive(Default)]
+struct Output {
+    /// By expressions. Blocks that are captured don't pass the sink.
+    expressions: AtomicUsize,
+    /// What has passed the sink.
+    sunk: AtomicUsize,
+}
+
+impl Output {
+    fn reset(&self) {
+        self.expressions.store(0, Ordering::Relaxed);
+        self.sunk.store(0, Ordering::Relaxed);
+    }
+
+    /// Asked by each expression, which has a place in the template; the sink has none.
+    fn has_room_for(&self, length: usize) -> bool {
+        let expressions = self.expressions.fetch_add(length, Ordering::Relaxed) + length;
+        expressions.max(self.sunk.load(Ordering::Relaxed) + length) <= MAX_OUTPUT_BYTES
+    }
+}
+
+/// Takes what a template renders, up to its limit.
 struct Sink {
     content: Vec<u8>,
+    output: Arc<Output>,
 }
 
 impl Write for Sink {
@@ -283,6 +304,7 @@ impl Write for Sink {
             return Err(io::Error::other("too long"));
         }
         self.content.extend_from_slice(bytes);
+        self.output.sunk.store(self.content.len(), Ordering::Relaxed);
         Ok(bytes.len())
     }
 

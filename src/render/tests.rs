@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::json;
 
 use super::*;
-use crate::manifest::MemoryTree;
+use crate::manifest::{Entry, EntryId, EntryKind, MemoryTree, TreeError};
 
 /// A rendering with everything at its default.
 pub(super) struct Case<'a> {
@@ -375,4 +375,43 @@ fn a_cancelled_rendering_ends_and_is_not_final() {
     };
     let failed = render(&request).expect_err("cancelled");
     assert!(matches!(failed.error, RenderError::Cancelled) && !failed.error.is_final());
+}
+
+/// Ten directories in each directory, eight levels deep: what a repository of a few kilobytes can be.
+struct Bomb;
+
+impl Tree for Bomb {
+    fn entry(&self, path: &str) -> Result<Option<Entry>, TreeError> {
+        let name = path.rsplit('/').next().unwrap_or_default();
+        let is_directory = name.is_empty() || name.parse::<u32>().is_ok();
+        Ok(is_directory.then(|| directory(name)))
+    }
+
+    fn list(&self, path: &str) -> Result<Option<Vec<Entry>>, TreeError> {
+        let names = if path.matches('/').count() < 7 { 0..10 } else { 0..0 };
+        Ok(Some(names.map(|name| directory(&name.to_string())).collect()))
+    }
+
+    fn read(&self, _: &str, _: u64) -> Result<Option<bytes::Bytes>, TreeError> {
+        Ok(None)
+    }
+}
+
+fn directory(name: &str) -> Entry {
+    Entry { name: name.to_owned(), kind: EntryKind::Directory, id: EntryId([1; 20]) }
+}
+
+#[test]
+fn a_hundred_million_directories_are_refused() {
+    let request = Request {
+        tree: &Bomb,
+        path: "",
+        app: &AppRef { name: "shop".to_owned(), namespace: "flux-system".to_owned() },
+        target_namespace: None,
+        common_metadata: None,
+        substitution: Substitution::Off,
+        cancelled: &|| false,
+    };
+    let failed = render(&request).expect_err("refused");
+    assert!(failed.error.to_string().starts_with("more than 20000 directories are read, the last is `"));
 }
