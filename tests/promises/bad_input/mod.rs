@@ -1,74 +1,107 @@
-//! Bad input is a clear error on its own application; every other one is served on.
+//! Bad input is a clear error on the application that it is of; every other one is served on, and the fix heals.
+
+mod manifests;
+mod paths;
+mod sources;
+mod templates;
+mod unknown_fields;
 
 use crate::support::env::{Env, message};
 use crate::support::manifests::config_map;
-use crate::support::scenarios;
 
-scenarios! {
-    bad_input_is_named_with_its_file_and_holds_back_nobody_else,
-    a_repository_without_commits_is_no_reason_to_give_up,
-    a_force_push_is_followed,
+/// One way of being broken: what a commit puts into the folder of an application that is well.
+struct Broken {
+    /// Of the application and its folder.
+    name: &'static str,
+    files: Vec<(&'static str, Vec<u8>)>,
+    /// Paths and targets.
+    links: Vec<(&'static str, &'static str)>,
+    /// What the condition says, the file's place first.
+    says: Vec<String>,
 }
 
-/// What is committed as `app/bad.yaml`, and a word that the message must have.
-fn bad_files() -> Vec<(&'static str, String, &'static str)> {
-    let bomb = "a: &a [x, x, x, x, x, x, x, x, x, x]\n".to_owned()
-        + &('b'..='h')
-            .map(|name| {
-                let before = (name as u8 - 1) as char;
-                let aliases = vec![format!("*{before}"); 10].join(", ");
-                format!("{name}: &{name} [{aliases}]\n")
-            })
-            .collect::<String>();
-    let map = |metadata: &str| format!("apiVersion: v1\nkind: ConfigMap\nmetadata: {metadata}\n");
-    vec![
-        ("aliases that explode", bomb, "bad.yaml"),
-        ("ten thousand levels", format!("{}{}", "[".repeat(10_000), "]".repeat(10_000)), "bad.yaml"),
-        ("a duplicate key", format!("{}kind: Secret\n", map("{ name: x }")), "bad.yaml"),
-        ("one object twice", map("{ name: settings }"), "settings"),
-        ("no name", map("{}"), "bad.yaml"),
-        (
-            "a namespace on what has none",
-            "apiVersion: v1\nkind: Namespace\nmetadata: { name: x, namespace: y }\n".to_owned(),
-            "bad.yaml",
-        ),
-        ("no kind", "apiVersion: v1\nmetadata: { name: x }\n".to_owned(), "bad.yaml"),
-        ("an unknown kind", "apiVersion: example.com/v1\nkind: Nothing\nmetadata: { name: x }\n".to_owned(), "Nothing"),
-    ]
-}
-
-async fn bad_input_is_named_with_its_file_and_holds_back_nobody_else(env: &mut Env) {
-    env.begin(&[("app/settings.yaml", &config_map("settings", "a")), ("other/other.yaml", &config_map("other", "0"))])
-        .await;
-    env.kustomization("other", |_| {}).await;
-    for (number, (what, text, word)) in bad_files().into_iter().enumerate() {
-        let value = number.to_string();
-        let revision = env.push(what, &[("app/bad.yaml", &text), ("other/other.yaml", &config_map("other", &value))]);
-        env.announce().await;
-        let failed = env.failed_at("app", &revision, "").await;
-        assert!(message(&failed).contains(word), "{what}: {}", message(&failed));
-        env.ready_at("other", &revision).await;
-        assert_eq!(env.live("ConfigMap", "other").await.unwrap()["data"]["value"], value);
-        assert_eq!(env.live("ConfigMap", "settings").await.unwrap()["data"]["value"], "a");
+impl Broken {
+    /// By a file of this text.
+    fn by_file(name: &'static str, file: &'static str, text: impl Into<Vec<u8>>, says: &[&str]) -> Broken {
+        Broken { name, files: vec![(file, text.into())], links: Vec::new(), says: Broken::words(name, file, says) }
     }
-    let fix = env.push_changes("fix", &[("app/bad.yaml", None)]);
-    env.ready_at("app", &fix).await;
+
+    fn with_file(mut self, file: &'static str, text: &str) -> Broken {
+        self.files.push((file, text.into()));
+        self
+    }
+
+    /// By a symlink.
+    fn by_link(name: &'static str, link: &'static str, target: &'static str, says: &[&str]) -> Broken {
+        Broken { name, files: Vec::new(), links: vec![(link, target)], says: Broken::words(name, link, says) }
+    }
+
+    fn words(name: &str, file: &str, says: &[&str]) -> Vec<String> {
+        std::iter::once(format!("{name}/{file}")).chain(says.iter().map(|word| (*word).to_owned())).collect()
+    }
+
+    fn path(&self, file: &str) -> String {
+        format!("{}/{file}", self.name)
+    }
 }
 
-async fn a_repository_without_commits_is_no_reason_to_give_up(env: &mut Env) {
+/// Breaks all applications in one commit that also changes another one, which is served; the next commit mends them.
+async fn each_is_named_and_mended(env: &mut Env, cases: &[Broken]) {
+    let good: Vec<_> = cases.iter().map(|case| (case.path("good.yaml"), config_map(case.name, "a"))).collect();
+    let mut first: Vec<(&str, &str)> = good.iter().map(|(path, text)| (path.as_str(), text.as_str())).collect();
+    let other = config_map("other", "a");
+    first.push(("other/other.yaml", &other));
+    let a = env.push("A", &first);
     env.source(|_| {}).await;
-    env.kustomization("app", |_| {}).await;
+    for name in cases.iter().map(|case| case.name).chain(["other"]) {
+        env.kustomization(name, |_| {}).await;
+    }
     env.start();
-    env.until("app", "it says that there is no revision", |app| !message(app).is_empty()).await;
-    let first = env.push("first", &[("app/settings.yaml", &config_map("settings", "a"))]);
-    env.ready_at("app", &first).await;
+    for case in cases {
+        env.ready_at(case.name, &a).await;
+    }
+
+    let b = break_all(env, cases);
+    env.announce().await;
+    env.ready_at("other", &b).await;
+    for case in cases {
+        let failed = env.failed_at(case.name, &b, "").await;
+        let said = message(&failed);
+        for word in &case.says {
+            assert!(said.contains(word), "{}: `{word}` is not in: {said}", case.name);
+        }
+        let live = env.live("ConfigMap", case.name).await.unwrap_or_else(|| panic!("{} lost its object", case.name));
+        assert_eq!(live["data"]["value"], "a");
+    }
+    assert_eq!(env.live("ConfigMap", "other").await.unwrap()["data"]["value"], "b");
+
+    let paths: Vec<String> = cases
+        .iter()
+        .flat_map(|case| {
+            let links = case.links.iter().map(|(link, _)| *link);
+            case.files.iter().map(|(file, _)| *file).chain(links).map(|file| case.path(file))
+        })
+        .collect();
+    let removed: Vec<(&str, Option<&str>)> = paths.iter().map(|path| (path.as_str(), None)).collect();
+    let c = env.push_changes("C", &removed);
+    env.announce().await;
+    for case in cases {
+        env.ready_at(case.name, &c).await;
+    }
 }
 
-async fn a_force_push_is_followed(env: &mut Env) {
-    env.begin(&[("app/settings.yaml", &config_map("settings", "a"))]).await;
-    let text = config_map("settings", "b");
-    let commit = env.repository.force_push("another history", &[("app/settings.yaml", &text)]).unwrap();
-    env.announce().await;
-    env.ready_at("app", &format!("main@sha1:{commit}")).await;
-    assert_eq!(env.live("ConfigMap", "settings").await.unwrap()["data"]["value"], "b");
+/// Commits all of it; links need a commit of their own.
+fn break_all(env: &Env, cases: &[Broken]) -> String {
+    let links: Vec<_> =
+        cases.iter().flat_map(|case| case.links.iter().map(|(link, target)| (case.path(link), *target))).collect();
+    if !links.is_empty() {
+        let links: Vec<(&str, &str)> = links.iter().map(|(link, target)| (link.as_str(), *target)).collect();
+        env.repository.commit_symlinks("links", &links).unwrap();
+    }
+    let files = cases.iter().flat_map(|case| case.files.iter().map(|(file, text)| (case.path(file), text.as_slice())));
+    let files: Vec<_> = files.collect();
+    let other = config_map("other", "b");
+    let mut all: Vec<(&str, &[u8])> = files.iter().map(|(path, text)| (path.as_str(), *text)).collect();
+    all.push(("other/other.yaml", other.as_bytes()));
+    format!("main@sha1:{}", env.repository.commit_bytes("B", &all).unwrap())
 }
