@@ -177,7 +177,7 @@ pub async fn daemon(config: Config, cancel: CancellationToken) -> anyhow::Result
     if let Some(folder) = &config.config_dir {
         super::crds::install(&cluster).await?;
         let folder = Folder::open(folder, cluster.clone()).await?;
-        tokio::spawn(folder.follow(cancel.clone()));
+        cluster.tasks().spawn("the watch of the folder of --config", folder.follow(cancel.clone()));
     }
     let sources = Sources::default();
     let settings = Settings {

@@ -12,6 +12,7 @@ use kube::config::{Config, KubeConfigOptions, Kubeconfig};
 
 use super::discovery::Discovery;
 use super::error::{ApiError, ErrorClass};
+use super::tasks::Tasks;
 
 /// How calls are made.
 #[derive(Clone)]
@@ -76,6 +77,7 @@ pub struct Cluster {
     /// Impersonation headers.
     headers: HeaderMap,
     pub(super) discovery: Arc<Discovery>,
+    tasks: Tasks,
 }
 
 /// Tells our requests from those of others in the API server's audit log.
@@ -133,7 +135,7 @@ impl Cluster {
 
     /// Uses a client that exists already; it must not retry.
     pub fn from_client(client: kube::Client, options: ClusterOptions) -> Self {
-        Self { client, options, headers: HeaderMap::new(), discovery: Arc::default() }
+        Self { client, options, headers: HeaderMap::new(), discovery: Arc::default(), tasks: Tasks::default() }
     }
 
     /// The same cluster, acting as a service account.
@@ -145,6 +147,11 @@ impl Cluster {
         let mut other = self.clone();
         other.headers.insert(HeaderName::from_static("impersonate-user"), value);
         Ok(other)
+    }
+
+    /// The tasks that keep watching, and which of them died. Clones share them.
+    pub fn tasks(&self) -> &Tasks {
+        &self.tasks
     }
 
     /// Sends one request and reads its whole answer, within the deadline.

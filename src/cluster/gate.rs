@@ -64,7 +64,12 @@ impl WriteGate {
             let _running = Running::new(&entry);
             Ok(write.await)
         });
-        task.await.unwrap_or(Err(Abandoned))
+        match task.await {
+            Ok(answer) => answer,
+            // a write that dies is a fault of ours, not of its caller's plan
+            Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+            Err(_) => Err(Abandoned),
+        }
     }
 
     /// True while a write to the object was sent and not answered: what is seen of it may be older than our answer.

@@ -22,6 +22,7 @@ mod observed;
 mod pods;
 mod reduced;
 mod seen;
+mod tasks;
 mod watch;
 
 pub use connection::{Cluster, ClusterError, ClusterOptions, NoObserver, RequestFacts, RequestObserver};
@@ -35,4 +36,5 @@ pub use pods::{ContainerSeen, Ending, PodSeen, PodWatch, Pods};
 pub use reduced::{LoadBalancer, Reduced, RollingUpdate, SeenCondition, Spec, Status, UpdateStrategy};
 pub(crate) use seen::is_folded;
 pub use seen::{Marks, OwnerKey, Seen, Ssa};
+pub use tasks::{Died, Tasks};
 pub use watch::{Collection, Named, WatchEvent, Watchable, Watcher};

@@ -282,7 +282,8 @@ impl Shared {
         }
         let content = has_health(&kind.group, &kind.kind);
         let (state, receiver) = watch::channel((false, WatchState::Starting));
-        let task = tokio::spawn(follow(Arc::downgrade(self), kind.clone(), content, state.clone())).abort_handle();
+        let following = follow(Arc::downgrade(self), kind.clone(), content, state.clone());
+        let task = self.cluster.tasks().spawn(format!("the watch of `{}`", kind.resource()), following);
         store.kinds.insert(key, KindWatch { content, state, task });
         receiver
     }
@@ -413,9 +414,9 @@ fn recovered(state: &watch::Sender<(bool, WatchState)>) {
 /// A definition changed: what is known of its group's kinds may be outdated. Its name is `<plural>.<group>`.
 fn refresh_kinds_of(cluster: &Cluster, definition: &str) {
     if let Some((_, group)) = definition.split_once('.') {
-        let (cluster, group) = (cluster.clone(), group.to_owned());
-        tokio::spawn(async move {
-            if let Err(error) = cluster.refresh_group(&group).await {
+        let (asked, group) = (cluster.clone(), group.to_owned());
+        cluster.tasks().spawn(format!("discovery of `{group}`"), async move {
+            if let Err(error) = asked.refresh_group(&group).await {
                 tracing::debug!(group, %error, "the kinds of a group could not be asked for");
             }
         });

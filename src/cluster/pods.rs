@@ -124,9 +124,13 @@ impl Pods {
         };
         let pods = Watcher::new(self.cluster.clone(), collection("", "Pod", "pods", false));
         let sets = Watcher::new(self.cluster.clone(), collection("apps", "ReplicaSet", "replicasets", true));
+        let tasks = self.cluster.tasks();
         let tasks = [
-            tokio::spawn(follow_pods(pods, contents.clone())).abort_handle(),
-            tokio::spawn(follow_replica_sets(sets, contents.clone())).abort_handle(),
+            tasks.spawn(format!("the watch of `pods` in `{namespace}`"), follow_pods(pods, contents.clone())),
+            tasks.spawn(
+                format!("the watch of `replicasets.apps` in `{namespace}`"),
+                follow_replica_sets(sets, contents.clone()),
+            ),
         ];
         let watched = Arc::new(Namespace { contents, tasks });
         namespaces.retain(|_, other| other.strong_count() > 0);

@@ -26,7 +26,7 @@ use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 
 use crate::apply::{Applier, UnknownFields};
-use crate::cluster::{Cluster, Observed, ObservedOptions, Pods, WriteGate};
+use crate::cluster::{Cluster, Died, Observed, ObservedOptions, Pods, WriteGate};
 use crate::config;
 use crate::report::{Events, Metrics, Readiness};
 use crate::source::Remotes;
@@ -62,6 +62,9 @@ pub enum EngineError {
     /// A worker died: going on without it would be silence where an application should be.
     #[error("a worker of the engine failed: {0}")]
     Worker(String),
+    /// So did a task that watches: what it would tell never comes.
+    #[error("{0}\nhint: the daemon ends rather than go on without it; start it again")]
+    Task(#[from] Died),
 }
 
 /// Runs until cancelled. All that is under way is then given up at the next safe point; writes that were sent are
@@ -109,13 +112,15 @@ pub async fn run(settings: Settings, cancel: CancellationToken) -> Result<(), En
     });
     // no other replica is asked: whoever runs, leads
     shared.metrics.leader(true);
+    let tasks = shared.cluster.tasks().clone();
     let serve = objects::serve(shared, watch_namespace, readiness, cancel.clone());
-    tokio::select! {
-        result = serve => result?,
-        () = send_events => {}
-        () = cancel.cancelled() => {}
-    }
+    let ended = tokio::select! {
+        result = serve => result,
+        () = send_events => Ok(()),
+        died = tasks.died() => Err(died.into()),
+        () = cancel.cancelled() => Ok(()),
+    };
     // nothing that was sent is left without its answer
     let _ = tokio::time::timeout(config::SHUTDOWN_TIMEOUT, gate.idle()).await;
-    Ok(())
+    ended
 }

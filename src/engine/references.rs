@@ -3,13 +3,14 @@
 //! A change is known at once and without labels that ask for it; the content is read by whoever uses it.
 
 use std::collections::HashMap;
+use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Instant;
 
 use futures::future::select_all;
 use serde_json::Value;
 use tokio::sync::watch;
-use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio::task::AbortHandle;
 
 use crate::api::Kustomization;
 use crate::cluster::{ApiKind, Cluster, Collection, WatchEvent, Watcher};
@@ -28,6 +29,12 @@ pub(super) struct Reference {
 pub(super) enum Referenced {
     Secret,
     ConfigMap,
+}
+
+impl fmt::Display for Reference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?} `{}/{}`", self.kind, self.namespace, self.name)
+    }
 }
 
 impl Reference {
@@ -59,7 +66,13 @@ pub(super) struct References {
 struct Shared {
     /// The resource version last seen; `None` while there is no such object.
     version: watch::Receiver<Option<String>>,
-    _guard: DropGuard,
+    task: AbortHandle,
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
 }
 
 /// What one worker refers to.
@@ -104,10 +117,10 @@ impl References {
         if let Some(shared) = watches.get(reference).and_then(Weak::upgrade) {
             return shared;
         }
-        let cancel = CancellationToken::new();
         let (sender, version) = watch::channel(None);
-        tokio::spawn(cancel.clone().run_until_cancelled_owned(follow(self.cluster.clone(), reference.clone(), sender)));
-        let shared = Arc::new(Shared { version, _guard: cancel.drop_guard() });
+        let following = follow(self.cluster.clone(), reference.clone(), sender);
+        let task = self.cluster.tasks().spawn(format!("the watch of {reference}"), following);
+        let shared = Arc::new(Shared { version, task });
         watches.insert(reference.clone(), Arc::downgrade(&shared));
         shared
     }

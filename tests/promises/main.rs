@@ -6,6 +6,7 @@ mod support;
 
 mod bad_input;
 mod drift;
+mod dying;
 mod guards;
 mod late_writes;
 mod ownership;

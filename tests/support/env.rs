@@ -1,6 +1,6 @@
 //! One scenario's environment and what it asks of it.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
@@ -136,6 +136,11 @@ impl Env {
         let home = self.dir.path().join("home");
         let daemon = Daemon::start(self.runner, &self.kubeconfig, &self.namespace, &home, &self.arguments);
         self.daemon = Some(daemon.expect("the daemon starts"));
+    }
+
+    /// The kubeconfig that daemons are started with.
+    pub fn kubeconfig(&self) -> &Path {
+        &self.kubeconfig
     }
 
     /// The usual beginning: a first commit, the source, one application `app` in the folder of that name, Ready.
