@@ -2,7 +2,7 @@
 
 use afresh::cluster::{Cluster, ClusterOptions};
 use afresh::config::FieldValidation;
-use afresh::engine::{self, Settings};
+use afresh::engine::{self, Settings, Sources};
 use afresh::report::{Metrics, Readiness};
 use afresh::source::{DataDir, RemoteOptions, Remotes};
 use tokio_util::sync::CancellationToken;
@@ -22,6 +22,7 @@ async fn a_watch_that_dies_ends_the_daemon(env: &mut Env) {
     let settings = Settings {
         cluster: cluster.clone(),
         remotes: Remotes::new(DataDir::open(data_dir.path()).unwrap(), RemoteOptions::default()),
+        sources: Sources::default(),
         metrics: Metrics::new(),
         readiness: readiness.clone(),
         watch_namespace: Some(env.namespace.clone()),

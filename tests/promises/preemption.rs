@@ -32,26 +32,8 @@ async fn ten_commits_alternately_broken_and_good_end_on_the_last(env: &mut Env) 
     assert_eq!(env.live("ConfigMap", "settings").await.unwrap()["data"]["value"], "10");
 }
 
-/// One application that waits for a Pod that doesn't become ready by itself.
-async fn begin_waiting(env: &mut Env) -> String {
-    let revision = env.push("A", &[("app/web.yaml", &deployment_behaving("web", "web:1", "never"))]);
-    env.source(|_| {}).await;
-    env.kustomization("app", |spec| {
-        spec["wait"] = json!(true);
-        spec["timeout"] = json!("10m");
-    })
-    .await;
-    env.start();
-    env.until_live("Deployment", "web", "it is applied", |_| true).await;
-    env.until("app", "it is attempted", |app| {
-        app.status.as_ref().and_then(|status| status.last_attempted_revision.as_deref()) == Some(&revision)
-    })
-    .await;
-    revision
-}
-
 async fn a_commit_elsewhere_does_not_disturb_a_running_health_wait(env: &mut Env) {
-    begin_waiting(env).await;
+    env.begin_waiting().await;
     let before = env.live("Deployment", "web").await.unwrap();
     let elsewhere = env.push("B", &[("other/readme.md", "nothing of this application\n")]);
     env.announce().await;
@@ -64,18 +46,14 @@ async fn a_commit_elsewhere_does_not_disturb_a_running_health_wait(env: &mut Env
 }
 
 async fn a_changed_spec_preempts_a_health_wait(env: &mut Env) {
-    let revision = begin_waiting(env).await;
+    let revision = env.begin_waiting().await;
     env.kustomization("app", |spec| spec["wait"] = json!(false)).await;
     env.ready_at("app", &revision).await;
 }
 
 async fn a_request_acts_at_once_and_is_echoed(env: &mut Env) {
     env.begin(&[("app/settings.yaml", &config_map("settings", "a"))]).await;
-    let token = env.request_now("app").await;
-    env.until("app", "the request is echoed", |app| {
-        app.status.as_ref().and_then(|status| status.last_handled_reconcile_at.as_deref()) == Some(&token)
-    })
-    .await;
+    env.reconcile("app").await;
 }
 
 async fn a_failed_revision_that_heals_turns_ready_by_itself(env: &mut Env) {

@@ -6,7 +6,7 @@ use serde_json::json;
 
 use crate::support::daemon::Runner;
 use crate::support::env::Env;
-use crate::support::manifests::{config_map, deployment, deployment_behaving};
+use crate::support::manifests::{config_map, deployment};
 use crate::support::scenarios;
 
 scenarios! {
@@ -70,11 +70,7 @@ async fn a_restart_writes_nothing_where_all_is_as_declared(env: &mut Env) {
     let before = env.requests_of_the_daemon().await.len();
     env.start();
     // It serves again: a request is echoed. That is the only write.
-    let token = env.request_now("app").await;
-    env.until("app", "the request is echoed", |app| {
-        app.status.as_ref().and_then(|status| status.last_handled_reconcile_at.as_deref()) == Some(&token)
-    })
-    .await;
+    env.reconcile("app").await;
     let requests = env.requests_of_the_daemon().await;
     let objects: Vec<_> = requests[before..]
         .iter()
@@ -87,15 +83,8 @@ async fn a_restart_writes_nothing_where_all_is_as_declared(env: &mut Env) {
 }
 
 async fn a_restart_during_a_health_wait_goes_on_waiting(env: &mut Env) {
-    let revision = env.push("A", &[("app/web.yaml", &deployment_behaving("web", "web:1", "never"))]);
-    env.source(|_| {}).await;
-    env.kustomization("app", |spec| {
-        spec["wait"] = json!(true);
-        spec["timeout"] = json!("10m");
-    })
-    .await;
-    env.start();
-    let before = env.until_live("Deployment", "web", "it is applied", |_| true).await;
+    let revision = env.begin_waiting().await;
+    let before = env.live("Deployment", "web").await.unwrap();
     env.daemon.take().unwrap().stop().await.unwrap();
     env.start();
     env.change_behaviour("web", "ready").await;

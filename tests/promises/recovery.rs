@@ -6,7 +6,7 @@ use afresh::sandbox::git_server::Fault;
 use serde_json::json;
 
 use crate::support::env::{Env, PATIENCE};
-use crate::support::manifests::{config_map, deployment};
+use crate::support::manifests::{config_map, deployment, waits_ten_minutes};
 use crate::support::scenarios;
 
 scenarios! {
@@ -110,11 +110,7 @@ async fn an_object_that_admission_refuses_does_not_hold_back_its_fix(env: &mut E
 async fn a_crash_loop_with_ten_minutes_to_become_healthy_does_not_hold_back_its_fix(env: &mut Env) {
     let a = env.push("A", &[("app/web.yaml", &deployment("web", "web:1"))]);
     env.source(|_| {}).await;
-    env.kustomization("app", |spec| {
-        spec["wait"] = json!(true);
-        spec["timeout"] = json!("10m");
-    })
-    .await;
+    env.kustomization("app", waits_ten_minutes).await;
     env.start();
     env.ready_at("app", &a).await;
 
@@ -142,11 +138,7 @@ async fn a_dependency_broken_in_the_same_commit_does_not_hold_back_their_fix(env
     };
     let a = push(env, "A", files("db:1", "a"));
     env.source(|_| {}).await;
-    env.kustomization("db", |spec| {
-        spec["wait"] = json!(true);
-        spec["timeout"] = json!("10m");
-    })
-    .await;
+    env.kustomization("db", waits_ten_minutes).await;
     env.kustomization("app", |spec| spec["dependsOn"] = json!([{ "name": "db" }])).await;
     env.start();
     env.ready_at("app", &a).await;

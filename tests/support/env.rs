@@ -20,6 +20,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::control_plane::ControlPlane;
 use super::daemon::{Daemon, Runner};
+use super::manifests::{deployment_behaving, waits_ten_minutes};
 use super::wait::{eventually, watch_until};
 
 /// The GitRepository of every scenario.
@@ -153,6 +154,21 @@ impl Env {
         revision
     }
 
+    /// Another beginning: the application `app` waits up to ten minutes for the Deployment `web`, whose Pod doesn't
+    /// become ready by itself.
+    pub async fn begin_waiting(&mut self) -> String {
+        let revision = self.push("A", &[("app/web.yaml", &deployment_behaving("web", "web:1", "never"))]);
+        self.source(|_| {}).await;
+        self.kustomization("app", waits_ten_minutes).await;
+        self.start();
+        self.until("app", "it is attempted", |app| {
+            app.status.as_ref().and_then(|status| status.last_attempted_revision.as_deref()) == Some(&revision)
+        })
+        .await;
+        self.until_live("Deployment", "web", "it is applied", |_| true).await;
+        revision
+    }
+
     /// Commits files to `main`; gives its revision as status shows it.
     pub fn push(&self, message: &str, files: &[(&str, &str)]) -> String {
         let changes: Vec<_> = files.iter().map(|(path, text)| (*path, Some(*text))).collect();
@@ -228,6 +244,15 @@ impl Env {
         let done = self.kustomizations().patch(name, &PatchParams::default(), &Patch::Merge(patch)).await;
         done.expect("the Kustomization is annotated");
         token
+    }
+
+    /// Asks for a reconciliation and waits until it was handled.
+    pub async fn reconcile(&self, name: &str) {
+        let token = self.request_now(name).await;
+        self.until(name, "the request is echoed", |found| {
+            found.status.as_ref().and_then(|status| status.last_handled_reconcile_at.as_deref()) == Some(&token)
+        })
+        .await;
     }
 
     /// Watches a Kustomization until `done`.
@@ -316,10 +341,16 @@ impl Env {
         Api::all_with(self.client.clone(), &resource(kind))
     }
 
-    /// Makes Pods of the workload `app` behave otherwise from now on, those that there are.
+    /// Makes Pods of the workload `app` behave otherwise from now on, those that there are; there is one at least.
     pub async fn change_behaviour(&self, app: &str, behaviour: &str) {
         let pods = self.objects("Pod");
-        let list = pods.list(&ListParams::default().labels(&format!("app={app}"))).await.expect("Pods can be listed");
+        let of_app = ListParams::default().labels(&format!("app={app}"));
+        let list = self
+            .eventually("there is a Pod", async || {
+                let list = pods.list(&of_app).await.expect("Pods can be listed");
+                (!list.items.is_empty()).then_some(list)
+            })
+            .await;
         for pod in list {
             let change = json!({ "metadata": { "annotations": { BEHAVIOUR: behaviour } } });
             pods.patch(&pod.name_any(), &PatchParams::default(), &Patch::Merge(change))

@@ -54,6 +54,12 @@ pub fn job(name: &str, image: &str, ttl: u32) -> String {
     }))
 }
 
+/// For a Kustomization's spec: it is Ready once its objects are healthy, for which they have ten minutes.
+pub fn waits_ten_minutes(spec: &mut Value) {
+    spec["wait"] = json!(true);
+    spec["timeout"] = json!("10m");
+}
+
 fn pod(name: &str, image: &str, restart: &str) -> Value {
     json!({
         "metadata": { "labels": { "app": name } },
