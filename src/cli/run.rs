@@ -2,8 +2,9 @@
 
 use std::ffi::OsString;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::Parser as _;
@@ -14,9 +15,10 @@ use tokio_util::sync::CancellationToken;
 use super::connect::ClusterArgs;
 use super::logging::{self, LogFormat};
 use super::sandbox::Playground;
-use crate::cluster::{Cluster, ClusterOptions, RequestFacts, RequestObserver};
-use crate::config::{self, ClusterChoice, Config, FieldValidation};
-use crate::engine::{self, Settings, Sources};
+use crate::api::GoDuration;
+use crate::cluster::{Cluster, ClusterOptions, Fence, RequestFacts, RequestObserver};
+use crate::config::{self, ClusterChoice, Config, FieldValidation, LeaderElection};
+use crate::engine::{self, Election, ElectionOptions, Ended, Settings, Sources};
 use crate::report::{Metrics, Readiness};
 use crate::sandbox;
 use crate::source::{DataDir, RemoteOptions, Remotes};
@@ -41,9 +43,18 @@ pub struct RunArgs {
     /// Serve only the objects in this namespace
     #[arg(long, value_name = "NAMESPACE", env = "AFRESH_WATCH_NAMESPACE")]
     watch_namespace: Option<String>,
-    /// Where the installation's own Secret lives
-    #[arg(long, value_name = "NAMESPACE", default_value = "afresh-system", env = "RUNTIME_NAMESPACE")]
-    runtime_namespace: String,
+    /// Where the installation's own Secret and Lease live; default: the namespace that is served, else `afresh-system`
+    #[arg(long, value_name = "NAMESPACE", env = "RUNTIME_NAMESPACE")]
+    runtime_namespace: Option<String>,
+    /// Write without holding a Lease: for a single replica, where no Flux runs (implied by --sandbox)
+    #[arg(long, env = "AFRESH_NO_LEADER_ELECTION")]
+    no_leader_election: bool,
+    /// How long a Lease lasts after its last renewal: a leader that is lost is replaced after this time
+    #[arg(long, value_name = "DURATION", default_value = "35s", env = "AFRESH_LEADER_ELECT_LEASE_DURATION")]
+    leader_elect_lease_duration: String,
+    /// Where Flux's controllers have their Leases, which are held as well, so that the two never fight; `none`: they are not asked for; default: the namespace that is served, else `flux-system`
+    #[arg(long, value_name = "NAMESPACE", env = "AFRESH_FLUX_NAMESPACE")]
+    flux_namespace: Option<String>,
     /// Allow sources that are paths on this machine (implied by --sandbox and --config)
     #[arg(long)]
     allow_local_sources: bool,
@@ -114,6 +125,16 @@ fn resolve(args: RunArgs) -> anyhow::Result<Config> {
             format!("`{text}` is not an address for --metrics-addr: try 127.0.0.1:8080, or `none`")
         })?),
     };
+    let runtime_namespace = args.runtime_namespace.or_else(|| args.watch_namespace.clone());
+    let flux_namespace = args.flux_namespace.or_else(|| args.watch_namespace.clone());
+    let leader_election = LeaderElection {
+        lease_duration: lease_duration(&args.leader_elect_lease_duration)?,
+        flux_namespace: match flux_namespace.as_deref() {
+            Some("none") => None,
+            Some(namespace) => Some(namespace.to_owned()),
+            None => Some("flux-system".to_owned()),
+        },
+    };
     Ok(Config {
         allow_local_sources: args.allow_local_sources || args.sandbox || args.config.is_some(),
         cluster,
@@ -121,11 +142,23 @@ fn resolve(args: RunArgs) -> anyhow::Result<Config> {
         data_dir,
         metrics_addr,
         watch_namespace: args.watch_namespace,
-        runtime_namespace: args.runtime_namespace,
+        runtime_namespace: runtime_namespace.unwrap_or_else(|| "afresh-system".to_owned()),
+        leader_election: (!args.no_leader_election && !args.sandbox).then_some(leader_election),
         field_validation: match args.field_validation {
             Validation::Warn => FieldValidation::Warn,
             Validation::Strict => FieldValidation::Strict,
         },
+    })
+}
+
+fn lease_duration(text: &str) -> anyhow::Result<Duration> {
+    let given = GoDuration::parse(text).map(|duration| duration.0);
+    let allowed = config::LEASE_DURATION_MIN..=config::LEASE_DURATION_MAX;
+    given.filter(|given| allowed.contains(given) && given.subsec_nanos() == 0).with_context(|| {
+        let (min, max) = (allowed.start().as_secs(), allowed.end().as_secs());
+        format!(
+            "`{text}` is not a duration for --leader-elect-lease-duration: whole seconds from {min}s to {max}s, as in `35s`"
+        )
     })
 }
 
@@ -174,27 +207,120 @@ pub async fn daemon(config: Config, cancel: CancellationToken) -> anyhow::Result
             }
         });
     }
-    if let Some(folder) = &config.config_dir {
-        super::crds::install(&cluster).await?;
-        let folder = Folder::open(folder, cluster.clone()).await?;
-        cluster.tasks().spawn("the watch of the folder of --config", folder.follow(cancel.clone()));
-    }
-    let sources = Sources::default();
-    let settings = Settings {
-        cluster,
-        remotes: Remotes::new(
+    let daemon = Daemon {
+        sources: Sources::default(),
+        remotes: Arc::new(Remotes::new(
             data_dir,
             RemoteOptions { allow_local_sources: config.allow_local_sources, ..Default::default() },
-        ),
-        sources,
+        )),
+        cluster,
+        config,
         metrics,
         readiness,
-        watch_namespace: config.watch_namespace,
-        runtime_namespace: config.runtime_namespace,
-        field_validation: config.field_validation,
     };
-    Ok(engine::run(settings, cancel).await?)
+    engine::reach(&daemon.cluster).await?;
+    let Some(options) = daemon.election_options()? else {
+        daemon.metrics.leader(true);
+        return daemon.serve(daemon.cluster.clone(), Fence::default(), cancel).await.map(drop);
+    };
+    let (election, _leadership) =
+        Election::new(daemon.cluster.clone(), options, daemon.metrics.clone(), daemon.readiness.clone());
+    daemon.lead(election, cancel).await
 }
+
+/// What outlives a term of leadership.
+struct Daemon {
+    config: Config,
+    cluster: Cluster,
+    remotes: Arc<Remotes>,
+    sources: Sources,
+    metrics: Metrics,
+    readiness: Readiness,
+}
+
+impl Daemon {
+    fn election_options(&self) -> anyhow::Result<Option<ElectionOptions>> {
+        let Some(election) = &self.config.leader_election else { return Ok(None) };
+        Ok(Some(ElectionOptions {
+            identity: identity(&self.config.data_dir)?,
+            namespace: self.config.runtime_namespace.clone(),
+            flux_namespace: election.flux_namespace.clone(),
+            duration: election.lease_duration,
+        }))
+    }
+
+    /// Serves whenever this replica leads, until cancelled.
+    async fn lead(&self, mut election: Election, cancel: CancellationToken) -> anyhow::Result<()> {
+        loop {
+            let Some(term) = election.win(&cancel).await? else {
+                election.release().await;
+                return Ok(());
+            };
+            let stop = cancel.child_token();
+            let stopped_by_loss = {
+                let (lost, stop) = (term.lost.clone(), stop.clone());
+                tokio::spawn(async move {
+                    lost.cancelled().await;
+                    stop.cancel();
+                })
+            };
+            let result = self.serve(self.cluster.behind(term.fence.clone()), term.fence.clone(), stop).await;
+            stopped_by_loss.abort();
+            let lost = term.lost.is_cancelled();
+            // a write that is still under way must not meet a successor: the Leases then run out by themselves
+            let quiet = result.as_ref().is_ok_and(|ended| *ended == Ended::Quiet);
+            election.end(term, quiet && !lost).await;
+            match result {
+                // what failed because nothing could be written any more is no reason to end
+                Err(error) if lost => tracing::warn!("the work of this term ended: {error:#}"),
+                Err(error) => return Err(error),
+                Ok(_) if cancel.is_cancelled() => return Ok(()),
+                Ok(_) => {}
+            }
+        }
+    }
+
+    /// Serves until cancelled; every write passes the fence of `cluster`, if it has one.
+    async fn serve(&self, cluster: Cluster, fence: Fence, cancel: CancellationToken) -> anyhow::Result<Ended> {
+        if let Some(folder) = &self.config.config_dir {
+            super::crds::install(&cluster).await?;
+            let folder = Folder::open(folder, cluster.clone()).await?;
+            cluster.tasks().spawn("the watch of the folder of --config", folder.follow(cancel.clone()));
+        }
+        let settings = Settings {
+            cluster,
+            fence,
+            remotes: self.remotes.clone(),
+            sources: self.sources.clone(),
+            metrics: self.metrics.clone(),
+            readiness: self.readiness.clone(),
+            watch_namespace: self.config.watch_namespace.clone(),
+            runtime_namespace: self.config.runtime_namespace.clone(),
+            field_validation: self.config.field_validation,
+        };
+        Ok(engine::run(settings, cancel).await?)
+    }
+}
+
+/// Who we are in a Lease: this machine (in a Pod: its name) and something random, kept in the data dir. A process that
+/// comes back on the same data dir, which is locked, takes its own Lease up again without waiting for its end.
+fn identity(data_dir: &Path) -> anyhow::Result<String> {
+    let path = data_dir.join("identity");
+    if let Ok(known) = std::fs::read_to_string(&path)
+        && !known.is_empty()
+        && known.len() <= IDENTITY_BYTES_MAX
+    {
+        return Ok(known);
+    }
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let host = if host.trim().is_empty() { "afresh" } else { host.trim() };
+    let identity = format!("{host}_{:016x}", rand::random::<u64>());
+    std::fs::write(&path, &identity).with_context(|| format!("can't write `{}`", path.display()))?;
+    Ok(identity)
+}
+
+/// A host's name has at most 253 bytes.
+const IDENTITY_BYTES_MAX: usize = 300;
 
 /// Requests to the API server, as metrics.
 struct Observer(Metrics);

@@ -12,6 +12,7 @@ use kube::config::{Config, KubeConfigOptions, Kubeconfig};
 
 use super::discovery::Discovery;
 use super::error::{ApiError, ErrorClass};
+use super::fence::{Closed, Fence};
 use super::tasks::Tasks;
 
 /// How calls are made.
@@ -76,6 +77,8 @@ pub struct Cluster {
     options: ClusterOptions,
     /// Impersonation headers.
     headers: HeaderMap,
+    /// What every write passes.
+    fence: Fence,
     pub(super) discovery: Arc<Discovery>,
     tasks: Tasks,
 }
@@ -135,7 +138,14 @@ impl Cluster {
 
     /// Uses a client that exists already; it must not retry.
     pub fn from_client(client: kube::Client, options: ClusterOptions) -> Self {
-        Self { client, options, headers: HeaderMap::new(), discovery: Arc::default(), tasks: Tasks::default() }
+        Self {
+            client,
+            options,
+            headers: HeaderMap::new(),
+            fence: Fence::default(),
+            discovery: Arc::default(),
+            tasks: Tasks::default(),
+        }
     }
 
     /// The same cluster, acting as a service account.
@@ -154,11 +164,29 @@ impl Cluster {
         &self.tasks
     }
 
+    /// The same cluster, where nothing is written but behind this fence.
+    pub fn behind(&self, fence: Fence) -> Self {
+        Self { fence, ..self.clone() }
+    }
+
+    /// How long an answer is waited for; an error if the request may not be sent now.
+    fn deadline(&self, call: &Call) -> Result<Duration, Closed> {
+        let timeout = self.options.request_timeout;
+        if call.method == Method::GET {
+            return Ok(timeout);
+        }
+        Ok(match self.fence.admit()? {
+            Some(until) => timeout.min(until.saturating_duration_since(tokio::time::Instant::now())),
+            None => timeout,
+        })
+    }
+
     /// Sends one request and reads its whole answer, within the deadline.
     pub(super) async fn call(&self, call: Call) -> Result<Reply, ApiError> {
         let started = Instant::now();
         let (verb, resource) = (call.verb, call.resource.clone());
-        let timeout = self.options.request_timeout;
+        let timeout =
+            self.deadline(&call).map_err(|closed| ApiError::new(ErrorClass::NotLeading, closed.to_string()))?;
         let result = match tokio::time::timeout(timeout, self.exchange(call)).await {
             Ok(result) => result,
             Err(_) => Err(ApiError::new(

@@ -50,6 +50,8 @@ pub enum ErrorClass {
     Timeout,
     /// The server could not be reached or says that it can't serve now.
     Unreachable,
+    /// Not sent: another replica leads.
+    NotLeading,
     Other,
 }
 
@@ -81,6 +83,7 @@ impl ApiError {
             ErrorClass::Throttled { .. }
             | ErrorClass::Timeout
             | ErrorClass::Unreachable
+            | ErrorClass::NotLeading
             | ErrorClass::Conflict
             | ErrorClass::AlreadyExists
             | ErrorClass::NamespaceTerminating => true,

@@ -1,7 +1,8 @@
 //! One write in flight per object.
 //!
 //! Comes in: a write to one object. Goes out: its answer. A write runs in a task of its own, so that who asked may go
-//! away without stopping it half way; a newer write to the same object queues behind it.
+//! away without stopping it half way; a newer write to the same object queues behind it. None is sent once the fence is
+//! shut: another replica leads.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -11,6 +12,8 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::manifest::ObjectId;
+
+use super::fence::Fence;
 
 /// Orders the writes to each object. Clones share the order.
 #[derive(Clone, Default)]
@@ -23,6 +26,7 @@ struct Shared {
     /// Objects that are written to or waited for; written by `write` only.
     objects: Mutex<HashMap<ObjectId, Queue>>,
     tasks: TaskTracker,
+    fence: Fence,
     /// Told whenever an object has no write in flight any more.
     listeners: Mutex<Vec<Listener>>,
 }
@@ -37,12 +41,17 @@ struct Queue {
     running: usize,
 }
 
-/// The write was not sent: its attempt was cancelled while it queued, or the process is going down.
+/// The write was not sent: its attempt was cancelled while it queued, another replica leads, or the process is going down.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("cancelled before it was sent")]
 pub struct Abandoned;
 
 impl WriteGate {
+    /// A gate whose writes are dropped when the fence is shut by the time of their turn.
+    pub fn behind(fence: Fence) -> Self {
+        Self(Arc::new(Shared { fence, ..Shared::default() }))
+    }
+
     /// Runs a write when it is this one's turn. Dropping the future doesn't stop a write that has begun; one that
     /// still queues is dropped if `cancel` was cancelled by then.
     pub async fn write<T, F>(&self, id: &ObjectId, cancel: &CancellationToken, write: F) -> Result<T, Abandoned>
@@ -52,13 +61,13 @@ impl WriteGate {
     {
         // the place in the queue is taken here, not when the task first runs
         let (entry, before) = Entry::new(self.0.clone(), id.clone());
-        let cancel = cancel.clone();
+        let (cancel, fence) = (cancel.clone(), self.0.fence.clone());
         let task = self.0.tasks.spawn(async move {
             if let Some(before) = before {
                 // an error is what is waited for: the one before has left
                 let _ = before.await;
             }
-            if cancel.is_cancelled() {
+            if cancel.is_cancelled() || fence.admit().is_err() {
                 return Err(Abandoned);
             }
             let _running = Running::new(&entry);
@@ -208,5 +217,15 @@ mod tests {
         cancel.cancel();
         assert_eq!(gate.write(&id(), &cancel, async { 1 }).await, Err(Abandoned));
         assert_eq!(gate.write(&id(), &CancellationToken::new(), async { 1 }).await, Ok(1));
+    }
+
+    #[tokio::test]
+    async fn a_queued_write_is_not_sent_once_another_replica_leads() {
+        let fence = Fence::shut();
+        let gate = WriteGate::behind(fence.clone());
+        let cancel = CancellationToken::new();
+        assert_eq!(gate.write(&id(), &cancel, async { 1 }).await, Err(Abandoned));
+        fence.extend(std::time::Duration::from_secs(60), std::time::Duration::from_secs(60));
+        assert_eq!(gate.write(&id(), &cancel, async { 1 }).await, Ok(1));
     }
 }

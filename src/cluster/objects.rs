@@ -179,6 +179,21 @@ impl Cluster {
         decode(&reply.body)
     }
 
+    /// Sends a whole object to its own address.
+    pub(super) async fn send_object(
+        &self,
+        verb: &'static str,
+        method: Method,
+        kind: &ApiKind,
+        id: &ObjectId,
+        object: &Value,
+        manager: &str,
+    ) -> Result<Value, ApiError> {
+        let body = Some((JSON, object.to_string().into_bytes()));
+        let reply = self.on_object(verb, method, kind, id, None, &[("fieldManager", manager)], JSON, body).await?;
+        decode(&reply.body)
+    }
+
     /// Asks for deletion of the object with this uid; a newer object of the same name is left alone (`Conflict`).
     /// Returns once the deletion is accepted, which may be long before the object is gone.
     pub async fn delete(

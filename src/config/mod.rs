@@ -25,6 +25,15 @@ pub enum FieldValidation {
     Warn,
 }
 
+/// Who may write is decided by Leases.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LeaderElection {
+    /// In whole seconds.
+    pub lease_duration: Duration,
+    /// Where Flux's controllers have their Leases; `None`: they are not asked for.
+    pub flux_namespace: Option<String>,
+}
+
 /// The daemon's configuration.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -36,8 +45,10 @@ pub struct Config {
     pub metrics_addr: Option<SocketAddr>,
     /// Only objects in this namespace are served.
     pub watch_namespace: Option<String>,
-    /// Where the installation's own Secret lives.
+    /// Where the installation's own Secret and Lease live.
     pub runtime_namespace: String,
+    /// `None`: writes without holding a Lease.
+    pub leader_election: Option<LeaderElection>,
     /// Whether `file://` and paths are allowed as sources.
     pub allow_local_sources: bool,
     pub field_validation: FieldValidation,
@@ -45,8 +56,12 @@ pub struct Config {
 
 /// One request to the API server. A busy server answers an apply within a second; a watch is not bounded by this.
 pub const API_REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
-/// How long the end of the process may take, so that a SIGTERM ends it within 5 s.
-pub const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(4);
+/// How long the end of the engine may take, so that a SIGTERM ends the process within 5 s, Leases released.
+pub const SHUTDOWN_TIMEOUT: Duration = Duration::from_millis(3500);
+/// A shorter Lease is lost by a busy machine; a second is the unit of `leaseDurationSeconds`.
+pub const LEASE_DURATION_MIN: Duration = Duration::from_secs(2);
+/// A longer one leaves the cluster unattended for too long when its holder is lost.
+pub const LEASE_DURATION_MAX: Duration = Duration::from_secs(600);
 /// Bound on one Git operation where `spec.timeout` is not set; Flux's default.
 pub const SOURCE_TIMEOUT: Duration = Duration::from_secs(60);
 /// Renders at a time: they are bound by the processor, and the smallest machines we serve have two cores.

@@ -37,20 +37,34 @@ pub enum InstallationError {
     KeyUnusable { namespace: String, name: &'static str },
 }
 
+/// Sees to it that the cluster answers.
+pub async fn reach(cluster: &Cluster) -> Result<(), InstallationError> {
+    patiently(cluster, || Ok(())).await
+}
+
 /// Sees to it that the cluster answers and knows our kinds.
 pub async fn check(cluster: &Cluster) -> Result<(), InstallationError> {
+    let known = || {
+        let missing = [ApiKind::git_repository(), ApiKind::kustomization()]
+            .into_iter()
+            .find(|kind| cluster.resource(&kind.group, &kind.kind, Some(&kind.version)).is_none());
+        missing.map_or(Ok(()), |kind| Err(InstallationError::DefinitionMissing(kind.resource())))
+    };
+    patiently(cluster, known).await
+}
+
+/// Asks what the cluster serves until it answers and `known` is content, or for as long as a start may take.
+async fn patiently(
+    cluster: &Cluster,
+    known: impl Fn() -> Result<(), InstallationError>,
+) -> Result<(), InstallationError> {
     let deadline = tokio::time::Instant::now() + START_WAIT_MAX;
     loop {
         let error = match cluster.discover().await {
-            Ok(()) => {
-                let missing = [ApiKind::git_repository(), ApiKind::kustomization()]
-                    .into_iter()
-                    .find(|kind| cluster.resource(&kind.group, &kind.kind, Some(&kind.version)).is_none());
-                match missing {
-                    None => return Ok(()),
-                    Some(kind) => InstallationError::DefinitionMissing(kind.resource()),
-                }
-            }
+            Ok(()) => match known() {
+                Ok(()) => return Ok(()),
+                Err(error) => error,
+            },
             Err(error) => InstallationError::Unreachable(error),
         };
         let final_word = matches!(&error, InstallationError::Unreachable(e) if e.class == ErrorClass::Forbidden);

@@ -14,6 +14,7 @@
 mod application;
 mod backoff;
 mod installation;
+mod leadership;
 mod objects;
 mod permits;
 mod references;
@@ -26,7 +27,7 @@ use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 
 use crate::apply::{Applier, UnknownFields};
-use crate::cluster::{Cluster, Died, Observed, ObservedOptions, Pods, WriteGate};
+use crate::cluster::{Cluster, Died, Fence, Observed, ObservedOptions, Pods, WriteGate};
 use crate::config;
 use crate::report::{Events, Metrics, Readiness};
 use crate::source::Remotes;
@@ -36,13 +37,16 @@ use references::References;
 use registry::Registry;
 use shared::{Background, Shared};
 
-pub use installation::InstallationError;
+pub use installation::{InstallationError, reach};
+pub use leadership::{Election, ElectionError, ElectionOptions, Leadership, Standing, Term};
 pub use source::{Hint, Sources};
 
 /// What the engine is built from.
 pub struct Settings {
     pub cluster: Cluster,
-    pub remotes: Remotes,
+    /// What the writes of `cluster` pass: whether this replica leads.
+    pub fence: Fence,
+    pub remotes: Arc<Remotes>,
     /// Where those outside announce what is new.
     pub sources: Sources,
     pub metrics: Metrics,
@@ -67,11 +71,21 @@ pub enum EngineError {
     Task(#[from] Died),
 }
 
+/// How the engine ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// Every write that was sent has been answered.
+    Quiet,
+    /// A write is still under way.
+    Writing,
+}
+
 /// Runs until cancelled. All that is under way is then given up at the next safe point; writes that were sent are
 /// awaited by whoever shuts the runtime down.
-pub async fn run(settings: Settings, cancel: CancellationToken) -> Result<(), EngineError> {
+pub async fn run(settings: Settings, cancel: CancellationToken) -> Result<Ended, EngineError> {
     let Settings {
         cluster,
+        fence,
         remotes,
         sources,
         metrics,
@@ -82,7 +96,7 @@ pub async fn run(settings: Settings, cancel: CancellationToken) -> Result<(), En
     } = settings;
     installation::check(&cluster).await?;
     let digest_key = installation::key(&cluster, &runtime_namespace).await?;
-    let gate = WriteGate::default();
+    let (gate, announced) = (WriteGate::behind(fence), sources.clone());
     let (events, send_events) = Events::new(cluster.clone(), metrics.clone());
     let unknown_fields = match field_validation {
         config::FieldValidation::Strict => UnknownFields::Refuse,
@@ -110,8 +124,6 @@ pub async fn run(settings: Settings, cancel: CancellationToken) -> Result<(), En
         digest_key,
         unknown_fields,
     });
-    // no other replica is asked: whoever runs, leads
-    shared.metrics.leader(true);
     let tasks = shared.cluster.tasks().clone();
     let serve = objects::serve(shared, watch_namespace, readiness, cancel.clone());
     let ended = tokio::select! {
@@ -121,6 +133,8 @@ pub async fn run(settings: Settings, cancel: CancellationToken) -> Result<(), En
         () = cancel.cancelled() => Ok(()),
     };
     // nothing that was sent is left without its answer
-    let _ = tokio::time::timeout(config::SHUTDOWN_TIMEOUT, gate.idle()).await;
-    ended
+    announced.clear();
+    let idle = tokio::time::timeout(config::SHUTDOWN_TIMEOUT, gate.idle()).await;
+    ended?;
+    Ok(if idle.is_ok() { Ended::Quiet } else { Ended::Writing })
 }

@@ -1,6 +1,6 @@
 //! What all workers share. Each part has one owner, named where it is defined.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::api::Key;
@@ -22,7 +22,7 @@ pub(super) struct Shared {
     pub pods: Pods,
     pub gate: WriteGate,
     pub applier: Applier,
-    pub remotes: Remotes,
+    pub remotes: Arc<Remotes>,
     pub registry: Registry,
     pub references: References,
     pub events: Events,

@@ -1,6 +1,8 @@
 //! Silence is no news only as long as everything lives: a part of the daemon that dies ends the daemon, by name.
 
-use afresh::cluster::{Cluster, ClusterOptions};
+use std::sync::Arc;
+
+use afresh::cluster::{Cluster, ClusterOptions, Fence};
 use afresh::config::FieldValidation;
 use afresh::engine::{self, Settings, Sources};
 use afresh::report::{Metrics, Readiness};
@@ -21,7 +23,8 @@ async fn a_watch_that_dies_ends_the_daemon(env: &mut Env) {
     let data_dir = tempfile::tempdir().unwrap();
     let settings = Settings {
         cluster: cluster.clone(),
-        remotes: Remotes::new(DataDir::open(data_dir.path()).unwrap(), RemoteOptions::default()),
+        remotes: Arc::new(Remotes::new(DataDir::open(data_dir.path()).unwrap(), RemoteOptions::default())),
+        fence: Fence::default(),
         sources: Sources::default(),
         metrics: Metrics::new(),
         readiness: readiness.clone(),

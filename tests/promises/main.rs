@@ -9,6 +9,7 @@ mod drift;
 mod dying;
 mod guards;
 mod late_writes;
+mod leadership;
 mod ownership;
 mod preemption;
 mod quiet;

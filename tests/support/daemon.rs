@@ -110,6 +110,20 @@ impl Daemon {
         self.log.lines()
     }
 
+    /// The first line of the log that holds `text`.
+    pub fn said(&self, text: &str) -> Option<String> {
+        self.log().into_iter().find(|line| line.contains(text))
+    }
+
+    /// What `/metrics`, `/healthz` or `/readyz` answers: the code and the text; `None` while nobody listens.
+    pub async fn ask(&self, path: &str) -> Option<(u16, String)> {
+        let line: serde_json::Value = serde_json::from_str(&self.said("serving /metrics")?).ok()?;
+        let address = line["fields"]["address"].as_str().or(line["address"].as_str())?.to_owned();
+        let client = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(5)).build().ok()?;
+        let answer = client.get(format!("http://{address}{path}")).send().await.ok()?;
+        Some((answer.status().as_u16(), answer.text().await.ok()?))
+    }
+
     pub fn log_tail(&self) -> String {
         self.log.tail()
     }

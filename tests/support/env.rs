@@ -139,6 +139,12 @@ impl Env {
         self.daemon = Some(daemon.expect("the daemon starts"));
     }
 
+    /// Starts another daemon beside it, on folders of its own.
+    pub fn start_replica(&self, name: &str, kubeconfig: &Path) -> Daemon {
+        let home = self.dir.path().join(name);
+        Daemon::start(self.runner, kubeconfig, &self.namespace, &home, &self.arguments).expect("the replica starts")
+    }
+
     /// The kubeconfig that daemons are started with.
     pub fn kubeconfig(&self) -> &Path {
         &self.kubeconfig
@@ -484,6 +490,7 @@ fn resource(kind: &str) -> ApiResource {
         "Deployment" | "StatefulSet" | "DaemonSet" | "ReplicaSet" => ("apps", "v1"),
         "Job" | "CronJob" => ("batch", "v1"),
         "Ingress" => ("networking.k8s.io", "v1"),
+        "Lease" => ("coordination.k8s.io", "v1"),
         "Role" | "RoleBinding" => ("rbac.authorization.k8s.io", "v1"),
         "CustomResourceDefinition" => ("apiextensions.k8s.io", "v1"),
         _ => ("", "v1"),

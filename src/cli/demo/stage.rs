@@ -103,6 +103,8 @@ impl Stage {
             // nothing of somebody else's is touched
             watch_namespace: Some(self.namespace.clone()),
             runtime_namespace: self.namespace.clone(),
+            // it is the only one in its own namespace, and is killed with the demo
+            leader_election: None,
             allow_local_sources: false,
             field_validation: config::FieldValidation::Strict,
         }

@@ -35,6 +35,11 @@ impl Sources {
         self.faces().values().cloned().collect()
     }
 
+    /// Forgets all: who serves next learns everything anew.
+    pub(in crate::engine) fn clear(&self) {
+        self.faces().clear();
+    }
+
     fn faces(&self) -> MutexGuard<'_, HashMap<Key, SourceHandle>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -1,0 +1,356 @@
+//! The election: waiting for all Leases, keeping them for a term, giving them up.
+
+use std::time::Duration;
+
+use futures::future::join_all;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::cluster::{ApiError, Cluster, ErrorClass, Fence};
+use crate::report::{Metrics, Readiness};
+
+use super::claim::{Claim, Outcome, Whose};
+use super::{Leadership, Standing};
+
+/// How it is decided who leads.
+#[derive(Clone, Debug)]
+pub struct ElectionOptions {
+    /// Who we are; the same after a restart on the same data dir, which only one process can use at a time.
+    pub identity: String,
+    /// Where our own Lease lives.
+    pub namespace: String,
+    /// Where the Leases of Flux's controllers live; `None`: they are not asked for.
+    pub flux_namespace: Option<String>,
+    /// How long a Lease lasts, in whole seconds.
+    pub duration: Duration,
+}
+
+/// Our own Lease.
+const LEASE: &str = "afresh";
+/// The controllers of Flux that write what we write hold these.
+const FLUX_LEASES: [&str; 2] = ["kustomize-controller-leader-election", "source-controller-leader-election"];
+
+/// Why the election can't go on.
+#[derive(Debug, thiserror::Error)]
+pub enum ElectionError {
+    #[error(
+        "the Lease `{place}` can't be held: {source}\nhint: the daemon needs to get, create and update Leases there; the manifests grant it. --no-leader-election goes without, for a single replica beside no Flux"
+    )]
+    Refused { place: String, source: ApiError },
+}
+
+impl ElectionOptions {
+    /// 10 s of 35 s.
+    fn renew_every(&self) -> Duration {
+        self.duration * 2 / 7
+    }
+
+    /// No write begins later than this after the last renewal: 25 s of 35 s.
+    fn write_for(&self) -> Duration {
+        self.duration * 5 / 7
+    }
+
+    /// How often a Lease is looked at that is another's, or could not be renewed. A released one is taken in this time,
+    /// and a renewal is noticed this much late at most.
+    fn look_every(&self) -> Duration {
+        Duration::from_millis(500).min(self.duration / 20)
+    }
+}
+
+/// Waits for terms and hands them out.
+pub struct Election {
+    cluster: Cluster,
+    options: ElectionOptions,
+    claims: Vec<Claim>,
+    standing: watch::Sender<Standing>,
+    metrics: Metrics,
+    readiness: Readiness,
+}
+
+/// The time in which this replica leads.
+pub struct Term {
+    /// What every write of the term has to pass.
+    pub fence: Fence,
+    /// Cancelled when it is over.
+    pub lost: CancellationToken,
+    stop: CancellationToken,
+    keeper: JoinHandle<Vec<Claim>>,
+}
+
+/// What came of asking for all Leases once.
+enum Round {
+    Held,
+    /// In words, and how long until it counts as over.
+    Others(String, Duration),
+    Failed {
+        place: String,
+        error: ApiError,
+    },
+}
+
+impl Election {
+    /// `cluster` may not be behind a fence.
+    pub fn new(
+        cluster: Cluster,
+        options: ElectionOptions,
+        metrics: Metrics,
+        readiness: Readiness,
+    ) -> (Self, Leadership) {
+        let mut claims = vec![Claim::new(Whose::Ours, &options.namespace, LEASE)];
+        if let Some(namespace) = &options.flux_namespace {
+            claims.extend(FLUX_LEASES.iter().map(|name| Claim::new(Whose::Flux, namespace, name)));
+        }
+        let (standing, receiver) = watch::channel(Standing::Starting);
+        metrics.leader(false);
+        (Self { cluster, options, claims, standing, metrics, readiness }, Leadership(receiver))
+    }
+
+    /// Returns once all Leases are ours; `None` when cancelled. What is held by then is kept for `end`.
+    pub async fn win(&mut self, cancel: &CancellationToken) -> Result<Option<Term>, ElectionError> {
+        let mut failed = None;
+        loop {
+            let mut pause = self.options.look_every();
+            let round = tokio::select! {
+                round = self.ask_in_order() => round,
+                () = cancel.cancelled() => return Ok(None),
+            };
+            match round {
+                Round::Held => return Ok(Some(self.begin())),
+                Round::Others(words, left) => {
+                    failed = None;
+                    pause = pause.min(left);
+                    // who stands by answers for itself: it is ready to take over
+                    self.readiness.set();
+                    self.stand_by(words);
+                }
+                Round::Failed { place, error } if error.class == ErrorClass::Forbidden => {
+                    return Err(ElectionError::Refused { place, source: error });
+                }
+                Round::Failed { place, error } => {
+                    if failed.as_ref() != Some(&error.message) {
+                        tracing::warn!(lease = place, %error, "the Lease could not be asked for; tried again");
+                    }
+                    failed = Some(error.message);
+                }
+            }
+            tokio::select! {
+                () = tokio::time::sleep(pause) => {}
+                () = cancel.cancelled() => return Ok(None),
+            }
+        }
+    }
+
+    /// Ends a term: nothing passes its fence any more. With `release` the Leases are given up, so that a successor need
+    /// not wait for their end; without, they run out, as they must while a write may still be under way.
+    pub async fn end(&mut self, term: Term, release: bool) {
+        term.fence.close();
+        term.stop.cancel();
+        if let Ok(claims) = term.keeper.await {
+            self.claims = claims;
+        }
+        self.metrics.leader(false);
+        if release {
+            self.release().await;
+        }
+        self.standing.send_replace(Standing::Starting);
+    }
+
+    /// Gives up what is held.
+    pub async fn release(&mut self) {
+        let (cluster, identity) = (&self.cluster, self.options.identity.as_str());
+        let releases = join_all(self.claims.iter_mut().map(|claim| claim.release(cluster, identity)));
+        match tokio::time::timeout(RELEASE_MAX, releases).await {
+            Ok(results) => {
+                for error in results.into_iter().filter_map(Result::err) {
+                    tracing::warn!(%error, "a Lease could not be released; it runs out by itself");
+                }
+            }
+            Err(_) => tracing::warn!("the Leases could not be released in time; they run out by themselves"),
+        }
+    }
+
+    fn stand_by(&self, words: String) {
+        let standing = Standing::StandingBy(words);
+        if *self.standing.borrow() != standing {
+            if let Standing::StandingBy(words) = &standing {
+                tracing::info!("standing by: {words}");
+            }
+            self.standing.send_replace(standing);
+        }
+    }
+
+    /// Asks for our own Lease first, then for Flux's: all of them or none, for half of them would stop Flux without
+    /// anyone taking its place. All are looked at each time, so that those of a lost replica run out together.
+    async fn ask_in_order(&mut self) -> Round {
+        let (cluster, options) = (&self.cluster, &self.options);
+        let identity = options.identity.as_str();
+        let is_fresh = |claim: &Claim| claim.held_since().is_some_and(|since| since.elapsed() < options.renew_every());
+        let looks = join_all(self.claims.iter_mut().map(async |claim| match is_fresh(claim) {
+            true => Ok(None),
+            false => look(claim, cluster, options).await,
+        }));
+        let mut held_by_others = None;
+        for (at, seen) in looks.await.into_iter().enumerate() {
+            let claim = &self.claims[at];
+            match seen {
+                Ok(Some(Outcome::Others { holder, left })) => {
+                    let others = Round::Others(in_words(claim, &holder), left);
+                    if claim.whose == Whose::Ours {
+                        return others;
+                    }
+                    held_by_others.get_or_insert(others);
+                }
+                Ok(_) => {}
+                Err(error) => return Round::Failed { place: claim.place(), error },
+            }
+        }
+        let (own, flux) = self.claims.split_at_mut(1);
+        if !is_fresh(&own[0]) {
+            match ask(&mut own[0], cluster, options).await {
+                Outcome::Held | Outcome::NoSuchPlace => {}
+                Outcome::Others { holder, left } => return Round::Others(in_words(&own[0], &holder), left),
+                Outcome::Failed(error) => return Round::Failed { place: own[0].place(), error },
+            }
+        }
+        if let Some(others) = held_by_others {
+            return others;
+        }
+        for at in 0..flux.len() {
+            let round = match ask(&mut flux[at], cluster, options).await {
+                Outcome::Held | Outcome::NoSuchPlace => continue,
+                Outcome::Others { holder, left } => Round::Others(in_words(&flux[at], &holder), left),
+                Outcome::Failed(error) => Round::Failed { place: flux[at].place(), error },
+            };
+            // somebody was quicker with one of them: the others are given back
+            for claim in &mut flux[..at] {
+                if let Err(error) = claim.release(cluster, identity).await {
+                    tracing::warn!(lease = claim.place(), %error, "a Lease could not be given back; it runs out by itself");
+                }
+            }
+            return round;
+        }
+        Round::Held
+    }
+
+    fn begin(&mut self) -> Term {
+        let (fence, lost, stop) = (Fence::shut(), CancellationToken::new(), CancellationToken::new());
+        let keeper = Keeper {
+            cluster: self.cluster.clone(),
+            options: self.options.clone(),
+            claims: std::mem::take(&mut self.claims),
+            fence: fence.clone(),
+            standing: self.standing.clone(),
+            metrics: self.metrics.clone(),
+        };
+        keeper.extend();
+        tracing::info!(identity = self.options.identity, "leading");
+        self.standing.send_replace(Standing::Leading);
+        self.metrics.leader(true);
+        let keeper = tokio::spawn(keeper.keep(lost.clone(), stop.clone()));
+        Term { fence, lost, stop, keeper }
+    }
+}
+
+/// The end of the process may not take long: a successor that finds the Lease held waits for its end.
+const RELEASE_MAX: Duration = Duration::from_millis(900);
+
+async fn look(claim: &mut Claim, cluster: &Cluster, options: &ElectionOptions) -> Result<Option<Outcome>, ApiError> {
+    let patience = options.renew_every();
+    let look = tokio::time::timeout(patience, claim.look(cluster, &options.identity)).await;
+    look.unwrap_or_else(|_| Err(no_answer(patience)))
+}
+
+async fn ask(claim: &mut Claim, cluster: &Cluster, options: &ElectionOptions) -> Outcome {
+    let patience = options.renew_every();
+    let asked = claim.acquire_or_renew(cluster, &options.identity, options.duration);
+    tokio::time::timeout(patience, asked).await.unwrap_or_else(|_| Outcome::Failed(no_answer(patience)))
+}
+
+fn no_answer(patience: Duration) -> ApiError {
+    ApiError::new(ErrorClass::Timeout, format!("no answer from the API server within {} s", patience.as_secs_f32()))
+}
+
+fn in_words(claim: &Claim, holder: &str) -> String {
+    let place = claim.place();
+    match claim.whose {
+        Whose::Ours => format!("the Lease `{place}` is held by `{holder}`"),
+        Whose::Flux => {
+            let namespace = &claim.namespace;
+            format!(
+                "the Lease `{place}` of Flux is held by `{holder}`, and nothing is written while it is\nhint: to go on without Flux: kubectl -n {namespace} scale deployment kustomize-controller source-controller --replicas=0"
+            )
+        }
+    }
+}
+
+/// Renews the Leases of a term.
+struct Keeper {
+    cluster: Cluster,
+    options: ElectionOptions,
+    claims: Vec<Claim>,
+    fence: Fence,
+    standing: watch::Sender<Standing>,
+    metrics: Metrics,
+}
+
+impl Keeper {
+    /// Renews until stopped or lost; gives the claims back.
+    async fn keep(mut self, lost: CancellationToken, stop: CancellationToken) -> Vec<Claim> {
+        let mut pause = self.options.renew_every();
+        loop {
+            tokio::select! {
+                () = tokio::time::sleep(pause) => {}
+                () = stop.cancelled() => return self.claims,
+            }
+            let until = self.until();
+            let outcomes = tokio::select! {
+                outcomes = renew(&mut self.claims, &self.cluster, &self.options) => outcomes,
+                () = tokio::time::sleep_until(until) => Vec::new(),
+                () = stop.cancelled() => return self.claims,
+            };
+            self.extend();
+            let mut why = None;
+            pause = self.options.renew_every();
+            for (claim, outcome) in self.claims.iter().zip(outcomes) {
+                match outcome {
+                    Outcome::Held | Outcome::NoSuchPlace => {}
+                    Outcome::Others { holder, .. } => why = Some(in_words(claim, &holder)),
+                    Outcome::Failed(error) => {
+                        tracing::warn!(lease = claim.place(), %error, "the Lease could not be renewed; tried again");
+                        pause = self.options.look_every();
+                    }
+                }
+            }
+            if why.is_none() && Instant::now() >= self.until() {
+                let seconds = self.options.write_for().as_secs_f32();
+                why = Some(format!("a Lease could not be renewed for {seconds} s"));
+            }
+            if let Some(why) = why {
+                tracing::error!("this replica does not lead any more, and writes nothing: {why}");
+                self.fence.close();
+                self.metrics.leader(false);
+                self.standing.send_replace(Standing::StandingBy(why));
+                lost.cancel();
+                return self.claims;
+            }
+        }
+    }
+
+    /// When the first Lease was renewed so long ago that no write may begin.
+    fn until(&self) -> Instant {
+        let since = self.claims.iter().filter_map(Claim::held_since).min();
+        since.unwrap_or_else(Instant::now) + self.options.write_for()
+    }
+
+    fn extend(&self) {
+        let begin = self.until().saturating_duration_since(Instant::now());
+        let answer = begin + self.options.duration.saturating_sub(self.options.write_for());
+        self.fence.extend(begin, answer);
+    }
+}
+
+async fn renew(claims: &mut [Claim], cluster: &Cluster, options: &ElectionOptions) -> Vec<Outcome> {
+    join_all(claims.iter_mut().map(|claim| ask(claim, cluster, options))).await
+}
