@@ -9,5 +9,5 @@ mod status;
 
 pub use events::{Event, Events, Severity};
 pub use http::{Readiness, serve};
-pub use metrics::{ApplicationMetrics, Metrics, ObjectMetrics, SourceMetrics, Stage};
+pub use metrics::{ApplicationMetrics, Delivery, Metrics, ObjectMetrics, SourceMetrics, Stage};
 pub use status::StatusWriter;

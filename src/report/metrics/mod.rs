@@ -53,6 +53,55 @@ impl Stage {
     }
 }
 
+/// What became of a webhook delivery.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Delivery {
+    /// A source that follows what was pushed is looked at.
+    Accepted,
+    Ping,
+    /// It was delivered before.
+    Replayed,
+    /// No source follows this repository and ref, or the event says nothing of a push.
+    Unmatched,
+    /// None, or not that of the secret.
+    WrongSignature,
+    /// Not what the forge would send: no JSON, a body that breaks off.
+    Malformed,
+    TooLarge,
+    /// There is no such address.
+    NotFound,
+    /// The sender is over its share, or the secret can't be read at the moment.
+    Busy,
+}
+
+impl Delivery {
+    const ALL: [Self; 9] = [
+        Self::Accepted,
+        Self::Ping,
+        Self::Replayed,
+        Self::Unmatched,
+        Self::WrongSignature,
+        Self::Malformed,
+        Self::TooLarge,
+        Self::NotFound,
+        Self::Busy,
+    ];
+
+    fn label(self) -> &'static str {
+        match self {
+            Self::Accepted => "accepted",
+            Self::Ping => "ping",
+            Self::Replayed => "replayed",
+            Self::Unmatched => "unmatched",
+            Self::WrongSignature => "wrong_signature",
+            Self::Malformed => "malformed",
+            Self::TooLarge => "too_large",
+            Self::NotFound => "not_found",
+            Self::Busy => "busy",
+        }
+    }
+}
+
 /// Seconds of one stage: from a memoised render to a health check's timeout.
 const STAGE_BOUNDS: &[f64] = &[0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 60.0, 600.0];
 /// Seconds of one API request: up to its timeout.
@@ -94,6 +143,10 @@ impl Metrics {
             registry,
         };
         gauges(&new.registry, &catalogue::BUILD).with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
+        // from 0 on, so that the first one is an increase
+        for result in Delivery::ALL {
+            new.deliveries.with_label_values(&[result.label()]);
+        }
         #[cfg(target_os = "linux")]
         new.registry
             .register(Box::new(prometheus::process_collector::ProcessCollector::for_self()))
@@ -139,9 +192,8 @@ impl Metrics {
         }
     }
 
-    /// What became of a webhook delivery.
-    pub fn delivery(&self, result: &'static str) {
-        self.deliveries.with_label_values(&[result]).inc();
+    pub fn delivery(&self, result: Delivery) {
+        self.deliveries.with_label_values(&[result.label()]).inc();
     }
 
     pub fn event_dropped(&self) {
