@@ -25,7 +25,7 @@ use super::{Conditions, GoDuration, carried, is_set};
 )]
 #[serde(rename_all = "camelCase")]
 pub struct GitRepositorySpec {
-    /// `http(s)://…`, `file://…` or an absolute path; `ssh://…` comes with a later version.
+    /// `http(s)://…`, `ssh://…`, `file://…` or an absolute path.
     #[schemars(regex(pattern = r"^(http|https|ssh|file)://.*$|^/.*$"))]
     pub url: String,
     /// How often to look for a new revision when nothing announces one.
@@ -35,7 +35,8 @@ pub struct GitRepositorySpec {
     pub timeout: Option<GoDuration>,
     #[serde(default, rename = "ref", skip_serializing_if = "Option::is_none")]
     pub reference: Option<RefSpec>,
-    /// A Secret in the same namespace: `username`/`password`, `bearerToken`, `ca.crt`, `tls.crt`/`tls.key`.
+    /// A Secret in the same namespace: `username`/`password`, `bearerToken`, `ca.crt`, `tls.crt`/`tls.key`; for ssh
+    /// `identity`, `known_hosts` and the identity's `password`; for `provider: github` the keys of the App.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub secret_ref: Option<LocalReference>,
     /// Patterns in gitignore's syntax; they replace the built-in ones.
@@ -43,19 +44,19 @@ pub struct GitRepositorySpec {
     pub ignore: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub suspend: Option<bool>,
-
+    /// `generic` (the default) or `github`, for the keys of a GitHub App; others are refused by name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(schema_with = "carried")]
-    pub provider: Option<Value>,
+    pub provider: Option<String>,
+    /// A Secret in the same namespace: `address`, `username`, `password` of a proxy.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proxy_secret_ref: Option<LocalReference>,
+
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "carried")]
     pub service_account_name: Option<Value>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "carried")]
     pub verify: Option<Value>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(schema_with = "carried")]
-    pub proxy_secret_ref: Option<Value>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "carried")]
     pub recurse_submodules: Option<Value>,
@@ -141,11 +142,14 @@ pub struct Artifact {
 impl GitRepositorySpec {
     /// Fields that are set to more than their default and that we don't serve.
     pub fn unserved(&self) -> Vec<&'static str> {
+        let provider = self.provider.as_deref().unwrap_or_default();
         [
-            ("spec.provider", is_set(&self.provider) && self.provider != Some("generic".into())),
+            ("spec.provider: azure", provider == "azure"),
+            ("spec.provider: aws", provider == "aws"),
+            ("spec.provider: gcp", provider == "gcp"),
+            ("spec.provider", !["", "generic", "github", "azure", "aws", "gcp"].contains(&provider)),
             ("spec.serviceAccountName", is_set(&self.service_account_name)),
             ("spec.verify", is_set(&self.verify)),
-            ("spec.proxySecretRef", is_set(&self.proxy_secret_ref)),
             ("spec.recurseSubmodules", is_set(&self.recurse_submodules)),
             ("spec.include", is_set(&self.include)),
             ("spec.sparseCheckout", is_set(&self.sparse_checkout)),

@@ -3,6 +3,7 @@
 //! ```text
 //!  data/lock    held by the process
 //!  data/key     for the names below: nobody reads a URL or a credential off them
+//!  data/ssh/…   keys of ssh while a connection is being made; emptied at start
 //!  data/git/<keyed hash of URL, credentials, CA>/…      generations, see `cache`
 //! ```
 //!
@@ -18,6 +19,7 @@ use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 
 use super::credentials::Access;
+use super::git::ssh::clean_folder;
 use super::url::SourceUrl;
 
 /// Folders of remotes that nobody asked for in this time are removed at start.
@@ -73,6 +75,7 @@ impl DataDir {
             .map_err(failed)?;
         let key = read_or_make_key(&path.join("key")).map_err(failed)?;
         make_dir(&path.join("git")).map_err(failed)?;
+        clean_folder(&path.join("ssh")).map_err(failed)?;
         let data = DataDir { path: path.to_owned(), key, lock };
         data.remove_unused();
         Ok(data)
@@ -89,6 +92,11 @@ impl DataDir {
         access.fields().for_each(&mut field);
         let name = hex::encode(&mac.finalize().into_bytes()[..16]);
         self.path.join("git").join(name)
+    }
+
+    /// Where private files may lie for a moment.
+    pub(super) fn ssh_folder(&self) -> PathBuf {
+        self.path.join("ssh")
     }
 
     fn remove_unused(&self) {
@@ -140,17 +148,20 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
-    use crate::source::credentials::from_secret;
+    use crate::source::credentials::{Use, from_secret};
 
     #[test]
     fn a_data_folder_has_one_owner() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("data");
         let first = DataDir::open(&path).unwrap();
+        fs::create_dir(first.ssh_folder().join("key-left")).unwrap();
+        fs::write(first.ssh_folder().join("key-left/identity"), "by a process that was killed").unwrap();
         let error = DataDir::open(&path).unwrap_err();
         assert!(matches!(error, DataDirError::InUse { pid: Some(pid), .. } if pid == std::process::id()), "{error}");
         drop(first);
-        DataDir::open(&path).unwrap();
+        let second = DataDir::open(&path).unwrap();
+        assert_eq!(fs::read_dir(second.ssh_folder()).unwrap().count(), 0, "no key outlives its process for long");
     }
 
     #[test]
@@ -167,7 +178,7 @@ mod tests {
         let url = SourceUrl::parse("https://example.com/secret-project").unwrap();
         let access = |entries: &[(&str, &str)]| {
             let data = entries.iter().map(|(key, value)| ((*key).to_owned(), value.as_bytes().to_vec())).collect();
-            from_secret(&data).unwrap()
+            from_secret(&data, Use::Http).unwrap()
         };
         let accesses = [
             access(&[]),

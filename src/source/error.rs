@@ -43,6 +43,19 @@ pub enum SourceError {
     /// 401 or 403.
     #[error("`{url}` refuses the credentials (HTTP {status})")]
     Unauthorized { url: SourceUrl, status: u16 },
+    /// An ssh host shows another key than before.
+    #[error("the host key of `{url}` is not the one in `known_hosts`: it shows `{fingerprint}`")]
+    HostKeyChanged { url: SourceUrl, fingerprint: String },
+    #[error("`known_hosts` has no key of the host of `{url}`")]
+    HostKeyUnknown { url: SourceUrl },
+    #[error("the host of `{url}` doesn't accept the key")]
+    KeyRefused { url: SourceUrl },
+    /// The private key can't be read or opened.
+    #[error("`identity` of the Secret for `{url}` can't be used: {reason}")]
+    Identity { url: SourceUrl, reason: &'static str },
+    /// GitHub gives no token.
+    #[error("GitHub gives no token for `{url}`: {reason}")]
+    GitHubApp { url: SourceUrl, reason: String },
     /// 404 or 410, or a local path without a repository.
     #[error("there is no repository at `{url}`")]
     NotFound { url: SourceUrl },
@@ -86,7 +99,12 @@ pub enum SourceError {
 impl SourceError {
     pub fn class(&self) -> Class {
         match self {
-            SourceError::Unauthorized { .. } => Class::Auth,
+            SourceError::Unauthorized { .. }
+            | SourceError::HostKeyChanged { .. }
+            | SourceError::HostKeyUnknown { .. }
+            | SourceError::KeyRefused { .. }
+            | SourceError::Identity { .. }
+            | SourceError::GitHubApp { .. } => Class::Auth,
             SourceError::NotFound { .. } | SourceError::CommitNotFound { pinned: true, .. } => Class::NotFound,
             SourceError::Unreachable { .. } | SourceError::ServerFailure { .. } | SourceError::Timeout { .. } => {
                 Class::Unreachable
@@ -119,6 +137,20 @@ impl SourceError {
         Some(match self {
             SourceError::Unauthorized { .. } => {
                 "check the Secret that `spec.secretRef` names: it needs `username` and `password`, or `bearerToken`"
+            }
+            SourceError::HostKeyChanged { .. } => {
+                "compare the fingerprint with the one that the host publishes: if they are equal, replace the host's line in \
+                 `known_hosts` of the Secret (`ssh-keyscan HOST` shows it); if not, somebody is listening in between"
+            }
+            SourceError::HostKeyUnknown { .. } => {
+                "add the host's line to `known_hosts` of the Secret: `ssh-keyscan HOST` shows it, with `-p PORT` if it has \
+                 one; compare it with the fingerprint that the host publishes"
+            }
+            SourceError::KeyRefused { .. } => {
+                "register the public half of `identity` with the host, with leave to read the repository"
+            }
+            SourceError::GitHubApp { .. } => {
+                "check `githubAppID`, `githubAppInstallationID` and `githubAppPrivateKey` of the Secret"
             }
             SourceError::NotFound { .. } => "check `spec.url`; some hosts answer so to missing or wrong credentials",
             SourceError::RefNotFound { reference: Reference::Branch(name), .. }

@@ -14,6 +14,8 @@ use super::error::{Class, SourceError};
 
 /// While something on a source fails or waits, a fix is looked for this often …
 pub const ATTENTION_PERIOD: Duration = Duration::from_secs(5);
+/// … over ssh, where each probe is a new connection with a key exchange, …
+pub const ATTENTION_PERIOD_SSH: Duration = Duration::from_secs(15);
 /// … for this long after the last change of state, …
 pub const ATTENTION_KEEN: Duration = Duration::from_secs(5 * 60);
 /// … and then more seldom, down to this (or the interval, if that is shorter).
@@ -81,6 +83,7 @@ impl From<&SourceError> for Failure {
 #[derive(Clone, Debug)]
 pub struct Pacing {
     interval: Duration,
+    attention_period: Duration,
     /// An announcement that no probe has answered yet.
     announced: Option<Instant>,
     /// A retry wants a look that no probe has answered yet.
@@ -107,6 +110,7 @@ impl Pacing {
     pub fn new(interval: Duration, now: Instant) -> Pacing {
         Pacing {
             interval,
+            attention_period: ATTENTION_PERIOD,
             announced: Some(now),
             requested: false,
             expected_until: None,
@@ -124,6 +128,11 @@ impl Pacing {
 
     pub fn set_interval(&mut self, interval: Duration) {
         self.interval = interval;
+    }
+
+    /// How often to look while something fails or waits: what a probe costs depends on the way to the remote.
+    pub fn set_attention_period(&mut self, period: Duration) {
+        self.attention_period = period;
     }
 
     /// Something new is said to be there. Calls before the next probe starts count as one.
@@ -227,7 +236,7 @@ impl Pacing {
     /// Grows with the time that nothing has changed.
     fn attention_period(&self, now: Instant) -> Duration {
         let fading = now.saturating_duration_since(self.changed).saturating_sub(ATTENTION_KEEN) / ATTENTION_FADING;
-        (ATTENTION_PERIOD + fading).min(ATTENTION_PERIOD_MAX).min(self.interval)
+        (self.attention_period + fading).min(ATTENTION_PERIOD_MAX).min(self.interval)
     }
 }
 

@@ -11,19 +11,22 @@ use std::time::{Duration, Instant};
 
 use futures::FutureExt;
 use futures::future::{BoxFuture, Shared};
-use reqwest::{Certificate, Client, Identity, redirect};
+use reqwest::{Certificate, Client, Identity, Url, redirect};
 use secrecy::ExposeSecret;
 use tokio_util::sync::CancellationToken;
 
 use super::attempt::Attempt;
 use super::cache::{Generation, Generations, PACKS_MAX, StoreError};
-use super::credentials::{Access, Tls};
+use super::credentials::{Access, Credentials};
 use super::data_dir::DataDir;
 use super::error::SourceError;
 use super::git;
-use super::git::client::HttpClient;
+use super::git::client::{self, Client as GitClient};
 use super::git::fetch::FetchLimits;
+use super::git::http::HttpTransport;
 use super::git::local::LocalRepository;
+use super::git::ssh::SshTransport;
+use super::github_app::GitHubApp;
 use super::pacing::{Failure, HostPace, ProbeKind, RemotePace};
 use super::reference::{Lookup, Reference, Revision};
 use super::snapshot::{OpenError, Snapshot};
@@ -37,11 +40,19 @@ const POOL_IDLE_MAX: Duration = Duration::from_secs(90);
 /// How long a remote that nobody holds is kept, with its cache.
 const FORGOTTEN_AFTER: Duration = Duration::from_secs(60 * 60);
 
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct RemoteOptions {
     /// Repositories on this machine may be named: by `file://` and by absolute paths.
     pub allow_local_sources: bool,
     pub limits: FetchLimits,
+    /// The program for `ssh://` URLs.
+    pub ssh: PathBuf,
+}
+
+impl Default for RemoteOptions {
+    fn default() -> Self {
+        RemoteOptions { allow_local_sources: false, limits: FetchLimits::default(), ssh: PathBuf::from("ssh") }
+    }
 }
 
 /// All remotes of the process. Owns the data folder, the HTTP clients, and what hosts have to bear.
@@ -82,10 +93,32 @@ impl Remotes {
             return Ok(Arc::clone(remote));
         }
         let transport = match url.location() {
-            Location::Http(base) => Transport::Http {
-                client: Box::new(HttpClient::new(self.client(url, &access.tls)?, base.clone(), access)),
-                generations: Arc::new(Generations::new(folder.clone())),
-            },
+            Location::Http(base) => {
+                let client = self.client(url, base, &access)?;
+                let transport = match &access.credentials {
+                    Credentials::GitHubApp(key) => {
+                        let app = GitHubApp::new(self.client(url, &key.base, &access)?, key.clone());
+                        HttpTransport::with_app(client, base.clone(), app)
+                    }
+                    credentials => HttpTransport::new(client, base.clone(), credentials),
+                };
+                Transport::remote(client::Transport::Http(transport), access, folder.clone())
+            }
+            Location::Ssh(address) => {
+                let unsupported =
+                    |reason: &str| SourceError::Unsupported { url: url.clone(), reason: reason.to_owned() };
+                if access.proxy.is_some() {
+                    return Err(unsupported("`spec.proxySecretRef` is served for `http` and `https`, not for `ssh`"));
+                }
+                let Credentials::Ssh(key) = &access.credentials else {
+                    return Err(unsupported(
+                        "ssh needs a Secret in `spec.secretRef` with `identity` and `known_hosts`",
+                    ));
+                };
+                let (program, private) = (self.options.ssh.clone(), self.data.ssh_folder());
+                let transport = SshTransport::new(program, private, address.clone(), key.clone());
+                Transport::remote(client::Transport::Ssh(transport), access, folder.clone())
+            }
             Location::Local(_) if !self.options.allow_local_sources => {
                 let reason = "repositories on this machine need `--allow-local-sources`".to_owned();
                 return Err(SourceError::Unsupported { url: url.clone(), reason });
@@ -107,21 +140,22 @@ impl Remotes {
         Ok(remote)
     }
 
-    fn client(&self, url: &SourceUrl, tls: &Tls) -> Result<Client, SourceError> {
-        let Location::Http(base) = url.location() else { return build_client(ClientKind::Plain, tls, url) };
+    /// An HTTP client for requests to `base`, on behalf of the source at `url`.
+    fn client(&self, url: &SourceUrl, base: &Url, access: &Access) -> Result<Client, SourceError> {
+        let tls = &access.tls;
         let kind = match base.host_str() {
             Some("127.0.0.1" | "localhost" | "[::1]") if base.scheme() == "http" => ClientKind::Loopback,
             _ if base.scheme() == "http" => ClientKind::Plain,
             _ => ClientKind::Secure,
         };
-        if tls.ca_pem.is_some() || tls.client_cert_pem.is_some() {
-            return build_client(kind, tls, url);
+        if tls.ca_pem.is_some() || tls.client_cert_pem.is_some() || access.proxy.is_some() {
+            return build_client(kind, access, url);
         }
         let mut clients = lock(&self.clients);
         if let Some(client) = clients.get(&kind) {
             return Ok(client.clone());
         }
-        let client = build_client(kind, tls, url)?;
+        let client = build_client(kind, access, url)?;
         clients.insert(kind, client.clone());
         Ok(client)
     }
@@ -131,14 +165,16 @@ fn has_system_certificates() -> bool {
     Client::builder().no_proxy().build().is_ok()
 }
 
-fn build_client(kind: ClientKind, tls: &Tls, url: &SourceUrl) -> Result<Client, SourceError> {
+fn build_client(kind: ClientKind, access: &Access, url: &SourceUrl) -> Result<Client, SourceError> {
     let unsupported = |reason: &str| SourceError::Unsupported { url: url.clone(), reason: reason.to_owned() };
     let mut builder = Client::builder()
         .redirect(redirect::Policy::none())
         .referer(false)
         .connect_timeout(CONNECT_MAX)
         .pool_idle_timeout(POOL_IDLE_MAX);
+    let tls = &access.tls;
     builder = match kind {
+        ClientKind::Loopback if access.proxy.is_some() && has_system_certificates() => builder,
         ClientKind::Loopback => builder.no_proxy().tls_certs_only([]),
         ClientKind::Plain if !has_system_certificates() => builder.tls_certs_only([]),
         ClientKind::Plain | ClientKind::Secure => builder,
@@ -152,6 +188,10 @@ fn build_client(kind: ClientKind, tls: &Tls, url: &SourceUrl) -> Result<Client, 
         let identity = Identity::from_pem(&[certificate.expose_secret(), b"\n", key.expose_secret()].concat())
             .map_err(|_| unsupported("the client certificate of its Secret is not usable"))?;
         builder = builder.identity(identity);
+    }
+    if let Some(proxy) = &access.proxy {
+        // Instead of the system's.
+        builder = builder.proxy(proxy.build().map_err(|_| unsupported("the proxy of its Secret is not usable"))?);
     }
     builder.build().map_err(|error| {
         let cause = std::error::Error::source(&error).map(|cause| format!(": {cause}")).unwrap_or_default();
@@ -175,8 +215,15 @@ pub struct Remote {
 }
 
 enum Transport {
-    Http { client: Box<HttpClient>, generations: Arc<Generations> },
+    Remote { client: Box<GitClient>, generations: Arc<Generations> },
     Local(Arc<LocalRepository>),
+}
+
+impl Transport {
+    fn remote(transport: client::Transport, access: Access, folder: PathBuf) -> Transport {
+        let client = Box::new(GitClient::new(transport, access));
+        Transport::Remote { client, generations: Arc::new(Generations::new(folder)) }
+    }
 }
 
 type Probe = Shared<BoxFuture<'static, Result<Revision, SourceError>>>;
@@ -207,7 +254,7 @@ impl Remote {
     fn is_forgotten(self: &Arc<Self>) -> bool {
         let forgotten =
             Arc::strong_count(self) == 1 && now().saturating_duration_since(*lock(&self.used)) > FORGOTTEN_AFTER;
-        if let (true, Transport::Http { generations, .. }) = (forgotten, &self.transport) {
+        if let (true, Transport::Remote { generations, .. }) = (forgotten, &self.transport) {
             generations.abandon();
         }
         forgotten
@@ -264,7 +311,7 @@ impl Remote {
         }
         let attempt = Attempt::new(&self.url, timeout, CancellationToken::new()).counting(&self.received);
         match &self.transport {
-            Transport::Http { client, .. } => client.resolve(&reference, &prefix, &attempt).await,
+            Transport::Remote { client, .. } => client.resolve(&reference, &prefix, &attempt).await,
             Transport::Local(repository) => {
                 let repository = Arc::clone(repository);
                 blocking(&attempt, "reading its refs", move || repository.resolve(&reference, &prefix)).await
@@ -289,7 +336,7 @@ impl Remote {
         if let Some(snapshot) = self.open(&opener, &attempt).await? {
             return Ok(snapshot);
         }
-        let Transport::Http { client, generations } = &self.transport else {
+        let Transport::Remote { client, generations } = &self.transport else {
             return Err(opener.not_found(&self.url));
         };
         let _fetching = attempt.run("waiting for another fetch", self.fetching.lock()).await?;
@@ -333,7 +380,7 @@ impl Remote {
         let (opener, url) = (opener.clone(), self.url.clone());
         let failed = |url, error: StoreError| SourceError::Store { url, reason: error.reason };
         match &self.transport {
-            Transport::Http { generations, .. } => {
+            Transport::Remote { generations, .. } => {
                 let generations = Arc::clone(generations);
                 let work = move || {
                     let generation = generations.current().map_err(|error| failed(url.clone(), error))?;

@@ -14,8 +14,10 @@ use secrecy::{ExposeSecret, SecretString};
 const URL_BYTES_MAX: usize = 2_048;
 
 /// Schemes of Git and of Flux's other sources, which an error may name; other words before a colon may be a user name.
-const KNOWN_SCHEMES: [&str; 10] =
-    ["ssh", "git", "git+ssh", "git+https", "git+http", "ftp", "ftps", "rsync", "oci", "s3"];
+const KNOWN_SCHEMES: [&str; 9] = ["git", "git+ssh", "git+https", "git+http", "ftp", "ftps", "rsync", "oci", "s3"];
+
+/// Whom Git hosts expect.
+const SSH_USER: &str = "git";
 
 /// Cheap to clone: it is in every error.
 #[derive(Clone)]
@@ -31,8 +33,20 @@ struct Address {
 pub enum Location {
     /// `http` or `https`, without userinfo, query, fragment and trailing slashes.
     Http(Url),
+    Ssh(SshAddress),
     /// A repository on this machine: bare or with a worktree.
     Local(PathBuf),
+}
+
+/// Of what `ssh` gets as arguments, nothing can be taken for an option or for a pattern.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SshAddress {
+    pub user: String,
+    pub host: String,
+    /// `None`: ssh's own.
+    pub port: Option<u16>,
+    /// Decoded; absolute, or below a home folder (`~user/…`).
+    pub path: String,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -41,10 +55,17 @@ pub enum UrlError {
     Empty,
     #[error("the repository URL is longer than {URL_BYTES_MAX} bytes")]
     TooLong,
-    #[error("`{scheme}` repositories are not served yet: they come with a later version; use `https`")]
+    #[error("`{scheme}` repositories are not served yet: they come with a later version; use `https` or `ssh`")]
     LaterVersion { scheme: &'static str },
-    #[error("the scheme of the repository URL is not one of `http`, `https`, `file`")]
+    #[error("the scheme of the repository URL is not one of `http`, `https`, `ssh`, `file`")]
     UnknownScheme,
+    /// `git@host:path`, which Flux refuses, too.
+    #[error("the repository URL has no scheme: `git@host:path` is written `ssh://git@host/path`")]
+    ShortSsh,
+    #[error("the {part} of an ssh URL must not be empty, begin with `-`, or have other than letters, digits and `._-`")]
+    SshPart { part: &'static str },
+    #[error("an ssh URL must not hold a password: the key is in the Secret of `spec.secretRef`")]
+    SshPassword,
     #[error("the repository URL is malformed: {reason}")]
     Malformed { reason: String },
     #[error("a repository path must be absolute")]
@@ -69,10 +90,11 @@ impl SourceUrl {
         let Some((scheme, rest)) = text.split_once("://") else {
             // `git@host:path` is ssh in short; anything else without a scheme is a relative path.
             let before_colon = text.split(['/', '?']).next().is_some_and(|first| first.contains(':'));
-            return Err(if before_colon { UrlError::LaterVersion { scheme: "ssh" } } else { UrlError::RelativePath });
+            return Err(if before_colon { UrlError::ShortSsh } else { UrlError::RelativePath });
         };
         match scheme.to_ascii_lowercase().as_str() {
             "http" | "https" => Self::parse_http(text),
+            "ssh" => Self::parse_ssh(text),
             "file" => Self::parse_file(rest),
             other => Err(KNOWN_SCHEMES
                 .iter()
@@ -104,6 +126,43 @@ impl SourceUrl {
         let path = url.path().trim_end_matches('/').to_owned();
         url.set_path(&path);
         Ok(Self::new(Location::Http(url), userinfo))
+    }
+
+    fn parse_ssh(text: &str) -> Result<SourceUrl, UrlError> {
+        let malformed = |reason: &str| UrlError::Malformed { reason: reason.to_owned() };
+        let url = Url::parse(text).map_err(|error| UrlError::Malformed { reason: error.to_string() })?;
+        if url.query().is_some() || url.fragment().is_some() {
+            return Err(UrlError::QueryOrFragment);
+        }
+        if url.password().is_some() {
+            return Err(UrlError::SshPassword);
+        }
+        let word = |text: &str, more: &str| {
+            let known = |character: char| character.is_ascii_alphanumeric() || more.contains(character);
+            !text.is_empty() && !text.starts_with('-') && text.chars().all(known)
+        };
+        let user = match url.username() {
+            "" => SSH_USER,
+            user => user,
+        };
+        if !word(user, "._-") {
+            return Err(UrlError::SshPart { part: "user name" });
+        }
+        let host = url.host_str().unwrap_or_default();
+        // `ssh` takes an address of version 6 without brackets.
+        let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+        if !word(host, "._-:") {
+            return Err(UrlError::SshPart { part: "host" });
+        }
+        let path = percent_decoded(url.path()).ok_or_else(|| malformed("its path is not UTF-8"))?;
+        let path = path.trim_end_matches('/');
+        let path = if path.starts_with("/~") { &path[1..] } else { path };
+        if path.is_empty() || path.chars().any(char::is_control) {
+            return Err(malformed("it has no path"));
+        }
+        let host = host.to_ascii_lowercase();
+        let address = SshAddress { user: user.to_owned(), host, port: url.port(), path: path.to_owned() };
+        Ok(Self::new(Location::Ssh(address), None))
     }
 
     fn parse_file(rest: &str) -> Result<SourceUrl, UrlError> {
@@ -139,6 +198,7 @@ impl SourceUrl {
                 let host = url.host_str().unwrap_or_default();
                 Some(url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}")))
             }
+            Location::Ssh(address) => Some(address.authority()),
             Location::Local(_) => None,
         }
     }
@@ -146,8 +206,16 @@ impl SourceUrl {
     pub fn local_path(&self) -> Option<&Path> {
         match &self.0.location {
             Location::Local(path) => Some(path),
-            Location::Http(_) => None,
+            Location::Http(_) | Location::Ssh(_) => None,
         }
+    }
+}
+
+impl SshAddress {
+    /// Host and port.
+    fn authority(&self) -> String {
+        let host = if self.host.contains(':') { format!("[{}]", self.host) } else { self.host.clone() };
+        self.port.map_or(host.clone(), |port| format!("{host}:{port}"))
     }
 }
 
@@ -155,6 +223,10 @@ impl fmt::Display for SourceUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.0.location {
             Location::Http(url) => f.write_str(url.as_str()),
+            Location::Ssh(address) => {
+                let slash = if address.path.starts_with('/') { "" } else { "/" };
+                write!(f, "ssh://{}@{}{slash}{}", address.user, address.authority(), address.path)
+            }
             Location::Local(path) => write!(f, "{}", path.display()),
         }
     }
@@ -203,6 +275,9 @@ mod tests {
             ("file:///srv/git/app.git", "/srv/git/app.git"),
             ("file://localhost/srv/my%20app", "/srv/my app"),
             ("/srv/git/app", "/srv/git/app"),
+            ("ssh://git@GitHub.com/org/app.git", "ssh://git@github.com/org/app.git"),
+            ("ssh://example.com:2222/org/app/", "ssh://git@example.com:2222/org/app"),
+            ("ssh://alice@[::1]:22/~alice/my%20app", "ssh://alice@[::1]:22/~alice/my app"),
         ];
         for (input, shown) in cases {
             let url = SourceUrl::parse(input).unwrap();
@@ -222,8 +297,13 @@ mod tests {
     fn what_is_refused_is_named_but_never_repeated() {
         let cases = [
             ("", UrlError::Empty),
-            ("ssh://git@github.com/org/hunter2", UrlError::LaterVersion { scheme: "ssh" }),
-            ("git@github.com:org/hunter2", UrlError::LaterVersion { scheme: "ssh" }),
+            ("git@github.com:org/hunter2", UrlError::ShortSsh),
+            ("ssh://-oProxyCommand=hunter2/a", UrlError::SshPart { part: "host" }),
+            ("ssh://-hunter2@example.com/a", UrlError::SshPart { part: "user name" }),
+            ("ssh://a%20b@example.com/hunter2", UrlError::SshPart { part: "user name" }),
+            ("ssh://exa$mple.com/hunter2", UrlError::SshPart { part: "host" }),
+            ("ssh://git:hunter2@example.com/a", UrlError::SshPassword),
+            ("git+ssh://example.com/hunter2", UrlError::LaterVersion { scheme: "git+ssh" }),
             ("oci://ghcr.io/hunter2", UrlError::LaterVersion { scheme: "oci" }),
             ("hunter2://x/y", UrlError::UnknownScheme),
             ("../hunter2", UrlError::RelativePath),
@@ -235,7 +315,13 @@ mod tests {
             assert_eq!(error, expected, "{input}");
             assert!(!error.to_string().contains("hunter2"), "{error}");
         }
-        for input in ["https://", "https://user:hunter2@", "https://user:hunter2@exa mple.com/a"] {
+        for input in [
+            "ssh://example.com",
+            "ssh://example.com/hunter2%0a",
+            "https://",
+            "https://user:hunter2@",
+            "https://user:hunter2@exa mple.com/a",
+        ] {
             let error = SourceUrl::parse(input).unwrap_err();
             assert!(matches!(error, UrlError::Malformed { .. }), "{input}: {error}");
             assert!(!error.to_string().contains("hunter2"), "{error}");
@@ -247,6 +333,7 @@ mod tests {
         let host = |text| SourceUrl::parse(text).unwrap().host();
         assert_eq!(host("https://example.com/a").as_deref(), Some("example.com"));
         assert_eq!(host("http://127.0.0.1:3000/a").as_deref(), Some("127.0.0.1:3000"));
+        assert_eq!(host("ssh://git@example.com:2222/a").as_deref(), Some("example.com:2222"));
         assert_eq!(host("/srv/a"), None);
     }
 }

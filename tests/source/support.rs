@@ -1,5 +1,8 @@
 //! A server with one repository, and a process's remotes on a data folder of their own.
 
+#[path = "../support/forward_proxy.rs"]
+pub mod forward_proxy;
+
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -8,7 +11,7 @@ use std::time::Duration;
 use afresh::manifest::Tree;
 use afresh::sandbox::git_server::GitServer;
 use afresh::sandbox::repository::TestRepository;
-use afresh::source::credentials::from_secret;
+use afresh::source::credentials::{Use, from_secret};
 use afresh::source::{Access, DataDir, Reference, Remote, RemoteOptions, Remotes, Snapshot, SourceError, SourceUrl};
 use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
@@ -86,7 +89,7 @@ impl World {
 pub fn access(secret: &[(&str, &str)]) -> Access {
     let data: BTreeMap<_, _> =
         secret.iter().map(|(key, value)| ((*key).to_owned(), value.as_bytes().to_vec())).collect();
-    from_secret(&data).unwrap()
+    from_secret(&data, Use::Http).unwrap()
 }
 
 pub async fn observe(remote: &Arc<Remote>, reference: &Reference) -> Result<Snapshot, SourceError> {

@@ -1,5 +1,6 @@
 //! The worker's loop: probe when it may be, fetch beside further probes, publish.
 
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -11,7 +12,8 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::api::{
-    self, Artifact, GitRepository, GitRepositoryStatus, Key, READY, RECONCILING, STALLED, Truth, rfc3339,
+    self, Artifact, GitRepository, GitRepositoryStatus, Key, LocalReference, READY, RECONCILING, STALLED, Truth,
+    rfc3339,
 };
 use crate::cluster::ApiKind;
 use crate::config;
@@ -19,9 +21,10 @@ use crate::engine::permits::Urgency;
 use crate::engine::references::{Reference, Watched};
 use crate::engine::shared::Shared;
 use crate::report::{Event, Severity, SourceMetrics, Stage, StatusWriter};
-use crate::source::credentials::{self, Access};
-use crate::source::pacing::{Failure, Pacing, ProbeKind};
-use crate::source::{self, Remote, Snapshot, SourceError, SourceUrl};
+use crate::source::credentials::{self, Access, CredentialsError};
+use crate::source::pacing::{ATTENTION_PERIOD, ATTENTION_PERIOD_SSH, Failure, Pacing, ProbeKind};
+use crate::source::url::Location;
+use crate::source::{self, Remote, Snapshot, SourceError, SourceUrl, proxy};
 
 use super::{Head, Hint, KIND, SourceHandle, SourceState};
 
@@ -417,11 +420,12 @@ impl Worker {
     }
 
     fn watch_secret(&mut self, object: &GitRepository) {
-        let secret = object.spec.secret_ref.as_ref().map(|r| Reference::secret(&self.key.namespace, &r.name));
-        self.secret = self.shared.references.watch(secret.into_iter().collect(), std::mem::take(&mut self.secret));
+        let named = [&object.spec.secret_ref, &object.spec.proxy_secret_ref];
+        let named = named.into_iter().flatten().map(|r| Reference::secret(&self.key.namespace, &r.name));
+        self.secret = self.shared.references.watch(named.collect(), std::mem::take(&mut self.secret));
     }
 
-    async fn target(&self, object: &Arc<GitRepository>) -> Result<Target, Refusal> {
+    async fn target(&mut self, object: &Arc<GitRepository>) -> Result<Target, Refusal> {
         let spec = &object.spec;
         let unserved = spec.unserved();
         if !unserved.is_empty() {
@@ -441,14 +445,48 @@ impl Worker {
             commit: written.commit.as_deref(),
         })
         .map_err(|e| Refusal::stalled("URLInvalid", e.to_string()))?;
-        let access = self.access(object).await?.or_userinfo(&url);
+        self.pacing.set_attention_period(match url.location() {
+            Location::Ssh(_) => ATTENTION_PERIOD_SSH,
+            Location::Http(_) | Location::Local(_) => ATTENTION_PERIOD,
+        });
+        let access = self.access(object, &url).await?;
         let remote =
             self.shared.remotes.get(&url, &access).map_err(|e| Refusal::stalled("URLInvalid", e.to_string()))?;
         Ok(Target { object: object.clone(), remote, reference, ignore: spec.ignore.clone() })
     }
 
-    async fn access(&self, object: &GitRepository) -> Result<Access, Refusal> {
-        let Some(reference) = &object.spec.secret_ref else { return Ok(Access::default()) };
+    async fn access(&self, object: &GitRepository, url: &SourceUrl) -> Result<Access, Refusal> {
+        let spec = &object.spec;
+        let github = spec.provider.as_deref() == Some(PROVIDER_GITHUB);
+        if github && !matches!(url.location(), Location::Http(_)) {
+            let message = "`spec.provider: github` needs a URL that begins with `https://`";
+            return Err(Refusal::stalled("InvalidProviderConfiguration", message.to_owned()));
+        }
+        let mut access = match &spec.secret_ref {
+            Some(reference) => {
+                let data = self.secret_data("spec.secretRef", reference).await?;
+                credentials::from_secret(&data, credentials::Use::of(url, github))
+                    .map_err(|e| self.unusable(reference, &e))?
+            }
+            None if github => {
+                let message = "`spec.provider: github` needs the App's keys in a Secret, named by `spec.secretRef`";
+                return Err(Refusal::stalled("InvalidProviderConfiguration", message.to_owned()));
+            }
+            None => Access::default(),
+        };
+        if let Some(reference) = &spec.proxy_secret_ref {
+            let data = self.secret_data("spec.proxySecretRef", reference).await?;
+            access.proxy = Some(proxy::from_secret(&data).map_err(|e| self.unusable(reference, &e))?);
+        }
+        Ok(access.or_userinfo(url))
+    }
+
+    fn unusable(&self, reference: &LocalReference, error: &CredentialsError) -> Refusal {
+        let message = format!("Secret `{}/{}`: {error}", self.key.namespace, reference.name);
+        Refusal { reason: "AuthenticationFailed", message, stalled: false }
+    }
+
+    async fn secret_data(&self, field: &str, reference: &LocalReference) -> Result<BTreeMap<String, Vec<u8>>, Refusal> {
         let name = format!("{}/{}", self.key.namespace, reference.name);
         let failed = |what: String| Refusal { reason: "AuthenticationFailed", message: what, stalled: false };
         let secret = self
@@ -457,11 +495,13 @@ impl Worker {
             .get_secret(&self.key.namespace, &reference.name)
             .await
             .map_err(|e| failed(format!("can't read Secret `{name}`: {e}")))?
-            .ok_or_else(|| failed(format!("Secret `{name}` of `spec.secretRef` does not exist")))?;
-        let data = secret.data.iter().map(|(key, value)| (key.clone(), value.expose_secret().to_vec())).collect();
-        credentials::from_secret(&data).map_err(|e| failed(format!("Secret `{name}`: {e}")))
+            .ok_or_else(|| failed(format!("Secret `{name}` of `{field}` does not exist")))?;
+        Ok(secret.data.iter().map(|(key, value)| (key.clone(), value.expose_secret().to_vec())).collect())
     }
 }
+
+/// The one provider that is not `generic`.
+const PROVIDER_GITHUB: &str = "github";
 
 /// How long a refusal that may pass by itself is left alone at most.
 const REFUSED_RETRY_MAX: Duration = Duration::from_secs(60);

@@ -17,7 +17,8 @@ use git2::Oid;
 use tokio::sync::mpsc;
 
 use super::advertisement::Capabilities;
-use super::client::{HttpClient, Packets, Version, command};
+use super::client::{Client, Version, command};
+use super::packets::Packets;
 use super::pktline::{Encoder, Packet};
 use crate::source::attempt::Attempt;
 use crate::source::cache::Generation;
@@ -60,7 +61,7 @@ enum WriteError {
     Store(String),
 }
 
-impl HttpClient {
+impl Client {
     /// Makes `want` present in the generation.
     pub async fn fetch(
         &self,
@@ -69,23 +70,20 @@ impl HttpClient {
         limits: FetchLimits,
         attempt: &Attempt,
     ) -> Result<(), SourceError> {
-        let server = self.server(attempt).await?;
+        let session = self.session(attempt).await?;
+        let (version, offered) = (session.server.version, Arc::clone(&session.server.capabilities));
         let held = generation.tips();
-        let result = match server.version {
-            Version::V2 => {
-                let packets =
-                    self.post(&server, request_v2(&server.capabilities, want, &held), limits.bytes, attempt).await;
-                self.receive(packets?, Band::head_v2, want, generation, limits, attempt).await
-            }
+        let (request, head): (_, fn(&[u8]) -> Band) = match version {
+            Version::V2 => (request_v2(&offered, want, &held), Band::head_v2),
+            Version::V0 if offered.side_band_64k => (request_v0(&offered, want, &held), Band::head_v0),
             Version::V0 => {
-                if !server.capabilities.side_band_64k {
-                    let reason = "the server's Git is too old (it lacks `side-band-64k`)".to_owned();
-                    return Err(SourceError::Unsupported { url: attempt.url.clone(), reason });
-                }
-                let packets =
-                    self.post(&server, request_v0(&server.capabilities, want, &held), limits.bytes, attempt).await;
-                self.receive(packets?, Band::head_v0, want, generation, limits, attempt).await
+                let reason = "the server's Git is too old (it lacks `side-band-64k`)".to_owned();
+                return Err(SourceError::Unsupported { url: attempt.url.clone(), reason });
             }
+        };
+        let result = match self.ask(session, request, limits.bytes, attempt).await {
+            Ok(packets) => self.receive(packets, head, want, generation, limits, attempt).await,
+            Err(error) => Err(error),
         };
         if matches!(result, Err(SourceError::Protocol { .. })) {
             self.forget();

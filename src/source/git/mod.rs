@@ -1,4 +1,4 @@
-//! Git's protocol over HTTP and repositories on this machine, on top of libgit2's object store.
+//! Git's protocol over HTTP and ssh and repositories on this machine, on top of libgit2's object store.
 //!
 //! libgit2's own transports are not compiled in: they can't tell why a fetch failed, can't be stopped, and carry on
 //! with stale refs. Its pack indexer and its object store do the work on objects.
@@ -6,8 +6,11 @@
 pub mod advertisement;
 pub mod client;
 pub mod fetch;
+pub mod http;
 pub mod local;
+pub mod packets;
 pub mod pktline;
+pub mod ssh;
 
 use std::sync::Once;
 
