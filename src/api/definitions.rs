@@ -3,11 +3,11 @@
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::CustomResourceExt;
 
-use super::{GitRepository, Kustomization, Receiver};
+use super::{Alert, GitRepository, Kustomization, Provider, Receiver};
 
 /// All definitions that Afresh installs.
 pub fn definitions() -> Vec<CustomResourceDefinition> {
-    let mut all = vec![GitRepository::crd(), Kustomization::crd(), Receiver::crd()];
+    let mut all = vec![GitRepository::crd(), Kustomization::crd(), Receiver::crd(), Alert::crd(), Provider::crd()];
     for definition in &mut all {
         let labels = definition.metadata.labels.get_or_insert_default();
         labels.insert("app.kubernetes.io/part-of".into(), "afresh".into());

@@ -4,13 +4,16 @@
 //! Every field of Flux's schema is here. A field that is not served yet is carried as free-form JSON, so that the API
 //! server never drops it, and `unserved` names it once it is set to more than its default.
 
+mod alert;
 mod condition;
 mod definitions;
 mod duration;
 mod git_repository;
 mod kustomization;
+mod provider;
 mod receiver;
 
+pub use alert::{Alert, AlertSpec, EventSeverity, EventSource};
 pub use condition::{Condition, Conditions, HEALTHY, READY, RECONCILING, STALLED, Truth, rfc3339};
 pub use definitions::{definitions, definitions_yaml};
 pub use duration::GoDuration;
@@ -19,6 +22,7 @@ pub use kustomization::{
     CommonMetadata, DeletionPolicy, Dependency, Inventory, InventoryEntry, Kustomization, KustomizationSpec,
     KustomizationStatus, PostBuild, Snapshot as HistoryEntry, SourceReference, SubstituteReference,
 };
+pub use provider::{Provider, ProviderSpec};
 pub use receiver::{RECEIVER_PATH, Receiver, ReceiverResource, ReceiverSpec, ReceiverStatus, receiver_path};
 
 use std::fmt;
@@ -41,6 +45,8 @@ pub const REQUESTED_AT: &str = "reconcile.fluxcd.io/requestedAt";
 pub const FINALIZER: &str = "finalizers.fluxcd.io";
 /// The digest of an object as we last sent it.
 pub const DESIRED: &str = "afresh.dev/desired";
+/// Annotations of this prefix on an object go into the metadata of its notifications.
+pub const EVENT_METADATA_PREFIX: &str = "event.toolkit.fluxcd.io/";
 /// On a Kustomization: `<revision>` whose guarded deletions a person has agreed to.
 pub const CONFIRM_PRUNE: &str = "afresh.dev/confirm-prune";
 /// On a Kustomization: `before-health` deletes before the health checks.

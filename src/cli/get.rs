@@ -1,10 +1,11 @@
-//! `afresh get`: sources and applications as a table, as names, or as data.
+//! `afresh get`: sources, applications, alerts and providers as a table, as names, or as data.
 
 use comfy_table::{Table, presets};
 use serde_json::Value;
 
 use super::connect::ClusterArgs;
-use crate::cluster::ApiKind;
+use crate::cluster::{ApiKind, NOTIFICATION_GROUP};
+use crate::report::{refusal_of_alert, refusal_of_provider};
 
 #[derive(clap::Args, Debug)]
 pub struct GetArgs {
@@ -27,10 +28,15 @@ enum Output {
 
 pub async fn run(args: GetArgs) -> anyhow::Result<()> {
     let cluster = args.cluster.connect().await?;
-    let kinds = [ApiKind::git_repository(), ApiKind::kustomization()];
+    let kinds = [ApiKind::git_repository(), ApiKind::kustomization(), ApiKind::alert(), ApiKind::provider()];
     let mut items = Vec::new();
     for kind in &kinds {
-        for mut item in cluster.list(kind, args.namespace.as_deref()).await? {
+        let listed = match cluster.list(kind, args.namespace.as_deref()).await {
+            // not every cluster has them
+            Err(error) if error.is_not_found() && &*kind.group == NOTIFICATION_GROUP => continue,
+            listed => listed?,
+        };
+        for mut item in listed {
             // lists leave out what they are lists of
             item["apiVersion"] = format!("{}/{}", kind.group, kind.version).into();
             item["kind"] = kind.kind.to_string().into();
@@ -52,6 +58,20 @@ pub async fn run(args: GetArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Of the kinds that have no status: `True` or `False`, and a sentence, as they follow from the spec.
+fn notification_state(item: &Value) -> Option<(String, String)> {
+    let text = |pointer: &str| item.pointer(pointer).and_then(Value::as_str).unwrap_or_default().to_owned();
+    let (refusal, says) = match item["kind"].as_str()? {
+        "Alert" => (refusal_of_alert(item), format!("tells provider `{}`", text("/spec/providerRef/name"))),
+        "Provider" => (refusal_of_provider(item), format!("type `{}`", text("/spec/type"))),
+        _ => return None,
+    };
+    Some(match refusal {
+        Some(refusal) => ("False".into(), refusal),
+        None => ("True".into(), says),
+    })
+}
+
 fn table(items: &[Value], wide: bool) -> Table {
     let mut table = Table::new();
     table.load_style(presets::NOTHING);
@@ -67,10 +87,10 @@ fn table(items: &[Value], wide: bool) -> Table {
             .and_then(Value::as_array)
             .and_then(|conditions| conditions.iter().find(|c| c["type"] == "Ready"));
         let of_ready = |field: &str| ready.and_then(|c| c[field].as_str()).unwrap_or_default().to_owned();
-        let message = of_ready("message");
+        let (ready_is, message) = notification_state(item).unwrap_or_else(|| (of_ready("status"), of_ready("message")));
         let message = if wide { message } else { message.lines().next().unwrap_or_default().to_owned() };
         let name = format!("{}/{}", text("/kind").to_lowercase(), text("/metadata/name"));
-        let mut row = vec![text("/metadata/namespace"), name, of_ready("status"), message];
+        let mut row = vec![text("/metadata/namespace"), name, ready_is, message];
         if wide {
             let applied = text("/status/lastAppliedRevision");
             row.push(if applied.is_empty() { text("/status/artifact/revision") } else { applied });

@@ -3,6 +3,9 @@
 use super::discovery::ApiKind;
 use crate::manifest::ObjectId;
 
+/// The group of Alert and Provider; not every cluster has it.
+pub const NOTIFICATION_GROUP: &str = "notification.toolkit.fluxcd.io";
+
 impl ApiKind {
     pub fn git_repository() -> Self {
         Self::new("source.toolkit.fluxcd.io", "v1", "GitRepository", "gitrepositories", true)
@@ -10,6 +13,14 @@ impl ApiKind {
 
     pub fn kustomization() -> Self {
         Self::new("kustomize.toolkit.fluxcd.io", "v1", "Kustomization", "kustomizations", true)
+    }
+
+    pub fn alert() -> Self {
+        Self::new(NOTIFICATION_GROUP, "v1beta3", "Alert", "alerts", true)
+    }
+
+    pub fn provider() -> Self {
+        Self::new(NOTIFICATION_GROUP, "v1beta3", "Provider", "providers", true)
     }
 
     pub fn secret() -> Self {

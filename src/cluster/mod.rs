@@ -33,6 +33,7 @@ pub use error::{ApiError, Cause, ErrorClass};
 pub use fence::{Closed, Fence};
 pub use fields::{EntryHash, FieldTree};
 pub use gate::{Abandoned, WriteGate};
+pub use kinds::NOTIFICATION_GROUP;
 pub use leases::{Lease, Tenure};
 pub use objects::{Answer, ApplyOptions, ConfigData, EventNote, FieldValidation, Propagation, SecretData};
 pub use observed::{Holding, Observed, ObservedOptions, WatchError, WatchState};

@@ -29,7 +29,7 @@ use tokio_util::sync::CancellationToken;
 use crate::apply::{Applier, UnknownFields};
 use crate::cluster::{Cluster, Died, Fence, Observed, ObservedOptions, Pods, WriteGate};
 use crate::config;
-use crate::report::{Events, Metrics, Readiness};
+use crate::report::{Events, Metrics, Notices, Readiness, Router};
 use crate::source::Remotes;
 
 use permits::Permits;
@@ -97,7 +97,9 @@ pub async fn run(settings: Settings, cancel: CancellationToken) -> Result<Ended,
     installation::check(&cluster).await?;
     let digest_key = installation::key(&cluster, &runtime_namespace).await?;
     let (gate, announced) = (WriteGate::behind(fence), sources.clone());
-    let (events, send_events) = Events::new(cluster.clone(), metrics.clone());
+    let (notices, news) = Notices::new(metrics.clone());
+    let (events, send_events) = Events::new(cluster.clone(), metrics.clone(), notices);
+    let router = Router::new(cluster.clone(), events.clone(), metrics.clone(), watch_namespace.as_deref());
     let unknown_fields = match field_validation {
         config::FieldValidation::Strict => UnknownFields::Refuse,
         config::FieldValidation::Warn => UnknownFields::Drop,
@@ -129,6 +131,7 @@ pub async fn run(settings: Settings, cancel: CancellationToken) -> Result<Ended,
     let ended = tokio::select! {
         result = serve => result,
         () = send_events => Ok(()),
+        () = router.run(news) => Ok(()),
         died = tasks.died() => Err(died.into()),
         () = cancel.cancelled() => Ok(()),
     };

@@ -1,13 +1,15 @@
-//! What people and machines learn: status, events, metrics.
+//! What people and machines learn: status, events, metrics, notifications.
 //!
-//! Never delays a reconciliation: events go through a bounded queue, metrics are counters in memory.
+//! Never delays a reconciliation: events and notifications go through bounded queues, metrics are counters in memory.
 
 mod events;
 mod http;
 pub mod metrics;
+mod notify;
 mod status;
 
-pub use events::{Event, Events, Severity};
+pub use events::{Event, Events, Recorded, RecordedFailure, Severity, Subject, Verdict};
 pub use http::{Readiness, serve};
 pub use metrics::{ApplicationMetrics, Delivery, Metrics, ObjectMetrics, SourceMetrics, Stage};
+pub use notify::{CommitState, Notices, Router, refusal_of_alert, refusal_of_provider};
 pub use status::StatusWriter;

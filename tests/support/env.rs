@@ -4,7 +4,9 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use afresh::api::{APPLY_MANAGER, GitRepository, Kustomization, READY, REQUESTED_AT, STATUS_MANAGER, Truth};
+use afresh::api::{
+    APPLY_MANAGER, Alert, GitRepository, Kustomization, Provider, READY, REQUESTED_AT, STATUS_MANAGER, Truth,
+};
 use afresh::sandbox::git_server::GitServer;
 use afresh::sandbox::kubelet::{self, BEHAVIOUR};
 use afresh::sandbox::repository::TestRepository;
@@ -28,6 +30,7 @@ pub const SOURCE: &str = "platform";
 /// Enough for any machine that doesn't hang; what is promised in seconds is measured by benches.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
+const NOTIFICATION: &str = "notification.toolkit.fluxcd.io/v1beta3";
 /// The manager of what the tests write.
 const MANAGER: &str = "scenario";
 
@@ -215,6 +218,26 @@ impl Env {
             "sourceRef": { "kind": "GitRepository", "name": SOURCE },
             "targetNamespace": self.namespace,
         })
+    }
+
+    /// Makes or changes a Secret of texts.
+    pub async fn secret(&self, name: &str, texts: Value) {
+        let object = json!({ "apiVersion": "v1", "kind": "Secret", "metadata": { "name": name }, "stringData": texts });
+        let params = PatchParams::apply(MANAGER).force();
+        self.objects("Secret").patch(name, &params, &Patch::Apply(object)).await.expect("the Secret is accepted");
+    }
+
+    /// Makes or changes a Provider.
+    pub async fn provider(&self, name: &str, spec: Value) {
+        self.apply::<Provider>(NOTIFICATION, "Provider", name, spec).await;
+    }
+
+    /// Makes or changes an Alert on all Kustomizations and sources here; `change` gets its spec.
+    pub async fn alert(&self, name: &str, provider: &str, change: impl FnOnce(&mut Value)) {
+        let sources = json!([{ "kind": "Kustomization", "name": "*" }, { "kind": "GitRepository", "name": "*" }]);
+        let mut spec = json!({ "providerRef": { "name": provider }, "eventSources": sources });
+        change(&mut spec);
+        self.apply::<Alert>(NOTIFICATION, "Alert", name, spec).await;
     }
 
     async fn apply<K>(&self, api_version: &str, kind: &str, name: &str, spec: Value)

@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 use crate::apply::{self, Action, Outcome, Stage};
 use crate::cluster::{ApiError, ApiKind, ErrorClass};
 use crate::plan::Desired;
-use crate::report::Severity;
+use crate::report::{Severity, Verdict};
 
 use super::attempt::Decision;
 use super::render::{ERRORS_SHOWN_MAX, KIND_WAIT_MAX, KIND_WAIT_STEP};
@@ -155,7 +155,16 @@ impl Application {
                     "{origin}: {} has a field that the API server doesn't know: `{}` was left out",
                     outcome.id, dropped.path
                 );
-                self.event(&work.object, Severity::Warning, "UnknownField", text, None);
+                let revision = work.revision();
+                self.event(
+                    &work.object,
+                    Severity::Warning,
+                    Verdict::Detail,
+                    "UnknownField",
+                    text,
+                    Some(&revision),
+                    None,
+                );
             }
         }
     }

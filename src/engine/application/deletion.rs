@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 use crate::api::{DeletionPolicy, FINALIZER, Kustomization, STATUS_MANAGER};
 use crate::cluster::{ApiError, ApiKind};
 use crate::manifest::ObjectId;
-use crate::report::Severity;
+use crate::report::{Severity, Verdict};
 
 use super::report::listed;
 use super::{Application, Failure, KIND};
@@ -39,7 +39,8 @@ impl Application {
         }
         if let Err(message) = self.delete_objects(object).await {
             tracing::warn!(object = %self.key, "{message}");
-            self.event(object, Severity::Warning, "PruneFailed", message.clone(), Some(message));
+            let verdict = Verdict::Failed { root: None };
+            self.event(object, Severity::Warning, verdict, "PruneFailed", message.clone(), None, Some(message));
             return false;
         }
         let rest: Vec<_> = finalizers.into_iter().filter(|f| f != FINALIZER).collect();
@@ -76,7 +77,8 @@ impl Application {
             self.await_termination(&deleted.deleted, object.spec.health_timeout()).await?;
         }
         if !deleted.deleted.is_empty() {
-            self.event(object, Severity::Normal, "Pruned", format!("deleted {}", listed(&deleted.deleted)), None);
+            let text = format!("deleted {}", listed(&deleted.deleted));
+            self.event(object, Severity::Normal, Verdict::Detail, "Pruned", text, None, None);
         }
         Ok(())
     }

@@ -14,6 +14,7 @@
 
 mod apply;
 mod attempt;
+mod commits;
 mod deletion;
 mod dependencies;
 mod health;
@@ -69,6 +70,10 @@ struct Memory {
     mode: Mode,
     /// The render that was applied last as a whole.
     applied: Option<[u8; 32]>,
+    /// The last render that failed for good, and what it had read.
+    failed: Option<Arc<(render::Inputs, ReadSet, Failure)>>,
+    /// What was told of which commit.
+    commits: commits::Commits,
     /// Jobs seen complete with the digest that they were sent with; recorded on the Kustomization.
     jobs: jobs::Completed,
 }
@@ -164,6 +169,8 @@ struct Failure {
     unreadable: bool,
     /// What was attempted; `None` if it came to nothing before there was a revision.
     revision: Option<String>,
+    /// The source whose failure this is.
+    blames: Option<Key>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -198,11 +205,16 @@ enum Ended {
 
 impl Failure {
     fn new(reason: &'static str, message: impl Into<String>) -> Self {
-        Self { reason, message: message.into(), retry: Retry::Backoff, unreadable: false, revision: None }
+        Self { reason, message: message.into(), retry: Retry::Backoff, unreadable: false, revision: None, blames: None }
     }
 
     fn at(mut self, revision: String) -> Self {
         self.revision = Some(revision);
+        self
+    }
+
+    fn blaming(mut self, source: Key) -> Self {
+        self.blames = Some(source);
         self
     }
 
@@ -223,6 +235,11 @@ impl Work {
 
     fn revision(&self) -> String {
         self.head().revision.clone()
+    }
+
+    /// The digest of what it renders to.
+    fn renders(&self) -> Option<[u8; 32]> {
+        self.rendered.lock().unwrap_or_else(PoisonError::into_inner).as_ref().map(|(digest, _)| *digest)
     }
 
     fn is_applying(&self) -> bool {

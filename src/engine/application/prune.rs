@@ -8,7 +8,7 @@ use crate::config;
 use crate::engine::registry::Handover;
 use crate::manifest::ObjectId;
 use crate::plan::{self, Consent, Inventory};
-use crate::report::{Severity, Stage};
+use crate::report::{Severity, Stage, Verdict};
 
 use super::report::{Changes, listed};
 use super::{Application, Failure, Prepared, Stop, Work};
@@ -66,7 +66,8 @@ impl Application {
         self.metrics.objects("deleted", deleted.deleted.len());
         if !deleted.deleted.is_empty() {
             let text = format!("deleted {}", listed(&deleted.deleted));
-            self.event(&work.object, Severity::Normal, "Pruned", text, None);
+            let revision = work.revision();
+            self.event(&work.object, Severity::Normal, Verdict::Detail, "Pruned", text, Some(&revision), None);
         }
         let kept = deleted.failed.iter().map(|(id, _)| id).chain(&deleted.left).chain(&plan.guarded);
         let left: Inventory = kept.map(|id| (id.clone(), version_of(inventory, id))).collect();

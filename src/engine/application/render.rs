@@ -14,7 +14,7 @@ use crate::engine::permits::Urgency;
 use crate::engine::source::Head;
 use crate::manifest::{Object, ObjectId, TreeError};
 use crate::plan;
-use crate::render::{AppRef, CommonMetadata, RenderError, Request, Substitution};
+use crate::render::{AppRef, CommonMetadata, ReadSet, RenderError, Request, Substitution};
 use crate::report::Stage;
 
 use super::{Application, Failure, Prepared, Work};
@@ -67,6 +67,7 @@ impl Application {
         let substitutions = self.substitutions(object).await?;
         let inputs = inputs(object, head, substitutions.as_ref().map(|s| &s.variables));
         let before = self.memory().prepared.clone().filter(|p| p.inputs == inputs);
+        let failed = self.memory().failed.clone().filter(|failed| failed.0 == inputs);
         let permit = self.shared.renders.acquire(urgency).await;
         let secrets = substitutions.as_ref().map(|s| s.secrets.clone()).unwrap_or_default();
         let cancel = Arc::new(AtomicBool::new(false));
@@ -74,17 +75,41 @@ impl Application {
         let job = {
             let (object, head, key, before) = (object.clone(), head.clone(), self.key.clone(), before.clone());
             move || {
-                render(&object, &head, &key, substitutions.as_ref().map(|s| &s.variables), before.as_deref(), &cancel)
+                // what it read is as it was: it fails as it did
+                if let Some((_, read_set, failure)) = failed.as_deref()
+                    && read_set.unchanged(&*head.snapshot).is_ok_and(|unchanged| unchanged)
+                {
+                    return Err(Unrendered::boxed(failure.clone(), None));
+                }
+                let variables = substitutions.as_ref().map(|s| &s.variables);
+                render(&object, &head, &key, variables, before.as_deref(), &cancel)
             }
         };
         let rendered = match tokio::task::spawn_blocking(job).await {
             Ok(Ok(Some(rendered))) => rendered,
             // what it read is as it was
             Ok(Ok(None)) => return before.ok_or_else(|| Failure::new("BuildFailed", "the memoised render vanished")),
-            Ok(Err(failure)) => return Err(failure),
+            Ok(Err(unrendered)) => {
+                let Unrendered { failure, read_set } = *unrendered;
+                if let Some(read_set) = read_set {
+                    let mut memory = self.memory();
+                    memory.failed = Some(Arc::new((inputs, read_set, failure.clone())));
+                    let tell = memory.commits.rendered(&head.revision, None);
+                    drop(memory);
+                    self.tell_commits(object, tell, &head.revision, failure.reason, &failure.message);
+                }
+                return Err(failure);
+            }
             Err(panic) => return Err(Failure::new("BuildFailed", format!("the renderer failed: {panic}"))),
         };
         drop(permit);
+        let tell = {
+            let mut memory = self.memory();
+            memory.failed = None;
+            memory.commits.rendered(&head.revision, Some(rendered.digest))
+        };
+        let message = format!("applying revision {}", head.revision);
+        self.tell_commits(object, tell, &head.revision, "Progressing", &message);
         if let Some(desired) = before.and_then(|before| read_elsewhere(&before, &rendered)) {
             let prepared = Arc::new(Prepared::new(rendered, inputs, desired, secrets));
             self.memory().prepared = Some(prepared.clone());
@@ -224,6 +249,18 @@ impl plan::Scopes for Scopes<'_> {
     }
 }
 
+/// Why nothing was rendered, and what had been read if it fails in the same way until that changes.
+struct Unrendered {
+    failure: Failure,
+    read_set: Option<ReadSet>,
+}
+
+impl Unrendered {
+    fn boxed(failure: Failure, read_set: Option<ReadSet>) -> Box<Self> {
+        Box::new(Self { failure, read_set })
+    }
+}
+
 /// On a thread of its own. `None`: what the memoised render read is unchanged.
 fn render(
     object: &Kustomization,
@@ -232,13 +269,13 @@ fn render(
     substitutions: Option<&BTreeMap<String, String>>,
     before: Option<&Prepared>,
     cancel: &AtomicBool,
-) -> Result<Option<crate::render::Rendered>, Failure> {
+) -> Result<Option<crate::render::Rendered>, Box<Unrendered>> {
     let tree = &*head.snapshot;
     if let Some(before) = before {
         match before.read_set().unchanged(tree) {
             Ok(true) => return Ok(None),
             Ok(false) => {}
-            Err(error) => return Err(failure(&error.into())),
+            Err(error) => return Err(Unrendered::boxed(failure(&error.into()), None)),
         }
     }
     let app = AppRef { name: key.name.clone(), namespace: key.namespace.clone() };
@@ -252,7 +289,10 @@ fn render(
         substitution: substitutions.map_or(Substitution::Off, Substitution::WithVariables),
         cancelled: &|| cancel.load(Ordering::Acquire),
     };
-    crate::render::render(&request).map(Some).map_err(|failed| failure(&failed.error))
+    crate::render::render(&request).map(Some).map_err(|failed| {
+        let read_set = failed.error.is_final().then_some(failed.read_set);
+        Unrendered::boxed(failure(&failed.error), read_set)
+    })
 }
 
 fn failure(error: &RenderError) -> Failure {

@@ -16,8 +16,9 @@ use crate::cluster::{ApiError, ApiKind, ErrorClass};
 use crate::engine::permits::Urgency;
 use crate::engine::shared::Shared;
 use crate::plan::Inventory;
-use crate::report::{Event, Severity, StatusWriter};
+use crate::report::{CommitState, Event, Recorded, RecordedFailure, Severity, StatusWriter, Subject, Verdict};
 
+use super::worker::source_key;
 use super::{Application, Failure, KIND, Work};
 
 /// The reason of what waits for another application.
@@ -32,7 +33,9 @@ pub(super) struct Report {
 impl Report {
     pub fn new(key: &Key, object: &Kustomization, shared: &Shared) -> Self {
         let status = object.status.clone().unwrap_or_default();
-        shared.events.known(KIND, key, state_of(&status));
+        let blamed = blamed(&status, &source_key(object));
+        let recorded = Recorded { state: state_of(&status), failure: failure_of(&status, blamed) };
+        shared.events.known(subject(key, object), recorded);
         Self { writer: StatusWriter::new(ApiKind::kustomization(), key.clone(), &status), status }
     }
 }
@@ -56,6 +59,7 @@ impl Application {
             status.inventory = Some(inventory.record());
         }
         self.metrics.ready(if retry { Some(false) } else { None });
+        self.commits_became(work, CommitState::Pending, "Progressing", message);
         self.write(report).await
     }
 
@@ -130,7 +134,10 @@ impl Application {
         };
         let reason = if changes.corrected.is_empty() { "ReconciliationSucceeded" } else { "DriftCorrected" };
         if changes.any() || before.conditions.get(READY).is_none_or(|c| c.status != Truth::True) {
-            self.event(&work.object, Severity::Normal, reason, text, state);
+            // what others changed is a note; that it was repaired with it is more
+            let note = !changes.corrected.is_empty() && !recovered;
+            let verdict = if note { Verdict::Note } else { Verdict::Ready { changed: changes.any() } };
+            self.event(&work.object, Severity::Normal, verdict, reason, text, Some(&revision), state);
         }
         revision
     }
@@ -162,7 +169,9 @@ impl Application {
         let state = state_of(status);
         self.write_or_log(report).await;
         let changed = said != state;
-        self.event(object, Severity::Warning, failure.reason, failure.message.clone(), Some(state));
+        let verdict = Verdict::Failed { root: failure.blames.clone() };
+        let (message, revision) = (failure.message.clone(), failure.revision.as_deref());
+        self.event(object, Severity::Warning, verdict, failure.reason, message, revision, Some(state));
         changed
     }
 
@@ -183,7 +192,8 @@ impl Application {
         self.metrics.failed("UnservedField");
         let state = state_of(status);
         self.write_or_log(report).await;
-        self.event(object, Severity::Warning, "UnservedField", message, Some(state));
+        let verdict = Verdict::Failed { root: None };
+        self.event(object, Severity::Warning, verdict, "UnservedField", message, None, Some(state));
     }
 
     /// Records what is owned without saying anything else.
@@ -193,24 +203,19 @@ impl Application {
         self.write_or_log(report).await;
     }
 
+    #[expect(clippy::too_many_arguments, reason = "the parts of one event, named at each of the six callers")]
     pub fn event(
         &self,
         object: &Kustomization,
         severity: Severity,
+        verdict: Verdict,
         reason: &'static str,
         message: String,
+        revision: Option<&str>,
         state: Option<String>,
     ) {
-        self.shared.events.publish(Event {
-            api_version: "kustomize.toolkit.fluxcd.io/v1",
-            kind: KIND,
-            key: self.key.clone(),
-            uid: object.metadata.uid.clone().unwrap_or_default(),
-            severity,
-            reason,
-            message,
-            state,
-        });
+        let (subject, revision) = (subject(&self.key, object), revision.map(str::to_owned));
+        self.shared.events.publish(Event { subject, severity, verdict, reason, message, revision, state });
     }
 
     /// Writes in a task of its own: an attempt that is given up half way leaves no doubt about what was written, and
@@ -297,6 +302,28 @@ fn echo(status: &mut KustomizationStatus, object: &Kustomization) {
     if let Some(asked) = asked {
         status.last_handled_reconcile_at = Some(asked.clone());
     }
+}
+
+pub(super) fn subject(key: &Key, object: &Kustomization) -> Subject {
+    Subject::new("kustomize.toolkit.fluxcd.io/v1", KIND, key, &object.metadata)
+}
+
+/// The words by which an application says that its source has nothing to apply: they blame the source.
+pub(super) fn without_revision(source: &Key) -> String {
+    format!("GitRepository `{source}` has no revision: ")
+}
+
+/// The source that a recorded failure blames.
+fn blamed(status: &KustomizationStatus, source: &Key) -> Option<Key> {
+    let message = &status.conditions.get(READY)?.message;
+    message.starts_with(&without_revision(source)).then(|| source.clone())
+}
+
+fn failure_of(status: &KustomizationStatus, root: Option<Key>) -> Option<RecordedFailure> {
+    let ready = status.conditions.get(READY)?;
+    let failed = ready.status == Truth::False && ready.reason != DEPENDENCY_NOT_READY;
+    let revision = if root.is_none() { status.last_attempted_revision.clone() } else { None };
+    failed.then(|| RecordedFailure { reason: ready.reason.clone(), message: ready.message.clone(), revision, root })
 }
 
 /// What a person would call the same state: the verdict, its reason, and the text or the revision.

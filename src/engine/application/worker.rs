@@ -10,8 +10,9 @@ use tokio_util::sync::CancellationToken;
 use crate::api::{self, Key, Kustomization, READY};
 use crate::config;
 
+use super::commits::Commits;
 use super::idle::{Idle, News};
-use super::report::{self, Report};
+use super::report::{self, Report, without_revision};
 use super::{Application, Cause, Ended, Failure, Memory, Retry, Stop, Work, jobs};
 use crate::engine::backoff::Backoff;
 use crate::engine::permits::Urgency;
@@ -19,7 +20,7 @@ use crate::engine::registry::Registry;
 use crate::engine::shared::Shared;
 use crate::engine::source::{Head, SourceHandle, SourceState};
 use crate::plan::Inventory;
-use crate::report::ApplicationMetrics;
+use crate::report::{ApplicationMetrics, CommitState};
 
 /// The cell that the API watch writes: the newest object, `None` once it is gone.
 pub type Goal = watch::Receiver<Option<Arc<Kustomization>>>;
@@ -31,9 +32,10 @@ pub async fn run(key: Key, shared: Arc<Shared>, goal: Goal, cancel: Cancellation
     if !unreadable.is_empty() {
         tracing::warn!(object = %key, entries = ?unreadable, "the recorded inventory has entries that can't be read; they are left alone");
     }
-    let memory = Memory { inventory, jobs: jobs::Completed::read(&object), ..Default::default() };
     let metrics = shared.metrics.application(&key);
     recall(&metrics, &object);
+    let commits = Commits::new(object.status.as_ref());
+    let memory = Memory { inventory, commits, jobs: jobs::Completed::read(&object), ..Default::default() };
     let app = Arc::new(Application {
         metrics,
         report: Arc::new(tokio::sync::Mutex::new(Report::new(&key, &object, &shared))),
@@ -200,9 +202,14 @@ impl Worker {
             Some(Ok(revision)) => {
                 // what was adopted too late to be reported is still to be answered
                 self.idle.taken_up(&revision);
+                let message = format!("applied revision {revision}");
+                app.commits_became(&work, CommitState::Success, "ReconciliationSucceeded", &message);
                 Ended::Applied
             }
-            Some(Err(failure)) => Ended::Failed(failure.at(work.revision())),
+            Some(Err(failure)) => {
+                app.commits_became(&work, CommitState::Failure, failure.reason, &failure.message);
+                Ended::Failed(failure.at(work.revision()))
+            }
             None => Ended::Preempted,
         }
     }
@@ -281,13 +288,18 @@ impl Worker {
         if let Some(head) = state.head {
             return Ok(Some(head));
         }
-        let message = match &state.failure {
-            Some(failure) => format!("GitRepository `{}` has no revision: {failure}", source.key),
+        let failure = match &state.failure {
+            Some(failure) => Failure::new("ArtifactFailed", format!("{}{failure}", without_revision(&source.key)))
+                .blaming(source.key.clone()),
             None => {
-                format!("GitRepository `{}` does not exist\nhint: create it, or correct `spec.sourceRef`", source.key)
+                let message = format!(
+                    "GitRepository `{}` does not exist\nhint: create it, or correct `spec.sourceRef`",
+                    source.key
+                );
+                Failure::new("ArtifactFailed", message)
             }
         };
-        Err(Failure::new("ArtifactFailed", message).until_changed())
+        Err(failure.until_changed())
     }
 }
 

@@ -20,7 +20,7 @@ use crate::config;
 use crate::engine::permits::Urgency;
 use crate::engine::references::{Reference, Watched};
 use crate::engine::shared::Shared;
-use crate::report::{Event, Severity, SourceMetrics, Stage, StatusWriter};
+use crate::report::{Event, Recorded, RecordedFailure, Severity, SourceMetrics, Stage, StatusWriter, Subject, Verdict};
 use crate::source::credentials::{self, Access, CredentialsError};
 use crate::source::pacing::{ATTENTION_PERIOD, ATTENTION_PERIOD_SSH, Failure, Pacing, ProbeKind};
 use crate::source::url::Location;
@@ -37,11 +37,11 @@ pub async fn run(key: Key, shared: Arc<Shared>, goal: Goal, cancel: Cancellation
     let handle = shared.source(&key);
     let _served = handle.serve();
     let status = object.status.clone().unwrap_or_default();
-    shared.events.known(KIND, &key, state_of(&status));
     let metrics = shared.metrics.source(&key);
     if let Some(ready) = status.conditions.get(READY) {
         metrics.recall(ready, true);
     }
+    shared.events.known(subject(&key, &object), recorded(&status));
     let worker = Worker {
         metrics,
         writer: StatusWriter::new(ApiKind::git_repository(), key.clone(), &status),
@@ -324,7 +324,7 @@ impl Worker {
         }
         status.observed_generation = generation;
         status.observed_ignore.clone_from(&target.ignore);
-        self.report(&target.object, Severity::Normal, "NewArtifact", message).await;
+        self.report(&target.object, "NewArtifact", message, Some(head.revision.clone())).await;
     }
 
     async fn on_failure(&mut self, object: &Arc<GitRepository>, error: &SourceError, since: Instant) {
@@ -367,25 +367,28 @@ impl Worker {
         let conditions = &mut self.status.conditions;
         conditions.set("FetchFailed", Truth::True, reason, message, generation, now);
         conditions.set(READY, Truth::False, reason, message, generation, now);
-        self.report(object, Severity::Warning, reason, message.to_owned()).await;
+        self.report(object, reason, message.to_owned(), None).await;
     }
 
-    async fn report(&mut self, object: &Arc<GitRepository>, severity: Severity, reason: &'static str, message: String) {
+    /// `revision`: what was found; `None`: a failure.
+    async fn report(
+        &mut self,
+        object: &Arc<GitRepository>,
+        reason: &'static str,
+        message: String,
+        revision: Option<String>,
+    ) {
         let newest = self.goal.borrow().clone();
         let asked = requested_at(newest.as_ref().unwrap_or(object));
         if asked.is_some() {
             self.status.last_handled_reconcile_at = asked;
         }
-        self.shared.events.publish(Event {
-            api_version: "source.toolkit.fluxcd.io/v1",
-            kind: KIND,
-            key: self.key.clone(),
-            uid: object.metadata.uid.clone().unwrap_or_default(),
-            severity,
-            reason,
-            message,
-            state: Some(state_of(&self.status)),
-        });
+        let (severity, verdict) = match revision {
+            Some(_) => (Severity::Normal, Verdict::Ready { changed: true }),
+            None => (Severity::Warning, Verdict::Failed { root: None }),
+        };
+        let (subject, state) = (subject(&self.key, object), Some(state_of(&self.status)));
+        self.shared.events.publish(Event { subject, severity, verdict, reason, message, revision, state });
         if !self.writer.differs(&self.status) {
             return;
         }
@@ -588,6 +591,21 @@ fn artifact(key: &Key, head: &Head, now: Timestamp) -> Artifact {
         size: None,
         metadata: None,
     }
+}
+
+fn subject(key: &Key, object: &GitRepository) -> Subject {
+    Subject::new("source.toolkit.fluxcd.io/v1", KIND, key, &object.metadata)
+}
+
+fn recorded(status: &GitRepositoryStatus) -> Recorded {
+    let failed = status.conditions.get(READY).filter(|ready| ready.status == Truth::False);
+    let failure = failed.map(|ready| RecordedFailure {
+        reason: ready.reason.clone(),
+        message: ready.message.clone(),
+        revision: None,
+        root: None,
+    });
+    Recorded { state: state_of(status), failure }
 }
 
 fn state_of(status: &GitRepositoryStatus) -> String {
