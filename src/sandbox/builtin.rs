@@ -42,6 +42,39 @@ const WITHOUT_GENERATION: [&str; 33] = [
     "Workload",
 ];
 
+/// Kinds whose updates have to say which version they replace: found out by asking a real server for each kind.
+const STATING_VERSION: [&str; 15] = [
+    "APIService",
+    "CSIDriver",
+    "CSINode",
+    "CSIStorageCapacity",
+    "CustomResourceDefinition",
+    "Lease",
+    "MutatingAdmissionPolicy",
+    "MutatingAdmissionPolicyBinding",
+    "MutatingWebhookConfiguration",
+    "PodDisruptionBudget",
+    "RuntimeClass",
+    "ValidatingAdmissionPolicy",
+    "ValidatingAdmissionPolicyBinding",
+    "ValidatingWebhookConfiguration",
+    "VolumeAttachment",
+];
+
+/// Kinds whose objects an update creates where there are none; found out in the same way.
+const CREATED_BY_UPDATE: [&str; 10] = [
+    "ClusterRole",
+    "ClusterRoleBinding",
+    "Endpoints",
+    "Event",
+    "Lease",
+    "LimitRange",
+    "Role",
+    "RoleBinding",
+    "RuntimeClass",
+    "Service",
+];
+
 static RESOURCES: LazyLock<Vec<Arc<Resource>>> = LazyLock::new(|| {
     Schema::builtin_kinds().filter(|kind| is_stored(kind) || is_review(kind)).filter_map(resource_of).collect()
 });
@@ -89,6 +122,8 @@ fn resource_of(info: &'static KindInfo) -> Option<Arc<Resource>> {
         status: has("status"),
         scale: has("scale"),
         generation,
+        states_version: STATING_VERSION.contains(&info.kind.as_ref()),
+        created_by_update: CREATED_BY_UPDATE.contains(&info.kind.as_ref()),
         form: if events_group { Form::EventsGroup } else { Form::Stored },
         collection: CollectionId {
             group: if events_group { "".into() } else { info.group.as_ref().into() },

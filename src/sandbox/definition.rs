@@ -99,6 +99,8 @@ fn resource(definition: &Value, version: &Value) -> Option<Resource> {
         status,
         scale: scale.is_some(),
         generation: if status { Generation::Spec } else { Generation::All },
+        states_version: true,
+        created_by_update: false,
         form: Form::Stored,
         collection: collection(definition),
         custom: Some(Arc::new(CustomVersion { columns: columns.collect(), scale })),

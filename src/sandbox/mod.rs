@@ -14,7 +14,9 @@
 mod addresses;
 mod answer;
 mod api;
+mod body;
 mod builtin;
+mod change;
 mod collector;
 pub mod controllers;
 mod definition;
@@ -27,6 +29,7 @@ mod journal;
 mod kubeconfig;
 pub mod kubelet;
 mod metadata;
+mod patching;
 mod protobuf;
 mod reading;
 mod refusal;

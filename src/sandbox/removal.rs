@@ -6,12 +6,14 @@ use bytes::Bytes;
 use serde_json::{Value, json};
 
 use super::api::{Answer, Api};
+use super::body::decode;
+use super::change::leaves;
 use super::metadata;
 use super::refusal::{Cause, Refusal};
 use super::request::{Request, Subresource, Verb};
 use super::resource::Resource;
 use super::store::{CommitError, Stored};
-use super::writing::{self, decode, leaves};
+use super::writing;
 
 /// How dependents of a deleted object are treated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -53,6 +53,10 @@ pub struct Resource {
     pub status: bool,
     pub scale: bool,
     pub generation: Generation,
+    /// An update has to say which version it replaces.
+    pub states_version: bool,
+    /// An update of an object that isn't there creates it.
+    pub created_by_update: bool,
     pub form: Form,
     pub collection: CollectionId,
     pub schema: Schema,

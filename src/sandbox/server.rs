@@ -30,7 +30,7 @@ use super::metadata;
 use super::refusal::Refusal;
 use super::removal::Options as DeleteOptions;
 use super::request::{Query, Request, Target, Verb, View, target};
-use super::{kubeconfig, watching, writing};
+use super::{body, kubeconfig, watching};
 
 /// The API server's own limit on a request's body.
 const BODY_BYTES_MAX: usize = 3 * 1024 * 1024;
@@ -258,7 +258,7 @@ impl Server {
     /// Carries out a request with the faults that concern it.
     async fn carry_out(&self, mut request: Request, body: Bytes) -> Result<Response<Body>, Cut> {
         let created = match request.verb {
-            Verb::Create => match writing::decode(&request.content_type, &body) {
+            Verb::Create => match body::decode(&request.content_type, &body) {
                 Ok(value) => Some(value),
                 Err(refusal) => {
                     self.api.journal.note(&request, "", refusal.code);
@@ -361,7 +361,7 @@ fn perform(api: &Api, request: &Request, created: Option<Value>, body: &Bytes) -
         Verb::Get => api.get(request),
         Verb::List => api.list(request),
         Verb::Create => api.create(request, created.unwrap_or_default()),
-        Verb::Update => api.update(request, writing::decode(&request.content_type, body)?),
+        Verb::Update => api.update(request, body::decode(&request.content_type, body)?),
         Verb::Patch => api.patch(request, body),
         Verb::Delete => api.delete(request, &DeleteOptions::read(request, body)?),
         Verb::DeleteCollection => api.delete_collection(request, &DeleteOptions::read(request, body)?),

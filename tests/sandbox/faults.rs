@@ -104,6 +104,7 @@ async fn requests_are_counted_and_remembered() {
 
 #[tokio::test]
 async fn the_sandbox_is_reachable_from_this_machine_only_and_asks_for_its_token() {
+    let _ = rustls::crypto::ring::default_provider().install_default();
     let options = Options { listen: ([0, 0, 0, 0], 0).into(), token: None };
     assert!(matches!(Sandbox::start(options).await, Err(SandboxError::NotLoopback(_))));
     let options = Options { token: Some("s3cret".into()), ..Options::default() };

@@ -1,6 +1,7 @@
 //! Replays the requests in `typed/*.cases.json` and compares each answer with the one that a real API server gave to
 //! the same request (`typed/*.answers.json`, made by `record`).
 
+use base64::Engine as _;
 use serde_json::{Value, json};
 
 use crate::support::{Cluster, cluster};
@@ -50,6 +51,10 @@ fn status(status: &Value) -> Value {
 /// A message without what only the real server's own types can print: whole objects and their differences.
 fn plain(message: &str) -> String {
     let message = message.split("\n@@").next().unwrap_or_default();
+    if let Some((before, after)) = message.split_once("in record (") {
+        let after = after.split_once(')').map_or("", |(_, after)| after);
+        return format!("{before}in record (VERSION){after}");
+    }
     if message.starts_with("Duplicate value: {\"Name\"") || message.starts_with("Duplicate value: {\"AppProtocol\"") {
         return "Duplicate value: OBJECT".into();
     }
@@ -65,32 +70,42 @@ fn plain(message: &str) -> String {
     message.to_owned()
 }
 
-fn object(mut object: Value) -> Value {
-    let Some(metadata) = object["metadata"].as_object_mut() else { return object };
-    metadata.remove("resourceVersion");
-    for (field, word) in [("uid", "UID"), ("creationTimestamp", "TIME")] {
-        if metadata.contains_key(field) {
-            metadata.insert(field.into(), word.into());
+/// An object, or a list, a Table or events of objects, without what differs from one run to the next.
+fn object(mut value: Value) -> Value {
+    match &mut value {
+        Value::Array(items) => items.iter_mut().for_each(|item| *item = object(item.take())),
+        Value::Object(map) => {
+            map.remove("resourceVersion");
+            for (field, word) in [("uid", "UID"), ("creationTimestamp", "TIME")] {
+                if map.get(field).is_some_and(|value| !value.is_null()) {
+                    map.insert(field.into(), word.into());
+                }
+            }
+            if map.get("clusterIP").is_some_and(|ip| ip != "None") {
+                map.insert("clusterIP".into(), "IP".into());
+                map.insert("clusterIPs".into(), json!(["IP"]));
+            }
+            for column in map.get_mut("columnDefinitions").and_then(Value::as_array_mut).into_iter().flatten() {
+                column.as_object_mut().unwrap().remove("description");
+            }
+            if let Some(port) = map.get_mut("nodePort") {
+                *port = 0.into();
+            }
+            for entry in map.values_mut() {
+                *entry = object(entry.take());
+            }
+            if let Some(entries) = map.get_mut("managedFields").and_then(Value::as_array_mut) {
+                entries.iter_mut().for_each(|entry| entry["time"] = "TIME".into());
+                // Entries are ordered by their times, which differ by the second.
+                entries
+                    .sort_by_key(|entry| format!("{}{}{}", entry["operation"], entry["manager"], entry["subresource"]));
+            }
         }
+        // the age of what was just made
+        Value::String(text) if text.strip_suffix('s').is_some_and(|n| n.parse::<u8>().is_ok()) => *text = "0s".into(),
+        _ => {}
     }
-    if let Some(entries) = metadata.get_mut("managedFields").and_then(Value::as_array_mut) {
-        for entry in entries.iter_mut() {
-            entry["time"] = "TIME".into();
-        }
-        // Entries are ordered by their times, which differ by the second.
-        entries.sort_by_key(|entry| format!("{}{}{}", entry["operation"], entry["manager"], entry["subresource"]));
-    }
-    let Some(spec) = object.get_mut("spec") else { return object };
-    if spec.get("clusterIP").is_some() && spec["clusterIP"] != "None" {
-        spec["clusterIP"] = "IP".into();
-        spec["clusterIPs"] = json!(["IP"]);
-    }
-    for port in spec.get_mut("ports").and_then(Value::as_array_mut).into_iter().flatten() {
-        if let Some(port) = port.get_mut("nodePort") {
-            *port = 0.into();
-        }
-    }
-    object
+    value
 }
 
 fn uids(text: &str) -> String {
@@ -113,17 +128,23 @@ fn uids(text: &str) -> String {
     out + rest
 }
 
-async fn carry_out(cluster: &Cluster, namespace: &str, step: &Value) -> (u64, Value, Vec<String>) {
+/// `version` is the object's newest, for a body that says `VERSION`.
+async fn carry_out(cluster: &Cluster, namespace: &str, step: &Value, version: &str) -> (u64, Value, Vec<String>) {
     let text = |name: &str| step[name].as_str().unwrap_or_default();
     let at = text("at").replace("/ns/", &format!("/{namespace}/"));
     let (collection, _) = at.rsplit_once('/').unwrap();
-    let mut query = format!("fieldManager={}", text("as"));
+    let mut query = match text("do") {
+        "get" | "list" | "watch" | "delete" => String::new(),
+        _ => format!("fieldManager={}", step["as"].as_str().unwrap_or("-")),
+    };
     if !text("query").is_empty() {
         query = format!("{query}&{}", text("query"));
     }
+    let kind = step["type"].as_str().unwrap_or("application/json");
     let (method, path, kind) = match text("do") {
-        "create" => ("POST", collection, "application/json"),
-        "replace" => ("PUT", at.as_str(), "application/json"),
+        "create" => ("POST", collection, kind),
+        "post" => ("POST", at.as_str(), kind),
+        "replace" => ("PUT", at.as_str(), kind),
         "merge" => ("PATCH", at.as_str(), "application/merge-patch+json"),
         "json" => ("PATCH", at.as_str(), "application/json-patch+json"),
         "strategic" => ("PATCH", at.as_str(), "application/strategic-merge-patch+json"),
@@ -131,11 +152,29 @@ async fn carry_out(cluster: &Cluster, namespace: &str, step: &Value) -> (u64, Va
             query = format!("{query}&force={}", step["force"] == true);
             ("PATCH", at.as_str(), "application/apply-patch+yaml")
         }
+        "get" | "list" => ("GET", at.as_str(), kind),
+        "watch" => {
+            query = format!("{query}&watch=1&timeoutSeconds=1");
+            ("GET", at.as_str(), kind)
+        }
+        "delete" => ("DELETE", at.as_str(), kind),
         other => panic!("unknown verb `{other}`"),
     };
     let own = format!("\"{namespace}\"");
-    let body: Value = serde_json::from_str(&step["body"].to_string().replace("\"ns\"", &own)).unwrap();
-    let raw = cluster.send(method, &format!("/{path}?{query}"), kind, &body).await;
+    let body = match step.get("base64") {
+        Some(bytes) => base64::engine::general_purpose::STANDARD.decode(bytes.as_str().unwrap()).unwrap(),
+        None if step["body"].is_null() => Vec::new(),
+        None => {
+            let text = step["body"].to_string().replace("\"ns\"", &own);
+            text.replace("\"VERSION\"", &format!("\"{version}\"")).into_bytes()
+        }
+    };
+    let accept = step["accept"].as_str().unwrap_or("application/json");
+    let mut raw = cluster.send_bytes(method, &format!("/{path}?{query}"), kind, accept, body).await;
+    if text("do") == "watch" && raw.code == 200 {
+        let lines = raw.body.as_str().map_or_else(|| raw.body.to_string(), str::to_owned);
+        raw.body = lines.lines().map(|line| serde_json::from_str::<Value>(line).unwrap()).collect();
+    }
     let answer = uids(&raw.body.to_string()).replace(namespace, "ns");
     let warnings = raw
         .warnings
@@ -168,8 +207,9 @@ async fn replay(cases: &str, answers: &str) {
         cluster.post("/api/v1/namespaces", &object).await;
         let mut versions: Vec<(String, String, u64)> = Vec::new();
         for (i, (step, expected)) in items(&case["steps"]).iter().zip(items(&recorded["steps"])).enumerate() {
-            let (code, body, warnings) = carry_out(&cluster, &namespace, step).await;
             let at = step["at"].as_str().unwrap().trim_end_matches("/status").to_owned();
+            let newest = versions.iter().find(|(of, ..)| *of == at).map_or("", |(_, version, _)| version).to_owned();
+            let (code, body, warnings) = carry_out(&cluster, &namespace, step, &newest).await;
             let version = body["metadata"]["resourceVersion"].as_str().unwrap_or_default().to_owned();
             let known = match versions.iter_mut().find(|(of, ..)| *of == at) {
                 Some(known) => known,
@@ -178,7 +218,8 @@ async fn replay(cases: &str, answers: &str) {
                     versions.last_mut().unwrap()
                 }
             };
-            if !version.is_empty() && known.1 != version {
+            // a list has the version of everything
+            if step["do"] != "list" && !version.is_empty() && known.1 != version {
                 (known.1, known.2) = (version, known.2 + 1);
             }
             let got = Outcome::new(code, &body, known.2, warnings);
@@ -253,3 +294,4 @@ recorded!(updates_are_answered_as_by_a_real_server, "update");
 recorded!(custom_resources_are_answered_as_by_a_real_server, "custom");
 recorded!(defaults_are_those_of_a_real_server, "defaults");
 recorded!(refusals_are_those_of_a_real_server, "refusals");
+recorded!(leases_are_answered_as_by_a_real_server, "leases");

@@ -49,11 +49,15 @@ impl Cluster {
     }
 
     pub async fn send_as(&self, method: &str, path: &str, content_type: &str, accept: &str, body: &Value) -> Raw {
+        let body = if body.is_null() { Vec::new() } else { body.to_string().into_bytes() };
+        self.send_bytes(method, path, content_type, accept, body).await
+    }
+
+    pub async fn send_bytes(&self, method: &str, path: &str, content_type: &str, accept: &str, body: Vec<u8>) -> Raw {
         let mut request = http::Request::builder().method(method).uri(path).header("accept", accept);
         if !content_type.is_empty() {
             request = request.header("content-type", content_type);
         }
-        let body = if body.is_null() { Vec::new() } else { body.to_string().into_bytes() };
         let response = self.client.send(request.body(Body::from(body)).unwrap()).await.unwrap();
         let code = response.status().as_u16();
         let warnings = response.headers().get_all("warning").iter();

@@ -84,6 +84,7 @@ pub fn prepare_create(resource: &Resource, value: &mut Value) {
             definition::default(value);
             definition::establish(value);
         }
+        ("coordination.k8s.io", "Lease") => drop_coordination(value),
         _ => {}
     }
 }
@@ -104,6 +105,7 @@ pub fn prepare_update(resource: &Resource, old: &Value, new: &mut Value) {
             }
         }
         ("batch", "Job") => keep_job_labels(old, new),
+        ("coordination.k8s.io", "Lease") => drop_coordination(new),
         ("", "Service") => service::keep_allocated(old, new),
         ("apps", "DaemonSet") => count_template(old, new),
         _ => {}
@@ -116,6 +118,13 @@ fn count_template(old: &Value, new: &mut Value) {
     let count: u64 = of(old).unwrap_or(1);
     let changed = old.pointer("/spec/template") != new.pointer("/spec/template");
     new["metadata"]["annotations"][TEMPLATE_GENERATION] = json!((count + u64::from(changed)).to_string());
+}
+
+/// Candidates for a Lease are behind a feature gate that is closed by default: their fields are not stored.
+fn drop_coordination(lease: &mut Value) {
+    if let Some(spec) = lease.get_mut("spec").and_then(Value::as_object_mut) {
+        spec.retain(|field, _| !matches!(field.as_str(), "strategy" | "preferredHolder"));
+    }
 }
 
 /// What admission adds to every Pod: its priority, and that it stays on a Node that fails for five minutes.

@@ -75,7 +75,7 @@ fn scalar_misfit(ty: Type<'_>, value: &Value) -> Option<String> {
     let got = go_value(value);
     match (primitive, value) {
         (Primitive::Int32 | Primitive::Int64 | Primitive::Number, Value::Number(_))
-        | (Primitive::String | Primitive::Bytes | Primitive::Time, Value::String(_))
+        | (Primitive::String | Primitive::Bytes | Primitive::Time | Primitive::MicroTime, Value::String(_))
         | (Primitive::Boolean, Value::Bool(_))
         | (
             Primitive::Any | Primitive::IntOrString | Primitive::Quantity,
@@ -85,7 +85,7 @@ fn scalar_misfit(ty: Type<'_>, value: &Value) -> Option<String> {
             Some(format!("expected numeric (int or float), got {}", go_type(value)))
         }
         (Primitive::Boolean, _) => Some(format!("expected boolean, got &{{{got}}}")),
-        (Primitive::String | Primitive::Bytes | Primitive::Time, _) => {
+        (Primitive::String | Primitive::Bytes | Primitive::Time | Primitive::MicroTime, _) => {
             Some(format!("expected string, got &value.valueUnstructured{{Value:{got}}}"))
         }
         _ => Some(format!("expected any scalar, got &{{{got}}}")),

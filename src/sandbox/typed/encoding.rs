@@ -37,6 +37,12 @@ pub fn canonical(ty: Type<'_>, value: &mut Value) {
                 *amount = quantity.to_string().into();
             }
         }
+        // in UTC, with six digits of a second's fraction
+        (Shape::Scalar(Primitive::MicroTime), Value::String(text)) => {
+            if let Ok(time) = text.parse::<jiff::Timestamp>() {
+                *text = format!("{time:.6}");
+            }
+        }
         _ => {}
     }
 }

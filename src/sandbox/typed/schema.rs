@@ -42,6 +42,8 @@ pub enum Primitive {
     /// Base64 in JSON.
     Bytes,
     Time,
+    /// With six digits of a second's fraction, no more and no less.
+    MicroTime,
     Int32,
     Int64,
     Number,

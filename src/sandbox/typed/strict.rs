@@ -113,10 +113,29 @@ fn scalar(primitive: Primitive, ty: Type<'_>, value: &Value, place: &Place<'_>) 
                 "parsing time {text:?} as \"2006-01-02T15:04:05Z07:00\": cannot parse {text:?} as \"2006\""
             )),
         },
+        (Primitive::MicroTime, Value::String(text)) => micro_time_fault(text).map_or(Ok(()), Err),
         (Primitive::Bytes, Value::String(text)) => {
             base64_fault(text).map_or(Ok(()), |at| Err(format!("illegal base64 data at input byte {at}")))
         }
         _ => Err(place.wrong(found, ty)),
+    }
+}
+
+/// Why a text is no time with microseconds, in the words of Go's parser.
+fn micro_time_fault(text: &str) -> Option<String> {
+    const LAYOUT: &str = "2006-01-02T15:04:05.000000Z07:00";
+    const SECONDS: usize = "2006-01-02T15:04:05".len();
+    let fault =
+        |rest: &str, of: &str| Some(format!("parsing time {text:?} as {LAYOUT:?}: cannot parse {rest:?} as {of:?}"));
+    if text.parse::<jiff::Timestamp>().is_err() {
+        return fault(text, "2006");
+    }
+    let fraction = text.get(SECONDS..).unwrap_or_default();
+    let digits = fraction.strip_prefix('.').map_or(0, |f| f.bytes().take_while(u8::is_ascii_digit).count());
+    match digits {
+        6 => None,
+        0..6 => fault(fraction, ".000000"),
+        _ => fault(&fraction[1 + 6..], "Z07:00"),
     }
 }
 
@@ -173,6 +192,7 @@ fn go_type(ty: Type<'_>) -> String {
             Primitive::Boolean => "bool",
             Primitive::Bytes => "[]uint8",
             Primitive::Time => "v1.Time",
+            Primitive::MicroTime => "v1.MicroTime",
             Primitive::Quantity => "resource.Quantity",
             Primitive::String | Primitive::Any => "string",
         }

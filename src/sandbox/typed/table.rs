@@ -115,7 +115,8 @@ impl Builder {
         let shape = match (document.t.as_deref().unwrap_or("any"), item) {
             ("string", _) => Shape::Scalar(Primitive::String),
             ("bytes", _) => Shape::Scalar(Primitive::Bytes),
-            ("time" | "microtime", _) => Shape::Scalar(Primitive::Time),
+            ("time", _) => Shape::Scalar(Primitive::Time),
+            ("microtime", _) => Shape::Scalar(Primitive::MicroTime),
             ("integer", _) if narrow => Shape::Scalar(Primitive::Int32),
             ("integer", _) => Shape::Scalar(Primitive::Int64),
             ("number", _) => Shape::Scalar(Primitive::Number),

@@ -5,6 +5,7 @@
 
 mod autoscaling;
 mod configuration;
+mod coordination;
 mod forms;
 mod network;
 mod node;
@@ -38,6 +39,7 @@ pub fn invalid(group: &str, kind: &str, old: Option<&Value>, new: &Value) -> Vec
         ("batch", "CronJob") => workload::cron_job(&node, previous),
         ("networking.k8s.io", "Ingress") => network::ingress(&node),
         ("autoscaling", "HorizontalPodAutoscaler") => autoscaling::autoscaler(&node),
+        ("coordination.k8s.io", "Lease") => coordination::lease(&node),
         ("policy", "PodDisruptionBudget") => autoscaling::disruption_budget(&node),
         ("rbac.authorization.k8s.io", "RoleBinding" | "ClusterRoleBinding") => {
             configuration::role_binding(&node, previous)
