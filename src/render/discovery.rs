@@ -1,6 +1,7 @@
 //! Which files of a tree an application is made of.
 
 use super::error::RenderError;
+use super::files::{is_file, is_yaml, kustomization_file};
 use super::objects::Text;
 use super::reader::Reader;
 use super::settings::{self, Mode, SETTINGS_FILE};
@@ -10,8 +11,6 @@ use crate::manifest::{Entry, EntryKind, SourceError};
 
 /// Directories below the path of an application.
 const MAX_DIRECTORY_DEPTH: usize = 64;
-/// The names under which kustomize looks for its file.
-const KUSTOMIZATION_FILES: [&str; 3] = ["kustomization.yaml", "kustomization.yml", "Kustomization"];
 
 /// The texts that hold an application's manifests, in a stable order.
 pub(super) fn texts(request: &Request<'_>, reader: &Reader<'_>) -> Result<Vec<Text>, RenderError> {
@@ -27,20 +26,6 @@ pub(super) fn texts(request: &Request<'_>, reader: &Reader<'_>) -> Result<Vec<Te
     let mut texts = Vec::new();
     Walk { request, reader, texts: &mut texts }.directory(&directory, 0)?;
     Ok(texts)
-}
-
-/// The file of kustomize in a directory, if it has one.
-pub(super) fn kustomization_file(entries: &[Entry]) -> Option<&str> {
-    KUSTOMIZATION_FILES.into_iter().find(|name| entries.iter().any(|entry| entry.name == *name && is_file(entry)))
-}
-
-/// A file, or a symlink, which is resolved when it is read.
-pub(super) fn is_file(entry: &Entry) -> bool {
-    matches!(entry.kind, EntryKind::File | EntryKind::Symlink)
-}
-
-pub(super) fn is_yaml(name: &str) -> bool {
-    name.ends_with(".yaml") || name.ends_with(".yml")
 }
 
 struct Walk<'a> {

@@ -15,6 +15,7 @@
 
 mod discovery;
 mod error;
+mod files;
 mod filters;
 mod guard;
 mod objects;

@@ -17,8 +17,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use minijinja::syntax::SyntaxConfig;
 use minijinja::{AutoEscape, Environment, Error, ErrorKind, UndefinedBehavior, Value, context};
 
-use super::discovery::{is_file, is_yaml, kustomization_file};
 use super::error::RenderError;
+use super::files::{is_file, is_yaml, kustomization_file};
 use super::filters::Meter;
 use super::guard::Guarded;
 use super::objects::Text;
