@@ -11,6 +11,7 @@
 //! Nothing here reaches into the daemon: it pushes, annotates and watches, as anyone can.
 
 mod admission;
+mod declare;
 mod outcome;
 mod platform;
 mod player;

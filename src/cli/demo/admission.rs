@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::bail;
 use serde_json::{Value, json};
 
-use super::stage::{self, MANAGER};
+use super::declare::{self, MANAGER};
 use super::story;
 use crate::cluster::{ApplyOptions, Cluster, FieldValidation};
 use crate::manifest::ObjectId;
@@ -27,7 +27,7 @@ pub fn by_fault(sandbox: &Sandbox) {
 /// Makes the policy and waits until it refuses.
 pub async fn by_policy(cluster: &Cluster) -> anyhow::Result<()> {
     for object in policy() {
-        stage::apply(cluster, &object).await?;
+        declare::apply(cluster, &object).await?;
     }
     let deadline = tokio::time::Instant::now() + EFFECT_MAX;
     while is_admitted(cluster).await? {
@@ -41,7 +41,7 @@ pub async fn by_policy(cluster: &Cluster) -> anyhow::Result<()> {
 
 pub async fn remove_policy(cluster: &Cluster) -> anyhow::Result<()> {
     for object in policy() {
-        stage::remove(cluster, &object).await?;
+        declare::remove(cluster, &object).await?;
     }
     Ok(())
 }

@@ -30,24 +30,6 @@ pub struct Outcome {
     pub live_after_outage: Option<Duration>,
 }
 
-/// What was waited for in vain.
-#[derive(Clone, Debug)]
-pub struct Stuck {
-    pub waited_for: String,
-    pub bound: Duration,
-    /// The daemon's own words on the object that it is about.
-    pub said: String,
-}
-
-impl std::fmt::Display for Stuck {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let said = if self.said.is_empty() { "nothing" } else { &self.said };
-        write!(f, "not within {} s: {}; the daemon says: {said}", self.bound.as_secs(), self.waited_for)
-    }
-}
-
-impl std::error::Error for Stuck {}
-
 /// All that `-o json` prints.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]

@@ -9,10 +9,10 @@ use anyhow::Context as _;
 use serde_json::Value;
 use tokio::time::sleep_until;
 
-use super::outcome::{First, Outcome, Stuck};
+use super::outcome::{First, Outcome};
 use super::platform::Tree;
 use super::screen::Screen;
-use super::sight::{self, Sight};
+use super::sight::{self, Sight, Stuck};
 use super::stage::{SOURCE, Stage};
 use super::story::{self, Failure, Repair};
 

@@ -8,12 +8,29 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 use tokio::time::timeout_at;
 
-use super::outcome::Stuck;
 use crate::api::READY;
 use crate::cluster::{ApiKind, Cluster, Collection, WatchEvent, Watcher};
 
 /// What is not seen by then counts as never.
 pub const BOUND: Duration = Duration::from_secs(60);
+
+/// What was waited for in vain.
+#[derive(Clone, Debug)]
+pub struct Stuck {
+    pub waited_for: String,
+    pub bound: Duration,
+    /// The daemon's own words on the object that it is about.
+    pub said: String,
+}
+
+impl std::fmt::Display for Stuck {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let said = if self.said.is_empty() { "nothing" } else { &self.said };
+        write!(f, "not within {} s: {}; the daemon says: {said}", self.bound.as_secs(), self.waited_for)
+    }
+}
+
+impl std::error::Error for Stuck {}
 
 /// One watch, and what it has shown so far.
 pub struct Sight {
