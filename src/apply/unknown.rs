@@ -4,6 +4,8 @@
 
 use serde_json::Value;
 
+use crate::cluster::outside_quotes;
+
 use crate::manifest::yaml::PathSegment;
 
 /// The groups of Kubernetes itself. Other objects are custom resources, whose authors' schemas are taken at their word.
@@ -119,17 +121,9 @@ fn bracketed(path: &str) -> Option<(Selector, &str)> {
     let inside = path.strip_prefix('[')?;
     let mut parts = Vec::new();
     let mut start = 0;
-    let mut quoted = false;
-    let mut escaped = false;
     let mut end = None;
-    for (at, c) in inside.char_indices() {
-        if quoted {
-            quoted = escaped || c != '"';
-            escaped = c == '\\' && !escaped;
-            continue;
-        }
+    for (at, c) in outside_quotes(inside) {
         match c {
-            '"' => quoted = true,
             ',' => {
                 parts.push(&inside[start..at]);
                 start = at + 1;

@@ -287,17 +287,9 @@ fn unknown_fields(message: &str) -> Vec<String> {
 /// hold quoted blanks.
 fn path_that_ends(text: &str) -> Option<&str> {
     let mut start = None;
-    let mut quoted = false;
-    let mut escaped = false;
     let mut after_blank = true;
-    for (at, c) in text.char_indices() {
-        if quoted {
-            quoted = escaped || c != '"';
-            escaped = c == '\\' && !escaped;
-            continue;
-        }
+    for (at, c) in outside_quotes(text) {
         match c {
-            '"' => quoted = true,
             c if c.is_whitespace() => {
                 start = None;
                 after_blank = true;
@@ -309,6 +301,21 @@ fn path_that_ends(text: &str) -> Option<&str> {
         after_blank = false;
     }
     start.map(|at| &text[at..])
+}
+
+/// The characters of a path or a message, but for what is between quotes and the quote that ends it.
+pub(crate) fn outside_quotes(text: &str) -> impl Iterator<Item = (usize, char)> {
+    let (mut quoted, mut escaped) = (false, false);
+    text.char_indices().filter(move |(_, c)| {
+        let inside = quoted;
+        if inside {
+            quoted = escaped || *c != '"';
+            escaped = *c == '\\' && !escaped;
+        } else {
+            quoted = *c == '"';
+        }
+        !inside
+    })
 }
 
 fn shortened(mut message: String) -> String {

@@ -29,6 +29,7 @@ mod watch;
 
 pub use connection::{Cluster, ClusterError, ClusterOptions, NoObserver, RequestFacts, RequestObserver};
 pub use discovery::ApiKind;
+pub(crate) use error::outside_quotes;
 pub use error::{ApiError, Cause, ErrorClass};
 pub use fence::{Closed, Fence};
 pub use fields::{EntryHash, FieldTree};
