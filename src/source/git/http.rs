@@ -12,6 +12,7 @@ use reqwest::{Client, Method, RequestBuilder, Response, StatusCode, Url};
 use secrecy::ExposeSecret;
 
 use super::packets::{Body, IDLE_MAX, Packets, idle};
+use super::reason;
 use crate::source::attempt::Attempt;
 use crate::source::credentials::Credentials;
 use crate::source::error::SourceError;
@@ -221,19 +222,9 @@ pub fn retry_after(text: &str) -> Option<Duration> {
     Some(Duration::from_secs(u64::try_from(seconds).unwrap_or(0)))
 }
 
-/// A failure below HTTP. reqwest's own words hide the reason, which is in the chain of its sources.
+/// A failure below HTTP.
 pub fn unreachable(error: reqwest::Error, attempt: &Attempt) -> SourceError {
-    let error = error.without_url();
-    let mut reason = error.to_string();
-    let mut source = std::error::Error::source(&error);
-    while let Some(cause) = source {
-        let words = cause.to_string();
-        if !reason.contains(&words) {
-            reason = format!("{reason}: {words}");
-        }
-        source = cause.source();
-    }
-    SourceError::Unreachable { url: attempt.url.clone(), reason }
+    SourceError::Unreachable { url: attempt.url.clone(), reason: reason::of(&error.without_url()) }
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@ pub mod http;
 pub mod local;
 pub mod packets;
 pub mod pktline;
+mod reason;
 pub mod ssh;
 
 use std::sync::Once;
