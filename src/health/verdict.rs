@@ -60,8 +60,7 @@ pub fn assess(seen: &Seen) -> Verdict {
     if let Some(observed) = object.status.observed_generation
         && observed != seen.generation
     {
-        let reason = format!("generation {} was not taken up yet (at {observed})", seen.generation);
-        return Verdict::waiting(reason);
+        return Verdict::waiting("its controller has not taken up the newest change yet");
     }
     let rule = match (seen.id.group.as_str(), seen.id.kind.as_str()) {
         ("apps", "Deployment") => deployment,
@@ -366,7 +365,7 @@ mod tests {
             (deploy(json!({}), json!({})), "waits: no controller has taken it up yet"),
             (
                 deploy(json!({"replicas": 3}), json!({"observedGeneration": 1})),
-                "waits: generation 2 was not taken up yet (at 1)",
+                "waits: its controller has not taken up the newest change yet",
             ),
             (
                 deploy(json!({"replicas": 3}), json!({"observedGeneration": 2, "replicas": 3, "updatedReplicas": 1})),
@@ -533,7 +532,7 @@ mod tests {
             (("example.org", "Database", json!({})), "current"),
             (
                 ("example.org", "Database", json!({"status": {"observedGeneration": 1}})),
-                "waits: generation 2 was not taken up yet (at 1)",
+                "waits: its controller has not taken up the newest change yet",
             ),
             (
                 (

@@ -38,7 +38,7 @@ impl Application {
         let deadline = Instant::now() + timeout;
         let mut seen = self.shared.observed.subscribe(&self.key);
         let mut pods = None;
-        let mut said = String::new();
+        let mut told = Told::default();
         loop {
             seen.borrow_and_update();
             let doctor = self.examine(prepared, pods.as_ref());
@@ -60,12 +60,15 @@ impl Application {
             }
             let message =
                 format!("waiting for {} to be healthy: {}", count(doctor.waiting.len()), listed(&doctor.waiting));
-            if message != said {
-                self.waiting(work, "Progressing", &message).await;
-                work.source.attention(&self.key, true, true);
-                said = message;
+            let mut next_look = doctor.look_again.map_or(deadline, |at| deadline.min(Instant::now() + until(at)));
+            match told.next(&message, Instant::now()) {
+                Tell::Nothing => {}
+                Tell::At(time) => next_look = next_look.min(time),
+                Tell::Now => {
+                    self.waiting(work, "Progressing", &message).await;
+                    work.source.attention(&self.key, true, true);
+                }
             }
-            let next_look = doctor.look_again.map_or(deadline, |at| deadline.min(Instant::now() + until(at)));
             tokio::select! {
                 _ = seen.changed() => {}
                 () = changed(&mut pods) => {}
@@ -115,6 +118,41 @@ impl Application {
             wards.insert(desired.object.id.namespace.clone(), (watch, changes));
         }
         Wards(wards)
+    }
+}
+
+/// What was told of a wait: a rollout passes through states that are gone before anyone has read of them.
+#[derive(Default)]
+struct Told {
+    message: String,
+    at: Option<Instant>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Tell {
+    /// It was told already.
+    Nothing,
+    Now,
+    /// Not before then, if it is still so.
+    At(Instant),
+}
+
+/// Between two messages of one wait. A person doesn't read faster, and each is a write of the status.
+const MESSAGES_APART: Duration = Duration::from_millis(250);
+
+impl Told {
+    /// When to tell a message; `Now` is taken as done.
+    fn next(&mut self, message: &str, now: Instant) -> Tell {
+        if self.message == message {
+            return Tell::Nothing;
+        }
+        match self.at.map(|at| at + MESSAGES_APART).filter(|next| now < *next) {
+            Some(next) => Tell::At(next),
+            None => {
+                *self = Self { message: message.to_owned(), at: Some(now) };
+                Tell::Now
+            }
+        }
     }
 }
 
@@ -173,4 +211,27 @@ async fn changed(pods: &mut Option<Wards>) {
 
 fn count(objects: usize) -> String {
     if objects == 1 { "1 object".into() } else { format!("{objects} objects") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wait_is_told_at_once_and_what_it_passes_through_is_not() {
+        let start = Instant::now();
+        let at = |ms| start + Duration::from_millis(ms);
+        let mut told = Told::default();
+        for (ms, message, expected) in [
+            (0, "not taken up", Tell::Now),
+            (10, "not taken up", Tell::Nothing),
+            (20, "0 of 1 updated", Tell::At(at(250))),
+            (30, "not taken up", Tell::Nothing),
+            (250, "0 of 1 available", Tell::Now),
+            (300, "1 old replica", Tell::At(at(500))),
+            (900, "1 old replica", Tell::Now),
+        ] {
+            assert_eq!(told.next(message, at(ms)), expected, "{message} at {ms} ms");
+        }
+    }
 }
