@@ -5,7 +5,6 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
-use std::time::Instant;
 
 use futures::future::select_all;
 use serde_json::Value;
@@ -14,8 +13,6 @@ use tokio::task::AbortHandle;
 
 use crate::api::Kustomization;
 use crate::cluster::{ApiKind, Cluster, Collection, WatchEvent, Watcher};
-
-use super::application::{Cause, News};
 
 /// One referenced object.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -81,13 +78,12 @@ pub(super) struct Watched(Vec<(Reference, Arc<Shared>, watch::Receiver<Option<St
 
 impl Watched {
     /// Returns when one of them changed, appeared or vanished.
-    pub async fn changed(&mut self) -> News {
+    pub async fn changed(&mut self) {
         if self.0.is_empty() {
             return std::future::pending().await;
         }
         let changes = self.0.iter_mut().map(|(_, _, version)| Box::pin(version.changed()));
         let _ = select_all(changes).await;
-        News { cause: Cause::Values, at: Instant::now() }
     }
 }
 

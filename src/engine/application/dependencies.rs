@@ -6,6 +6,14 @@ use crate::manifest::ObjectId;
 use super::report::{DEPENDENCY_NOT_READY, listed};
 use super::{Application, Prepared, Work};
 
+/// What there is to wait for.
+enum Wait {
+    Over,
+    /// For a moment: nothing is said of it.
+    Brief,
+    For(String),
+}
+
 impl Application {
     /// Returns once each application in `dependsOn` was Ready at the revision that this attempt works on. `quiet`: the
     /// status says nothing of the wait, since what it says is still so.
@@ -13,61 +21,64 @@ impl Application {
         if work.object.spec.depends_on.is_empty() {
             return;
         }
-        let mut changes = self.shared.registry.subscribe();
-        let mut said = String::new();
         let mut measured = None;
-        loop {
-            changes.borrow_and_update();
-            let message = match self.shared.registry.dependencies(&self.key, &work.revision()) {
-                Dependencies::Met => return,
-                Dependencies::Waiting(message) => message,
+        let reason = (!quiet).then_some(DEPENDENCY_NOT_READY);
+        self.wait_by_edge(work, reason, || {
+            let wait = match self.shared.registry.dependencies(&self.key, &work.revision()) {
+                Dependencies::Met => return Wait::Over,
+                Dependencies::Waiting(message) => Wait::For(message),
                 Dependencies::Cycle(members) => {
                     let names: Vec<_> = members.iter().map(|m| format!("`{m}`")).collect();
-                    format!("dependency cycle: {}\nhint: remove one of these from `spec.dependsOn`", names.join(" → "))
+                    let cycle = names.join(" → ");
+                    Wait::For(format!("dependency cycle: {cycle}\nhint: remove one of these from `spec.dependsOn`"))
                 }
             };
             measured.get_or_insert_with(|| self.metrics.dependency_wait());
-            if message != said && quiet {
-                self.shared.registry.waiting(&self.key, &message);
-                said = message;
-            } else if message != said {
-                self.wait_for(work, DEPENDENCY_NOT_READY, &message).await;
-                said = message;
-            }
-            if changes.changed().await.is_err() {
-                return;
-            }
-        }
+            wait
+        })
+        .await;
     }
 
     /// Returns once no other application declares what this one declares.
     pub async fn await_claims(&self, work: &Work, prepared: &Prepared) {
         let declared = prepared.desired.iter().map(|d| d.object.id.clone()).collect();
+        self.wait_by_edge(work, Some("ReconciliationFailed"), || {
+            match self.shared.registry.claim(&self.key, &work.revision(), &declared) {
+                Claim::Granted => Wait::Over,
+                // they are about to say whether they let go
+                Claim::Pending => Wait::Brief,
+                Claim::Refused(refused) => Wait::For(refusal(&refused)),
+            }
+        })
+        .await;
+    }
+
+    /// Looks at each change of the registry until there is nothing to wait for. What is waited for is said once, in the
+    /// status if there is a `reason` for its condition.
+    async fn wait_by_edge(&self, work: &Work, reason: Option<&'static str>, mut look: impl FnMut() -> Wait + Send) {
         let mut changes = self.shared.registry.subscribe();
         let mut said = String::new();
         loop {
             changes.borrow_and_update();
-            match self.shared.registry.claim(&self.key, &work.revision(), &declared) {
-                Claim::Granted => return,
-                // they are about to say whether they let go
-                Claim::Pending => {}
-                Claim::Refused(refused) => {
-                    let message = refusal(&refused);
-                    if message != said {
-                        self.wait_for(work, "ReconciliationFailed", &message).await;
-                        said = message;
+            match look() {
+                Wait::Over => return,
+                Wait::Brief => {}
+                Wait::For(message) if message == said => {}
+                Wait::For(message) => {
+                    match reason {
+                        None => self.shared.registry.waiting(&self.key, &message),
+                        Some(reason) => {
+                            work.source.attention(&self.key, true, true);
+                            self.waiting(work, reason, &message).await;
+                        }
                     }
+                    said = message;
                 }
             }
             if changes.changed().await.is_err() {
                 return;
             }
         }
-    }
-
-    async fn wait_for(&self, work: &Work, reason: &'static str, message: &str) {
-        work.source.attention(&self.key, true, true);
-        self.waiting(work, reason, message).await;
     }
 }
 

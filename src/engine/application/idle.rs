@@ -6,18 +6,27 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 
-use crate::api::{Key, Kustomization};
+use crate::api::{self, Key, Kustomization};
 use crate::engine::references::{Reference, Watched};
 use crate::engine::source::SourceState;
 
-use super::worker::{Goal, source_key, wishes};
 use super::{Application, Cause};
+
+/// The cell that the API watch writes: the newest object, `None` once it is gone.
+pub type Goal = watch::Receiver<Option<Arc<Kustomization>>>;
 
 /// Something that calls for an attempt.
 #[derive(Clone, Copy, Debug)]
 pub struct News {
     pub cause: Cause,
     pub at: Instant,
+}
+
+impl News {
+    /// It came up this moment.
+    pub fn of(cause: Cause) -> Self {
+        Self { cause, at: Instant::now() }
+    }
 }
 
 /// What of an object makes an attempt when it changes.
@@ -144,7 +153,7 @@ impl Idle {
                 biased;
                 news = Self::asked_for(&mut self.goal, &self.asked) => return news,
                 news = Self::offered_for(&mut self.source, &self.offered) => return news,
-                news = self.values.changed() => return news,
+                () = self.values.changed() => return News::of(Cause::Values),
                 () = Self::disturbed(&mut self.cluster, app) => {
                     let now = Instant::now();
                     let free_at = self.heat.free_at(now);
@@ -153,7 +162,7 @@ impl Idle {
                             biased;
                             news = Self::asked_for(&mut self.goal, &self.asked) => return news,
                             news = Self::offered_for(&mut self.source, &self.offered) => return news,
-                            news = self.values.changed() => return news,
+                            () = self.values.changed() => return News::of(Cause::Values),
                             () = tokio::time::sleep_until(free_at.into()) => {}
                         }
                         if !app.is_disturbed() {
@@ -161,7 +170,7 @@ impl Idle {
                         }
                     }
                     self.heat.corrected(Instant::now());
-                    return News { cause: Cause::Cluster, at: Instant::now() };
+                    return News::of(Cause::Cluster);
                 }
             }
         }
@@ -173,7 +182,7 @@ impl Idle {
             biased;
             news = Self::asked_for(&mut self.goal, &self.asked) => news,
             news = Self::offered_for(&mut self.source, &self.offered) => news,
-            news = self.values.changed() => news,
+            () = self.values.changed() => News::of(Cause::Values),
         }
     }
 
@@ -185,7 +194,7 @@ impl Idle {
         loop {
             let different = goal.borrow_and_update().as_ref().is_none_or(|object| asked(object) != *dealt_with);
             if different {
-                return News { cause: Cause::Object, at: Instant::now() };
+                return News::of(Cause::Object);
             }
             if goal.changed().await.is_err() {
                 std::future::pending::<()>().await;
@@ -202,7 +211,7 @@ impl Idle {
                     && (state.head.is_some() || dealt_with.revision.is_none())
             };
             if different {
-                return News { cause: Cause::Revision, at: Instant::now() };
+                return News::of(Cause::Revision);
             }
             if source.changed().await.is_err() {
                 std::future::pending::<()>().await;
@@ -235,6 +244,20 @@ fn offered(state: &SourceState) -> Offered {
     let revision = state.head.as_ref().map(|h| h.revision.clone());
     let failure = if revision.is_none() { state.failure.as_deref().map(str::to_owned) } else { None };
     Offered { exists: revision.is_some() || state.exists, revision, failure }
+}
+
+/// The source that a Kustomization follows.
+pub(super) fn source_key(object: &Kustomization) -> Key {
+    let reference = &object.spec.source_ref;
+    let namespace = reference.namespace.clone().or_else(|| object.metadata.namespace.clone()).unwrap_or_default();
+    Key::new(namespace, reference.name.clone())
+}
+
+/// The annotations that make an attempt when they change.
+fn wishes(object: &Kustomization) -> [Option<&str>; 3] {
+    let annotations = object.metadata.annotations.as_ref();
+    [api::REQUESTED_AT, api::CONFIRM_PRUNE, api::PRUNE_WHEN]
+        .map(|key| annotations.and_then(|a| a.get(key)).map(String::as_str))
 }
 
 #[cfg(test)]

@@ -42,7 +42,6 @@ use super::permits::Urgency;
 use super::shared::Shared;
 use super::source::{Head, SourceHandle};
 
-pub(super) use idle::News;
 pub(super) use worker::{declare, recorded_ready, run};
 
 pub(super) const KIND: &str = "Kustomization";

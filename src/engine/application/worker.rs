@@ -4,14 +4,13 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
-use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::api::{self, Key, Kustomization, READY};
+use crate::api::{Key, Kustomization, READY};
 use crate::config;
 
 use super::commits::Commits;
-use super::idle::{Idle, News};
+use super::idle::{Goal, Idle, News, source_key};
 use super::report::{self, Report, without_revision};
 use super::{Application, Cause, Ended, Failure, Memory, Retry, Stop, Work, jobs};
 use crate::engine::backoff::Backoff;
@@ -21,9 +20,6 @@ use crate::engine::shared::Shared;
 use crate::engine::source::{Head, SourceHandle, SourceState};
 use crate::plan::Inventory;
 use crate::report::{ApplicationMetrics, CommitState};
-
-/// The cell that the API watch writes: the newest object, `None` once it is gone.
-pub type Goal = watch::Receiver<Option<Arc<Kustomization>>>;
 
 /// Serves one Kustomization until it is gone or the daemon stops.
 pub async fn run(key: Key, shared: Arc<Shared>, goal: Goal, cancel: CancellationToken) {
@@ -150,7 +146,7 @@ impl Worker {
     /// The news that an attempt was preempted for; they are there already.
     async fn next_news(&mut self) -> (Cause, Instant) {
         self.backoff.reset();
-        let News { cause, at } = self.idle.returned().unwrap_or(News { cause: Cause::Retry, at: Instant::now() });
+        let News { cause, at } = self.idle.returned().unwrap_or(News::of(Cause::Retry));
         (cause, at)
     }
 
@@ -335,18 +331,4 @@ pub fn recorded_ready(object: &Kustomization) -> Option<&str> {
     let status = object.status.as_ref()?;
     let current = status.observed_generation == object.metadata.generation;
     status.last_applied_revision.as_deref().filter(|_| current && status.conditions.is_true(READY))
-}
-
-/// The source that a Kustomization follows.
-pub(super) fn source_key(object: &Kustomization) -> Key {
-    let reference = &object.spec.source_ref;
-    let namespace = reference.namespace.clone().or_else(|| object.metadata.namespace.clone()).unwrap_or_default();
-    Key::new(namespace, reference.name.clone())
-}
-
-/// The annotations that make an attempt when they change.
-pub(super) fn wishes(object: &Kustomization) -> [Option<&str>; 3] {
-    let annotations = object.metadata.annotations.as_ref();
-    [api::REQUESTED_AT, api::CONFIRM_PRUNE, api::PRUNE_WHEN]
-        .map(|key| annotations.and_then(|a| a.get(key)).map(String::as_str))
 }
