@@ -18,7 +18,7 @@ use crate::engine::shared::Shared;
 use crate::plan::Inventory;
 use crate::report::{CommitState, Event, Recorded, RecordedFailure, Severity, StatusWriter, Subject, Verdict};
 
-use super::worker::source_key;
+use super::idle::source_key;
 use super::{Application, Failure, KIND, Work};
 
 /// The reason of what waits for another application.
