@@ -19,7 +19,7 @@ use crate::api::GoDuration;
 use crate::cluster::{Cluster, ClusterOptions, Fence, RequestFacts, RequestObserver};
 use crate::config::{self, ClusterChoice, Config, FieldValidation, LeaderElection};
 use crate::engine::{self, Election, ElectionOptions, Ended, Settings, Sources};
-use crate::report::{Metrics, Readiness};
+use crate::report::{Metrics, Readiness, Traces};
 use crate::sandbox;
 use crate::source::{DataDir, RemoteOptions, Remotes};
 use crate::trigger::Folder;
@@ -61,6 +61,9 @@ pub struct RunArgs {
     /// What to do with fields that the API server doesn't know
     #[arg(long, value_enum, default_value = "warn")]
     field_validation: Validation,
+    /// Send a trace of each attempt to this collector, by OTLP over HTTP: http://host:4318
+    #[arg(long, value_name = "URL", env = "OTEL_EXPORTER_OTLP_ENDPOINT")]
+    otlp_endpoint: Option<String>,
     /// How logs are written
     #[arg(long, value_enum, default_value = "human", env = "AFRESH_LOG_FORMAT")]
     log_format: LogFormat,
@@ -148,6 +151,7 @@ fn resolve(args: RunArgs) -> anyhow::Result<Config> {
             Validation::Warn => FieldValidation::Warn,
             Validation::Strict => FieldValidation::Strict,
         },
+        otlp_endpoint: args.otlp_endpoint.filter(|endpoint| !endpoint.is_empty()),
     })
 }
 
@@ -171,6 +175,7 @@ fn default_data_dir() -> Option<PathBuf> {
 /// The daemon, until cancelled. The demo and the tests call it, too: there is no other way in.
 pub async fn daemon(config: Config, cancel: CancellationToken) -> anyhow::Result<()> {
     let data_dir = DataDir::open(&config.data_dir)?;
+    let traces = config.otlp_endpoint.as_deref().map(Traces::to).transpose()?.unwrap_or_default();
     let listener = match config.metrics_addr {
         Some(addr) => Some(TcpListener::bind(addr).await.with_context(|| {
             format!("can't listen on {addr} for metrics: choose another address with --metrics-addr, or `none`")
@@ -216,16 +221,12 @@ pub async fn daemon(config: Config, cancel: CancellationToken) -> anyhow::Result
         cluster,
         config,
         metrics,
+        traces: traces.clone(),
         readiness,
     };
-    engine::reach(&daemon.cluster).await?;
-    let Some(options) = daemon.election_options()? else {
-        daemon.metrics.leader(true);
-        return daemon.serve(daemon.cluster.clone(), Fence::default(), cancel).await.map(drop);
-    };
-    let (election, _leadership) =
-        Election::new(daemon.cluster.clone(), options, daemon.metrics.clone(), daemon.readiness.clone());
-    daemon.lead(election, cancel).await
+    let result = daemon.run(cancel).await;
+    tokio::task::spawn_blocking(|| traces.shut_down()).await?;
+    result
 }
 
 /// What outlives a term of leadership.
@@ -235,10 +236,23 @@ struct Daemon {
     remotes: Arc<Remotes>,
     sources: Sources,
     metrics: Metrics,
+    traces: Traces,
     readiness: Readiness,
 }
 
 impl Daemon {
+    /// Serves until cancelled: whenever this replica leads, or at once where nobody is asked.
+    async fn run(&self, cancel: CancellationToken) -> anyhow::Result<()> {
+        engine::reach(&self.cluster).await?;
+        let Some(options) = self.election_options()? else {
+            self.metrics.leader(true);
+            return self.serve(self.cluster.clone(), Fence::default(), cancel).await.map(drop);
+        };
+        let (election, _leadership) =
+            Election::new(self.cluster.clone(), options, self.metrics.clone(), self.readiness.clone());
+        self.lead(election, cancel).await
+    }
+
     fn election_options(&self) -> anyhow::Result<Option<ElectionOptions>> {
         let Some(election) = &self.config.leader_election else { return Ok(None) };
         Ok(Some(ElectionOptions {
@@ -297,6 +311,7 @@ impl Daemon {
             watch_namespace: self.config.watch_namespace.clone(),
             runtime_namespace: self.config.runtime_namespace.clone(),
             field_validation: self.config.field_validation,
+            traces: self.traces.clone(),
         };
         Ok(engine::run(settings, cancel).await?)
     }

@@ -52,6 +52,8 @@ pub struct Config {
     /// Whether `file://` and paths are allowed as sources.
     pub allow_local_sources: bool,
     pub field_validation: FieldValidation,
+    /// The collector that traces of attempts go to, by OTLP over HTTP; `None`: there are none.
+    pub otlp_endpoint: Option<String>,
 }
 
 /// One request to the API server. A busy server answers an apply within a second; a watch is not bounded by this.

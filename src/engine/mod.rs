@@ -29,7 +29,7 @@ use tokio_util::sync::CancellationToken;
 use crate::apply::{Applier, UnknownFields};
 use crate::cluster::{Cluster, Died, Fence, Observed, ObservedOptions, Pods, WriteGate};
 use crate::config;
-use crate::report::{Events, Metrics, Notices, Readiness, Router};
+use crate::report::{Events, Metrics, Notices, Readiness, Router, Traces};
 use crate::source::Remotes;
 
 use permits::Permits;
@@ -56,6 +56,7 @@ pub struct Settings {
     /// Where the installation's Secret lives.
     pub runtime_namespace: String,
     pub field_validation: config::FieldValidation,
+    pub traces: Traces,
 }
 
 /// Why the engine can't start, or can't go on.
@@ -93,6 +94,7 @@ pub async fn run(settings: Settings, cancel: CancellationToken) -> Result<Ended,
         watch_namespace,
         runtime_namespace,
         field_validation,
+        traces,
     } = settings;
     installation::check(&cluster).await?;
     let digest_key = installation::key(&cluster, &runtime_namespace).await?;
@@ -124,6 +126,7 @@ pub async fn run(settings: Settings, cancel: CancellationToken) -> Result<Ended,
         events,
         metrics,
         digest_key,
+        traces,
         unknown_fields,
     });
     let tasks = shared.cluster.tasks().clone();

@@ -8,7 +8,7 @@ use crate::apply::{Applier, UnknownFields};
 use crate::cluster::{Cluster, Observed, Pods, WriteGate};
 use crate::config;
 use crate::plan::DigestKey;
-use crate::report::{Events, Metrics};
+use crate::report::{Events, Metrics, Traces};
 use crate::source::Remotes;
 
 use super::permits::Permits;
@@ -28,6 +28,7 @@ pub(super) struct Shared {
     pub events: Events,
     pub metrics: Metrics,
     pub digest_key: DigestKey,
+    pub traces: Traces,
     pub renders: Permits,
     pub applies: Permits,
     pub statuses: Permits,

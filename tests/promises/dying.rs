@@ -31,6 +31,7 @@ async fn a_watch_that_dies_ends_the_daemon(env: &mut Env) {
         watch_namespace: Some(env.namespace.clone()),
         runtime_namespace: env.namespace.clone(),
         field_validation: FieldValidation::Warn,
+        traces: Default::default(),
     };
     let daemon = tokio::spawn(engine::run(settings, CancellationToken::new()));
     env.eventually("it serves", async || readiness.is_ready().then_some(())).await;

@@ -16,4 +16,5 @@ mod preemption;
 mod quiet;
 mod recovery;
 mod secrecy;
+mod traces;
 mod truth;

@@ -106,6 +106,7 @@ impl Stage {
             leader_election: None,
             allow_local_sources: false,
             field_validation: config::FieldValidation::Strict,
+            otlp_endpoint: None,
         }
     }
 

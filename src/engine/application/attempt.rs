@@ -21,7 +21,9 @@ impl Application {
             memory.applied.take()
         };
         self.waits.store(work.object.spec.waits(), Ordering::Release);
+        let rendering = work.trace.stage(Stage::Render);
         let prepared = self.render(&work.object, &work.head(), work.urgency).await?;
+        drop(rendering);
         let rendered = (prepared.rendered.digest, prepared.inputs.clone());
         *work.rendered.lock().unwrap_or_else(PoisonError::into_inner) = Some(rendered);
         // what comes out as it was applied stays Ready at its revision until its dependencies are at the newer one
@@ -49,7 +51,9 @@ impl Application {
         let started = Instant::now();
         // what was held before and is sent again was changed by others
         let correcting = unchanged;
+        let applying = work.trace.stage(Stage::Apply);
         self.apply(work, &prepared, correcting, &mut changes).await?;
+        drop(applying);
         self.shared.metrics.stage(Stage::Apply, started.elapsed());
         {
             let mut memory = self.memory();
@@ -64,7 +68,9 @@ impl Application {
         }
         if work.object.spec.waits() {
             let started = Instant::now();
+            let waiting = work.trace.stage(Stage::Health);
             let result = self.await_health(work, &prepared).await;
+            drop(waiting);
             self.shared.metrics.stage(Stage::Health, started.elapsed());
             result?;
         }

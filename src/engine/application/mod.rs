@@ -36,7 +36,7 @@ use crate::health::Patience;
 use crate::manifest::{GroupKind, ObjectId, Origin};
 use crate::plan::{Desired, Inventory};
 use crate::render::{ReadSet, Rendered};
-use crate::report::ApplicationMetrics;
+use crate::report::{ApplicationMetrics, AttemptTrace};
 
 use super::permits::Urgency;
 use super::shared::Shared;
@@ -71,6 +71,8 @@ struct Memory {
     applied: Option<[u8; 32]>,
     /// The last render that failed for good, and what it had read.
     failed: Option<Arc<(render::Inputs, ReadSet, Failure)>>,
+    /// The finding of a revision that is in a trace already.
+    traced: Option<std::time::Instant>,
     /// What was told of which commit.
     commits: commits::Commits,
     /// Jobs seen complete with the digest that they were sent with; recorded on the Kustomization.
@@ -138,6 +140,7 @@ struct Work {
     stop: CancellationToken,
     /// The attempt is between the first and the last write of declared objects.
     applying: AtomicBool,
+    trace: AttemptTrace,
     /// Preempted too often in a row: it completes its apply.
     unyielding: bool,
 }
@@ -155,6 +158,19 @@ pub(super) enum Cause {
     /// Someone else changed what is ours, or its health changed.
     Cluster,
     Retry,
+}
+
+impl Cause {
+    fn label(self) -> &'static str {
+        match self {
+            Self::Start => "start",
+            Self::Object => "object",
+            Self::Revision => "revision",
+            Self::Values => "values",
+            Self::Cluster => "cluster",
+            Self::Retry => "retry",
+        }
+    }
 }
 
 /// Why an attempt did not end well.

@@ -31,6 +31,7 @@ impl Application {
             return Ok(Inventory::default());
         }
         let started = Instant::now();
+        let _pruning = work.trace.stage(Stage::Prune);
         let result = self.prune_stale(work, &inventory, &declared, changes).await;
         self.shared.metrics.stage(Stage::Prune, started.elapsed());
         result

@@ -19,7 +19,7 @@ use crate::engine::registry::Registry;
 use crate::engine::shared::Shared;
 use crate::engine::source::{Head, SourceHandle, SourceState};
 use crate::plan::Inventory;
-use crate::report::{ApplicationMetrics, CommitState};
+use crate::report::{ApplicationMetrics, AttemptTrace, CommitState, Stage};
 
 /// Serves one Kustomization until it is gone or the daemon stops.
 pub async fn run(key: Key, shared: Arc<Shared>, goal: Goal, cancel: CancellationToken) {
@@ -173,11 +173,18 @@ impl Worker {
     ) -> Ended {
         let app = self.app.clone();
         let _measured = app.metrics.attempt();
+        let began = Instant::now();
         let head = match self.head(&source, cause, since).await {
             Ok(Some(head)) => head,
             Ok(None) => return Ended::Preempted,
-            Err(failure) => return Ended::Failed(failure),
+            Err(failure) => {
+                let trace = app.shared.traces.attempt(&app.key, cause.label(), began);
+                trace.was(Stage::Probe, began, Instant::now());
+                trace.ended("failed", None, Some((failure.reason, &failure.message)));
+                return Ended::Failed(failure);
+            }
         };
+        let trace = app.trace(cause, began, &head);
         let urgency =
             if matches!(cause, Cause::Object | Cause::Revision) { Urgency::Announced } else { Urgency::Routine };
         let work = Work {
@@ -189,6 +196,7 @@ impl Worker {
             yield_soon: CancellationToken::new(),
             stop: CancellationToken::new(),
             applying: AtomicBool::new(false),
+            trace,
             unyielding: self.preempted_in_a_row >= config::PREEMPTIONS_IN_A_ROW_MAX,
         };
         let result = self.carry(&app, &work).await;
@@ -200,13 +208,18 @@ impl Worker {
                 self.idle.taken_up(&revision);
                 let message = format!("applied revision {revision}");
                 app.commits_became(&work, CommitState::Success, "ReconciliationSucceeded", &message);
+                work.trace.ended("applied", Some(&revision), None);
                 Ended::Applied
             }
             Some(Err(failure)) => {
                 app.commits_became(&work, CommitState::Failure, failure.reason, &failure.message);
+                work.trace.ended("failed", Some(&work.revision()), Some((failure.reason, &failure.message)));
                 Ended::Failed(failure.at(work.revision()))
             }
-            None => Ended::Preempted,
+            None => {
+                work.trace.ended("preempted", Some(&work.revision()), None);
+                Ended::Preempted
+            }
         }
     }
 
@@ -296,6 +309,25 @@ impl Worker {
             }
         };
         Err(failure.until_changed())
+    }
+}
+
+impl Application {
+    /// The trace of an attempt: it begins with the look at the source that found its revision, or that was made for it.
+    fn trace(&self, cause: Cause, began: Instant, head: &Head) -> AttemptTrace {
+        let now = Instant::now();
+        let found = head.found;
+        let new = self.memory().traced.replace(found.probed_at) != Some(found.probed_at);
+        let news = new && matches!(cause, Cause::Start | Cause::Revision);
+        let trace =
+            self.shared.traces.attempt(&self.key, cause.label(), if news { found.probed_at.min(began) } else { began });
+        if news {
+            trace.was(Stage::Probe, found.probed_at, found.seen_at);
+            trace.was(Stage::Fetch, found.seen_at, found.fetched_at);
+        } else {
+            trace.was(Stage::Probe, began, now);
+        }
+        trace
     }
 }
 

@@ -35,6 +35,15 @@ pub struct Head {
     pub revision: String,
     /// The `spec.ignore` that the tree is seen through.
     pub ignore: Option<String>,
+    pub found: Found,
+}
+
+/// When a revision was first looked for and found, and was there.
+#[derive(Clone, Copy)]
+pub struct Found {
+    pub probed_at: Instant,
+    pub seen_at: Instant,
+    pub fetched_at: Instant,
 }
 
 /// What is known of a source.

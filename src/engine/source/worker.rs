@@ -26,7 +26,7 @@ use crate::source::pacing::{ATTENTION_PERIOD, ATTENTION_PERIOD_SSH, Failure, Pac
 use crate::source::url::Location;
 use crate::source::{self, Remote, Snapshot, SourceError, SourceUrl, proxy};
 
-use super::{Head, Hint, KIND, SourceHandle, SourceState};
+use super::{Found, Head, Hint, KIND, SourceHandle, SourceState};
 
 /// The cell that the API watch writes: the newest object, `None` once it is gone.
 pub type Goal = watch::Receiver<Option<Arc<GitRepository>>>;
@@ -98,6 +98,8 @@ struct Fetch {
     revision: source::Revision,
     /// When the newest probe began that showed this revision.
     since: Instant,
+    /// When the first one began that did.
+    first: Instant,
     begun: Instant,
     result: Boxed<Result<Snapshot, SourceError>>,
     cancel: CancellationToken,
@@ -277,11 +279,12 @@ impl Worker {
         let wanted = revision.clone();
         let result =
             Box::pin(async move { remote.snapshot(&reference, &wanted, ignore.as_deref(), timeout, token).await });
-        Fetch { revision, since, begun: Instant::now(), result, cancel }
+        Fetch { revision, since, first: since, begun: Instant::now(), result, cancel }
     }
 
     async fn on_fetch(&mut self, target: &Target, fetch: Fetch, result: Result<Snapshot, SourceError>) {
         let since = fetch.since;
+        let found = Found { probed_at: fetch.first, seen_at: fetch.begun, fetched_at: Instant::now() };
         self.shared.metrics.stage(Stage::Fetch, fetch.begun.elapsed());
         self.metrics.fetched(if result.is_ok() { "ok" } else { "failed" });
         self.metrics.received(target.remote.take_received());
@@ -289,7 +292,8 @@ impl Worker {
         match result {
             Ok(snapshot) => {
                 let revision = snapshot.revision.to_string();
-                let head = Arc::new(Head { snapshot: Arc::new(snapshot), revision, ignore: target.ignore.clone() });
+                let head =
+                    Arc::new(Head { snapshot: Arc::new(snapshot), revision, ignore: target.ignore.clone(), found });
                 self.pacing.state_changed(Instant::now());
                 self.succeed(target, head, since).await;
             }

@@ -41,7 +41,7 @@ pub enum Stage {
 }
 
 impl Stage {
-    fn label(self) -> &'static str {
+    pub(super) fn label(self) -> &'static str {
         match self {
             Self::Probe => "probe",
             Self::Fetch => "fetch",
