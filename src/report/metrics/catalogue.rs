@@ -131,11 +131,10 @@ pub const API_DURATION: Definition =
     histogram("afresh_api_request_duration_seconds", &["verb"], "Time to the answer; of a watch, to its opening");
 pub const DRY_RUNS: Definition =
     counter("afresh_dry_runs_total", &["result"], "Dry-runs of objects: accepted, refused, unanswered");
-pub const DELIVERIES: Definition = counter(
-    "afresh_webhook_deliveries_total",
-    &["result"],
-    "Webhook deliveries: accepted, ping, replayed, unmatched, wrong_signature, malformed, too_large, not_found, busy",
-);
+pub const DELIVERIES: Definition =
+    counter("afresh_webhook_deliveries_total", &["forge", "result"], "Webhook deliveries by what became of them");
+pub const CONNECTIONS: Definition =
+    gauge("afresh_webhook_connections", &[], "Connections to the webhook listener that are open");
 pub const EVENTS_DROPPED: Definition =
     counter("afresh_events_dropped_total", &[], "Kubernetes Events dropped because their queue was full");
 pub const NOTIFICATIONS_DROPPED: Definition = counter(
@@ -185,6 +184,7 @@ pub fn all() -> impl Iterator<Item = Definition> {
         API_DURATION,
         DRY_RUNS,
         DELIVERIES,
+        CONNECTIONS,
         EVENTS_DROPPED,
         NOTIFICATIONS_DROPPED,
         LEADER,

@@ -53,61 +53,15 @@ impl Stage {
     }
 }
 
-/// What became of a webhook delivery.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Delivery {
-    /// A source that follows what was pushed is looked at.
-    Accepted,
-    Ping,
-    /// It was delivered before.
-    Replayed,
-    /// No source follows this repository and ref, or the event says nothing of a push.
-    Unmatched,
-    /// None, or not that of the secret.
-    WrongSignature,
-    /// Not what the forge would send: no JSON, a body that breaks off.
-    Malformed,
-    TooLarge,
-    /// There is no such address.
-    NotFound,
-    /// The sender is over its share, or the secret can't be read at the moment.
-    Busy,
-}
-
-impl Delivery {
-    const ALL: [Self; 9] = [
-        Self::Accepted,
-        Self::Ping,
-        Self::Replayed,
-        Self::Unmatched,
-        Self::WrongSignature,
-        Self::Malformed,
-        Self::TooLarge,
-        Self::NotFound,
-        Self::Busy,
-    ];
-
-    fn label(self) -> &'static str {
-        match self {
-            Self::Accepted => "accepted",
-            Self::Ping => "ping",
-            Self::Replayed => "replayed",
-            Self::Unmatched => "unmatched",
-            Self::WrongSignature => "wrong_signature",
-            Self::Malformed => "malformed",
-            Self::TooLarge => "too_large",
-            Self::NotFound => "not_found",
-            Self::Busy => "busy",
-        }
-    }
-}
-
 /// Seconds of one stage: from a memoised render to a health check's timeout.
 const STAGE_BOUNDS: &[f64] = &[0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 60.0, 600.0];
 /// Seconds of one API request: up to its timeout.
 const REQUEST_BOUNDS: &[f64] = &[0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0, 30.0];
 /// Seconds from a revision's being seen to its being live: what is promised is a second.
 const LIVE_BOUNDS: &[f64] = &[0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0, 60.0, 300.0, 900.0, 3600.0];
+
+/// Those whose deliveries are signed.
+const FORGES: [&str; 5] = ["github", "gitlab", "gitea", "bitbucket", "generic"];
 
 /// All metrics of the process; cheap to clone.
 #[derive(Clone)]
@@ -120,6 +74,7 @@ pub struct Metrics {
     request_durations: HistogramVec,
     dry_runs: IntCounterVec,
     deliveries: IntCounterVec,
+    connections: IntGauge,
     events_dropped: IntCounter,
     notifications_dropped: IntCounter,
     leader: IntGauge,
@@ -136,6 +91,7 @@ impl Metrics {
             request_durations: histograms(&registry, &catalogue::API_DURATION, REQUEST_BOUNDS),
             dry_runs: counters(&registry, &catalogue::DRY_RUNS),
             deliveries: counters(&registry, &catalogue::DELIVERIES),
+            connections: gauges(&registry, &catalogue::CONNECTIONS).with_label_values::<&str>(&[]),
             events_dropped: counters(&registry, &catalogue::EVENTS_DROPPED).with_label_values::<&str>(&[]),
             notifications_dropped: counters(&registry, &catalogue::NOTIFICATIONS_DROPPED)
                 .with_label_values::<&str>(&[]),
@@ -143,9 +99,11 @@ impl Metrics {
             registry,
         };
         gauges(&new.registry, &catalogue::BUILD).with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
-        // from 0 on, so that the first one is an increase
-        for result in Delivery::ALL {
-            new.deliveries.with_label_values(&[result.label()]);
+        // from 0 on: what an alert asks for must be an increase from the first one on
+        for result in ["wrong_signature", "missing_signature"] {
+            for forge in FORGES {
+                new.deliveries.with_label_values(&[forge, result]);
+            }
         }
         #[cfg(target_os = "linux")]
         new.registry
@@ -192,8 +150,14 @@ impl Metrics {
         }
     }
 
-    pub fn delivery(&self, result: Delivery) {
-        self.deliveries.with_label_values(&[result.label()]).inc();
+    /// What became of a webhook delivery.
+    pub fn delivery(&self, forge: &'static str, result: &'static str) {
+        self.deliveries.with_label_values(&[forge, result]).inc();
+    }
+
+    /// Connections to the webhook listener that are open.
+    pub fn webhook_connections(&self, open: usize) {
+        self.connections.set(i64::try_from(open).unwrap_or(i64::MAX));
     }
 
     pub fn event_dropped(&self) {
