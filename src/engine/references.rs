@@ -1,18 +1,18 @@
 //! Secrets and ConfigMaps that specs refer to: watched by name, metadata only, while someone refers to them.
 //!
-//! A change is known at once and without labels that ask for it; the content is read by whoever uses it.
+//! A change is known at once and without labels that ask for it. The content is read once for each version that the
+//! watch shows, for all who refer to it.
 
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use futures::future::select_all;
-use serde_json::Value;
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
 
-use crate::api::Kustomization;
-use crate::cluster::{ApiKind, Cluster, Collection, WatchEvent, Watcher};
+use crate::api::{Kustomization, SubstituteReference};
+use crate::cluster::{ApiError, ApiKind, Cluster, Collection, ConfigData, Named, SecretData, WatchEvent, Watcher};
 
 /// One referenced object.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -38,13 +38,13 @@ impl Reference {
     /// What a Kustomization takes values from.
     pub fn of(namespace: &str, object: &Kustomization) -> Vec<Reference> {
         let from = object.spec.post_build.as_ref().map(|p| p.substitute_from.as_slice()).unwrap_or_default();
-        from.iter()
-            .map(|r| Reference {
-                kind: if r.kind == "Secret" { Referenced::Secret } else { Referenced::ConfigMap },
-                namespace: namespace.to_owned(),
-                name: r.name.clone(),
-            })
-            .collect()
+        from.iter().map(|named| Self::values(namespace, named)).collect()
+    }
+
+    /// What one entry of `substituteFrom` names.
+    pub fn values(namespace: &str, named: &SubstituteReference) -> Reference {
+        let kind = if named.kind == "Secret" { Referenced::Secret } else { Referenced::ConfigMap };
+        Reference { kind, namespace: namespace.into(), name: named.name.clone() }
     }
 
     pub fn secret(namespace: &str, name: &str) -> Reference {
@@ -61,9 +61,55 @@ pub(super) struct References {
 
 /// A running watch; it ends with the last one who holds it.
 struct Shared {
-    /// The resource version last seen; `None` while there is no such object.
-    version: watch::Receiver<Option<String>>,
+    seen: watch::Sender<Seen>,
+    /// What was read last; held while it is read, so that one reads for all.
+    content: tokio::sync::Mutex<Option<Arc<Content>>>,
     task: AbortHandle,
+}
+
+/// What is known of the object; written by its watch, and by the first who reads it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Seen {
+    /// The version last seen, `Some(None)` while there is no such object; `None`: nothing is known yet.
+    version: Option<Option<String>>,
+    /// The watch is up.
+    current: bool,
+}
+
+/// What a referenced object holds.
+pub(super) enum Content {
+    Absent,
+    Secret(SecretData),
+    ConfigMap(ConfigData),
+}
+
+impl Content {
+    fn version(&self) -> Option<&str> {
+        match self {
+            Self::Absent => None,
+            Self::Secret(secret) => Some(&secret.resource_version),
+            Self::ConfigMap(map) => Some(&map.resource_version),
+        }
+    }
+}
+
+impl Seen {
+    /// The watch tells a version. True if whoever referred to the object used another.
+    fn tell(&mut self, version: Option<String>) -> bool {
+        self.current = true;
+        let before = self.version.replace(version);
+        before.is_some() && before != self.version
+    }
+
+    /// Someone read a version: what the watch shows first is a change if it is another.
+    fn read(&mut self, version: Option<&str>) {
+        self.version.get_or_insert_with(|| version.map(str::to_owned));
+    }
+
+    /// True if what was read at `version` is what there is.
+    fn holds(&self, version: Option<&str>) -> bool {
+        self.current && self.version.as_ref().is_some_and(|seen| seen.as_deref() == version)
+    }
 }
 
 impl Drop for Shared {
@@ -74,7 +120,7 @@ impl Drop for Shared {
 
 /// What one worker refers to.
 #[derive(Default)]
-pub(super) struct Watched(Vec<(Reference, Arc<Shared>, watch::Receiver<Option<String>>)>);
+pub(super) struct Watched(Vec<(Reference, Arc<Shared>, watch::Receiver<Seen>)>);
 
 impl Watched {
     /// Returns when one of them changed, appeared or vanished.
@@ -82,7 +128,7 @@ impl Watched {
         if self.0.is_empty() {
             return std::future::pending().await;
         }
-        let changes = self.0.iter_mut().map(|(_, _, version)| Box::pin(version.changed()));
+        let changes = self.0.iter_mut().map(|(_, _, seen)| Box::pin(seen.changed()));
         let _ = select_all(changes).await;
     }
 }
@@ -101,10 +147,35 @@ impl References {
                 continue;
             }
             let shared = self.shared(&reference);
-            let version = shared.version.clone();
-            watched.push((reference, shared, version));
+            let seen = shared.seen.subscribe();
+            watched.push((reference, shared, seen));
         }
         Watched(watched)
+    }
+
+    /// What an object holds; asked of the API server only if the watch can't say that it is as it was read last.
+    pub async fn read(&self, reference: &Reference) -> Result<Arc<Content>, ApiError> {
+        let shared = self.shared(reference);
+        let mut content = shared.content.lock().await;
+        if let Some(content) = content.as_ref().filter(|content| shared.seen.borrow().holds(content.version())) {
+            return Ok(content.clone());
+        }
+        let Reference { kind, namespace, name } = reference;
+        let read = match kind {
+            Referenced::Secret => {
+                self.cluster.get_secret(namespace, name).await?.map_or(Content::Absent, Content::Secret)
+            }
+            Referenced::ConfigMap => {
+                self.cluster.get_config_map(namespace, name).await?.map_or(Content::Absent, Content::ConfigMap)
+            }
+        };
+        let read = Arc::new(read);
+        shared.seen.send_if_modified(|seen| {
+            seen.read(read.version());
+            false
+        });
+        *content = Some(read.clone());
+        Ok(read)
     }
 
     fn shared(&self, reference: &Reference) -> Arc<Shared> {
@@ -113,16 +184,16 @@ impl References {
         if let Some(shared) = watches.get(reference).and_then(Weak::upgrade) {
             return shared;
         }
-        let (sender, version) = watch::channel(None);
-        let following = follow(self.cluster.clone(), reference.clone(), sender);
+        let seen = watch::Sender::new(Seen::default());
+        let following = follow(self.cluster.clone(), reference.clone(), seen.clone());
         let task = self.cluster.tasks().spawn(format!("the watch of {reference}"), following);
-        let shared = Arc::new(Shared { version, task });
+        let shared = Arc::new(Shared { seen, content: tokio::sync::Mutex::default(), task });
         watches.insert(reference.clone(), Arc::downgrade(&shared));
         shared
     }
 }
 
-async fn follow(cluster: Cluster, reference: Reference, version: watch::Sender<Option<String>>) {
+async fn follow(cluster: Cluster, reference: Reference, seen: watch::Sender<Seen>) {
     let kind = match reference.kind {
         Referenced::Secret => ApiKind::secret(),
         Referenced::ConfigMap => ApiKind::config_map(),
@@ -133,32 +204,72 @@ async fn follow(cluster: Cluster, reference: Reference, version: watch::Sender<O
         metadata_only: true,
         ..Collection::all(kind)
     };
-    let mut watcher = Watcher::<Value>::new(cluster, collection);
-    let mut first = true;
+    let mut watcher = Watcher::<Named>::new(cluster, collection);
     loop {
-        let seen = match watcher.next().await {
-            WatchEvent::Listed { items, .. } => items.first().map(of),
-            WatchEvent::Changed(item) => Some(of(&item)),
-            WatchEvent::Deleted(_) => None,
-            WatchEvent::Resumed => continue,
+        let change = match watcher.next().await {
+            WatchEvent::Listed { mut items, .. } => Some(items.pop().map(|item| item.resource_version)),
+            WatchEvent::Changed(item) => Some(Some(item.resource_version)),
+            WatchEvent::Deleted(_) => Some(None),
+            WatchEvent::Resumed => None,
             WatchEvent::Lost { error, .. } => {
                 tracing::debug!(?reference, %error, "a watch was lost");
+                seen.send_if_modified(|seen| {
+                    seen.current = false;
+                    false
+                });
                 continue;
             }
         };
-        if first {
-            // who refers to it reads it anyway: the first look is no change
-            first = false;
-            version.send_if_modified(|v| {
-                *v = seen;
+        seen.send_if_modified(|seen| match change {
+            Some(version) => seen.tell(version),
+            None => {
+                seen.current = true;
                 false
-            });
-        } else {
-            version.send_if_modified(|v| std::mem::replace(v, seen.clone()) != seen);
-        }
+            }
+        });
     }
 }
 
-fn of(item: &Value) -> String {
-    item.pointer("/metadata/resourceVersion").and_then(Value::as_str).unwrap_or_default().to_owned()
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn version(number: u32) -> Option<String> {
+        Some(number.to_string())
+    }
+
+    #[test]
+    fn a_version_is_news_only_to_those_who_used_another() {
+        let mut seen = Seen::default();
+        assert!(!seen.holds(Some("5")), "nothing is known yet");
+        assert!(!seen.tell(version(5)), "the first look is no news");
+        assert!(seen.holds(Some("5")));
+        assert!(!seen.tell(version(5)), "listed anew, as it was");
+        assert!(seen.tell(version(6)));
+        assert!(!seen.holds(Some("5")));
+        assert!(seen.tell(None), "it is gone");
+        assert!(seen.holds(None));
+    }
+
+    #[test]
+    fn what_changed_between_the_first_read_and_the_first_look_is_news() {
+        let mut seen = Seen::default();
+        seen.read(Some("5"));
+        assert!(!seen.holds(Some("5")), "the watch is not up");
+        assert!(seen.tell(version(6)));
+        seen.read(Some("7"));
+        assert!(!seen.holds(Some("7")), "read before the watch shows it");
+        assert!(seen.tell(version(7)));
+        assert!(seen.holds(Some("7")));
+    }
+
+    #[test]
+    fn while_the_watch_is_down_nothing_is_taken_for_current() {
+        let mut seen = Seen::default();
+        seen.tell(version(5));
+        seen.current = false;
+        assert!(!seen.holds(Some("5")));
+        assert!(!seen.tell(version(5)));
+        assert!(seen.holds(Some("5")));
+    }
 }

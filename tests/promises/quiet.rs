@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use kube::api::{Patch, PatchParams};
 use serde_json::json;
 
 use crate::support::daemon::Runner;
@@ -12,6 +13,7 @@ use crate::support::scenarios;
 scenarios! {
     nothing_is_written_or_asked_in_steady_state,
     suspended_and_stalled_applications_cost_nothing,
+    values_from_elsewhere_are_read_once_for_each_change,
     a_restart_writes_nothing_where_all_is_as_declared,
     a_restart_during_a_health_wait_goes_on_waiting,
     a_kill_during_a_broken_revision_does_not_hold_back_the_fix,
@@ -57,6 +59,41 @@ async fn suspended_and_stalled_applications_cost_nothing(env: &mut Env) {
     tokio::time::sleep(Duration::from_secs(2)).await;
     let used = daemon.cpu_ticks().unwrap() - before;
     assert!(used < 40, "{used} hundredths of a second of processor time in two seconds");
+}
+
+async fn values_from_elsewhere_are_read_once_for_each_change(env: &mut Env) {
+    env.start();
+    let values = async |value: &str| {
+        let map = json!({
+            "apiVersion": "v1", "kind": "ConfigMap", "metadata": { "name": "values" }, "data": { "colour": value },
+        });
+        let params = PatchParams::apply("test").force();
+        env.objects("ConfigMap").patch("values", &params, &Patch::Apply(&map)).await.unwrap();
+    };
+    let reads = async || {
+        let requests = env.requests_of_the_daemon().await;
+        requests.iter().filter(|request| request.starts_with("get ") && request.contains("configmaps/values")).count()
+    };
+    values("red").await;
+    let settings = |number: &str| config_map("settings", &format!("${{colour}} {number}"));
+    let a = env.push("A", &[("app/settings.yaml", &settings("1"))]);
+    env.source(|_| {}).await;
+    env.kustomization("app", |spec| {
+        spec["postBuild"] = json!({ "substituteFrom": [{ "kind": "ConfigMap", "name": "values" }] });
+    })
+    .await;
+    env.ready_at("app", &a).await;
+    for number in ["2", "3"] {
+        let revision = env.push(number, &[("app/settings.yaml", &settings(number))]);
+        env.announce().await;
+        env.ready_at("app", &revision).await;
+    }
+    assert_eq!(env.live("ConfigMap", "settings").await.unwrap()["data"]["value"], "red 3");
+    assert_eq!(reads().await, 1, "three revisions were rendered with the same values");
+
+    values("blue").await;
+    env.until_live("ConfigMap", "settings", "it has the new value", |found| found["data"]["value"] == "blue 3").await;
+    assert_eq!(reads().await, 2);
 }
 
 async fn a_restart_writes_nothing_where_all_is_as_declared(env: &mut Env) {

@@ -23,6 +23,7 @@ mod jobs;
 mod prune;
 mod render;
 mod report;
+mod values;
 mod worker;
 
 use std::collections::HashSet;

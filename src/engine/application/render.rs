@@ -5,11 +5,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError};
 use std::time::Instant;
 
-use secrecy::{ExposeSecret as _, SecretSlice};
 use sha2::{Digest, Sha256};
 
 use crate::api::{Key, Kustomization};
-use crate::cluster::SecretData;
 use crate::engine::permits::Urgency;
 use crate::engine::source::Head;
 use crate::manifest::{Object, ObjectId, TreeError};
@@ -22,13 +20,6 @@ use super::{Application, Failure, Prepared, Work};
 /// What besides the tree goes into a render, as a digest: values may be secret and are not kept.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Inputs([u8; 32]);
-
-/// The variables of `postBuild`.
-struct Substitutions {
-    variables: BTreeMap<String, String>,
-    /// The values that came from Secrets: they are taken out of whatever the API server quotes.
-    secrets: Arc<[String]>,
-}
 
 /// How long a kind that no definition brings may take to be known: it was perhaps just established.
 pub(super) const KIND_WAIT_MAX: std::time::Duration = std::time::Duration::from_secs(10);
@@ -162,55 +153,6 @@ impl Application {
             }
         }
     }
-
-    /// The variables of `postBuild`, later sources winning and inline ones last; `None` without `postBuild`.
-    async fn substitutions(&self, object: &Kustomization) -> Result<Option<Substitutions>, Failure> {
-        let Some(post_build) = &object.spec.post_build else { return Ok(None) };
-        let (mut variables, mut secrets) = (BTreeMap::new(), Vec::new());
-        for reference in &post_build.substitute_from {
-            let (namespace, name) = (&self.key.namespace, &reference.name);
-            let failed = |error: &dyn std::fmt::Display| {
-                Failure::new(
-                    "BuildFailed",
-                    format!(
-                        "can't read {} `{namespace}/{name}` of `spec.postBuild.substituteFrom`: {error}",
-                        reference.kind
-                    ),
-                )
-            };
-            let found: Option<BTreeMap<String, String>> = if reference.kind == "Secret" {
-                let secret = self.shared.cluster.get_secret(namespace, name).await.map_err(|e| failed(&e))?;
-                secret
-                    .map(|secret| texts(&secret))
-                    .transpose()
-                    .map_err(|key| failed(&format!("key `{key}` is not UTF-8 text")))?
-            } else {
-                self.shared.cluster.get_config_map(namespace, name).await.map_err(|e| failed(&e))?.map(|c| c.data)
-            };
-            match found {
-                Some(data) if reference.kind == "Secret" => {
-                    let data: BTreeMap<_, _> = data.into_iter().map(|(k, v)| (k, v.replace('\n', ""))).collect();
-                    secrets.extend(data.values().cloned());
-                    variables.extend(data);
-                }
-                // newlines would tear the YAML they are put into; Flux strips them, too
-                Some(data) => variables.extend(data.into_iter().map(|(k, v)| (k, v.replace('\n', "")))),
-                None if reference.optional == Some(true) => {}
-                None => return Err(failed(&"it does not exist\nhint: create it, or set `optional: true`")),
-            }
-        }
-        variables.extend(post_build.substitute.clone());
-        Ok(Some(Substitutions { variables, secrets: secrets.into() }))
-    }
-}
-
-/// A Secret's values as text, or the key of one that is none.
-fn texts(secret: &SecretData) -> Result<BTreeMap<String, String>, String> {
-    let text = |(key, value): (&String, &SecretSlice<u8>)| {
-        let text = std::str::from_utf8(value.expose_secret()).map_err(|_| key.clone())?;
-        Ok((key.clone(), text.to_owned()))
-    };
-    secret.data.iter().map(text).collect()
 }
 
 /// Errors shown in a condition: more than a person reads at once would hide the first.
