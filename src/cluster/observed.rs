@@ -33,28 +33,38 @@ use super::watch::{Collection, WatchEvent, Watchable, Watcher};
 /// How our objects are watched.
 #[derive(Clone, Debug)]
 pub struct ObservedOptions {
-    /// Only objects in this namespace; `None`: all.
-    pub namespace: Option<String>,
+    /// One watch for each namespace that is asked for, since no more is allowed; else one for all of a kind.
+    pub by_namespace: bool,
     /// How long to wait for the first list of a kind.
     pub list_timeout: Duration,
 }
 
 impl Default for ObservedOptions {
     fn default() -> Self {
-        Self { namespace: None, list_timeout: Duration::from_secs(30) }
+        Self { by_namespace: false, list_timeout: Duration::from_secs(30) }
     }
 }
 
 /// Why it can't be known what is in the cluster.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum WatchError {
-    #[error("can't watch `{resource}`: {message}\nhint: grant `list` and `watch` to Afresh's service account")]
+    #[error(
+        "can't watch `{resource}`: {message}\nhint: grant `list` and `watch` to Afresh's service account; an installation for one namespace applies nothing that lies outside of it"
+    )]
     Forbidden { resource: String, message: String },
     #[error("can't watch `{resource}`: the API server does not serve it")]
     NotServed { resource: String },
     /// The first list is still not in; the attempts go on.
     #[error("no list of `{resource}` within {seconds} s{}", last.as_ref().map(|e| format!(": {e}")).unwrap_or_default())]
     TimedOut { resource: String, seconds: u64, last: Option<ApiError> },
+}
+
+impl WatchError {
+    /// Whether it is objects of this kind that can't be watched.
+    pub fn is_about(&self, kind: &ApiKind) -> bool {
+        let (Self::Forbidden { resource, .. } | Self::NotServed { resource } | Self::TimedOut { resource, .. }) = self;
+        *resource == kind.resource()
+    }
 }
 
 /// How a declared object stands.
@@ -99,7 +109,7 @@ struct Shared {
 struct Store {
     objects: HashMap<ObjectId, Slot>,
     owners: HashMap<OwnerKey, Owner>,
-    kinds: HashMap<GroupKind, KindWatch>,
+    kinds: HashMap<Watching, KindWatch>,
     /// The newest event of each object that is being written to.
     held_back: HashMap<ObjectId, Told>,
 }
@@ -116,6 +126,9 @@ struct Owner {
     objects: BTreeSet<ObjectId>,
     bell: watch::Sender<u64>,
 }
+
+/// What one watch is of: a kind, and the namespace if it is restricted to one.
+type Watching = (GroupKind, Option<String>);
 
 struct KindWatch {
     content: bool,
@@ -153,9 +166,17 @@ impl Observed {
     ///
     /// Fails at once where the server says no, else after the timeout; the watches go on in any case.
     pub async fn ensure_watched(&self, kinds: &[ApiKind]) -> Result<(), WatchError> {
+        self.ensure_watched_in(kinds.iter().map(|kind| (kind, ""))).await
+    }
+
+    /// As [`Observed::ensure_watched`]; where watches are by namespace, these are enough.
+    pub async fn ensure_watched_in(
+        &self,
+        wanted: impl Iterator<Item = (&ApiKind, &str)> + Send,
+    ) -> Result<(), WatchError> {
         let mut waiting = Vec::new();
-        for kind in kinds.iter().filter(|kind| kind.watchable) {
-            waiting.push((kind.resource(), self.0.start(kind)));
+        for (kind, namespace) in wanted.filter(|(kind, _)| kind.watchable) {
+            waiting.push((kind.resource(), self.0.start(kind, namespace)));
         }
         let deadline = tokio::time::Instant::now() + self.0.options.list_timeout;
         for (resource, mut state) in waiting {
@@ -184,23 +205,6 @@ impl Observed {
         Ok(())
     }
 
-    /// Ends the watches of all other kinds and forgets their objects.
-    pub fn retain_kinds(&self, used: &HashSet<GroupKind>) {
-        let mut store = self.0.store();
-        store.kinds.retain(|kind, watch| {
-            let keep = used.contains(kind);
-            if !keep {
-                watch.task.abort();
-            }
-            keep
-        });
-        let gone: Vec<ObjectId> = store.objects.keys().filter(|id| !used.contains(&id.group_kind())).cloned().collect();
-        for id in gone {
-            store.remove(&id);
-        }
-        store.owners.retain(|_, owner| !owner.objects.is_empty() || owner.bell.receiver_count() > 0);
-    }
-
     pub fn get(&self, id: &ObjectId) -> Option<Arc<Seen>> {
         self.0.store().objects.get(id).map(|slot| slot.seen.clone())
     }
@@ -216,17 +220,6 @@ impl Observed {
     /// decides upon.
     pub fn subscribe(&self, owner: &OwnerKey) -> watch::Receiver<u64> {
         self.0.store().owner(owner).bell.subscribe()
-    }
-
-    /// True if all of the kind is known and its watch is up. Before that, absence says nothing.
-    pub fn is_current(&self, kind: &GroupKind) -> bool {
-        self.0.store().kinds.get(kind).is_some_and(|watch| *watch.state.borrow() == (true, WatchState::Current))
-    }
-
-    /// How each watch is doing.
-    pub fn watches(&self) -> Vec<(GroupKind, WatchState)> {
-        let store = self.0.store();
-        store.kinds.iter().map(|(kind, watch)| (kind.clone(), watch.state.borrow().1.clone())).collect()
     }
 
     /// How a declared object stands: `digest` is what its `afresh.dev/desired` annotation must say.
@@ -255,7 +248,7 @@ impl Observed {
     pub fn note(&self, answer: &Answer) {
         let mut seen = answer.seen.clone();
         let mut store = self.0.store();
-        let Some(kind) = store.kinds.get(&seen.id.group_kind()) else { return };
+        let Some(kind) = store.watch_of(&seen.id) else { return };
         if !kind.content {
             seen.health = None;
         }
@@ -274,15 +267,17 @@ impl Shared {
     }
 
     /// The state of the kind's watch, which is begun if there is none.
-    fn start(self: &Arc<Self>, kind: &ApiKind) -> watch::Receiver<(bool, WatchState)> {
-        let key = GroupKind { group: kind.group.to_string(), kind: kind.kind.to_string() };
+    fn start(self: &Arc<Self>, kind: &ApiKind, namespace: &str) -> watch::Receiver<(bool, WatchState)> {
+        let restricted = self.options.by_namespace && kind.namespaced && !namespace.is_empty();
+        let namespace = restricted.then(|| namespace.to_owned());
+        let key = (GroupKind { group: kind.group.to_string(), kind: kind.kind.to_string() }, namespace.clone());
         let mut store = self.store();
         if let Some(watch) = store.kinds.get(&key) {
             return watch.state.subscribe();
         }
         let content = has_health(&kind.group, &kind.kind);
         let (state, receiver) = watch::channel((false, WatchState::Starting));
-        let following = follow(Arc::downgrade(self), kind.clone(), content, state.clone());
+        let following = follow(Arc::downgrade(self), kind.clone(), namespace, content, state.clone());
         let task = self.cluster.tasks().spawn(format!("the watch of `{}`", kind.resource()), following);
         store.kinds.insert(key, KindWatch { content, state, task });
         receiver
@@ -317,7 +312,7 @@ impl Shared {
         }
     }
 
-    fn listed(&self, kind: &GroupKind, items: Vec<(Seen, Option<FieldTree>)>, version: &str) {
+    fn listed(&self, kind: &GroupKind, namespace: Option<&str>, items: Vec<(Seen, Option<FieldTree>)>, version: &str) {
         let mut store = self.store();
         let present: HashSet<&ObjectId> = items.iter().map(|(seen, _)| &seen.id).collect();
         let gone: Vec<ObjectId> = store
@@ -326,6 +321,7 @@ impl Shared {
             .filter(|(id, slot)| {
                 id.kind == kind.kind
                     && id.group == kind.group
+                    && namespace.is_none_or(|namespace| id.namespace == namespace)
                     && !present.contains(id)
                     // what we wrote after the list was read
                     && !is_newer(&slot.seen.resource_version, version)
@@ -348,7 +344,13 @@ impl Shared {
 }
 
 /// Follows one kind until aborted or the store is gone.
-async fn follow(shared: Weak<Shared>, kind: ApiKind, content: bool, state: watch::Sender<(bool, WatchState)>) {
+async fn follow(
+    shared: Weak<Shared>,
+    kind: ApiKind,
+    namespace: Option<String>,
+    content: bool,
+    state: watch::Sender<(bool, WatchState)>,
+) {
     let key = GroupKind { group: kind.group.to_string(), kind: kind.kind.to_string() };
     let mut kind = kind;
     'kind: loop {
@@ -357,7 +359,7 @@ async fn follow(shared: Weak<Shared>, kind: ApiKind, content: bool, state: watch
             let collection = Collection {
                 labels: Some(OWNER_NAME_LABEL.to_owned()),
                 metadata_only: !content,
-                namespace: shared.options.namespace.clone().filter(|_| kind.namespaced),
+                namespace: namespace.clone(),
                 ..Collection::all(kind.clone())
             };
             Watcher::<WireObject>::new(shared.cluster.clone(), collection)
@@ -368,7 +370,7 @@ async fn follow(shared: Weak<Shared>, kind: ApiKind, content: bool, state: watch
             match event {
                 WatchEvent::Listed { items, resource_version } => {
                     let items = items.into_iter().map(|o| o.into_seen(&kind, content)).collect();
-                    shared.listed(&key, items, &resource_version);
+                    shared.listed(&key, namespace.as_deref(), items, &resource_version);
                     state.send_replace((true, WatchState::Current));
                 }
                 WatchEvent::Changed(object) => {
@@ -391,7 +393,7 @@ async fn follow(shared: Weak<Shared>, kind: ApiKind, content: bool, state: watch
                     state.send_modify(|(_, state)| *state = WatchState::Lost(error));
                     if gone {
                         // no kind, no objects; or another version of it is served now
-                        shared.listed(&key, Vec::new(), "");
+                        shared.listed(&key, namespace.as_deref(), Vec::new(), "");
                         let cluster = shared.cluster.clone();
                         drop(shared);
                         if let Ok(now) = cluster.rediscover(&kind.group, &kind.kind).await
@@ -424,6 +426,11 @@ fn refresh_kinds_of(cluster: &Cluster, definition: &str) {
 }
 
 impl Store {
+    fn watch_of(&self, id: &ObjectId) -> Option<&KindWatch> {
+        let everywhere = self.kinds.get(&(id.group_kind(), None));
+        everywhere.or_else(|| self.kinds.get(&(id.group_kind(), Some(id.namespace.clone()))))
+    }
+
     fn owner(&mut self, key: &OwnerKey) -> &mut Owner {
         self.owners
             .entry(key.clone())

@@ -106,8 +106,8 @@ pub async fn run(settings: Settings, cancel: CancellationToken) -> Result<Ended,
         config::FieldValidation::Strict => UnknownFields::Refuse,
         config::FieldValidation::Warn => UnknownFields::Drop,
     };
-    // an application may declare objects in any namespace, whichever it is in itself
-    let options = ObservedOptions::default();
+    // who serves one namespace may have no rights beyond it; what an application declares elsewhere is watched there
+    let options = ObservedOptions { by_namespace: watch_namespace.is_some(), ..ObservedOptions::default() };
     let observed = Observed::new(cluster.clone(), gate.clone(), options);
     let shared = Arc::new(Shared {
         applier: Applier::new(cluster.clone(), gate.clone(), observed.clone()),

@@ -85,20 +85,29 @@ impl Application {
     async fn watch_kinds(&self, objects: &[&Desired]) -> Result<(), Failure> {
         let mut kinds = BTreeMap::new();
         for desired in objects {
-            let key = (desired.object.id.group.clone(), desired.object.id.kind.clone());
+            let id = &desired.object.id;
+            let key = (&id.group, &id.kind, &id.namespace);
             if kinds.contains_key(&key) {
                 continue;
             }
             let kind = self.kind(desired).await.map_err(|error| {
-                Failure::new(
-                    "ReconciliationFailed",
-                    format!("{}: {}: {error}", desired.object.origin, desired.object.id),
-                )
+                Failure::new("ReconciliationFailed", format!("{}: {id}: {error}", desired.object.origin))
             })?;
             kinds.insert(key, kind);
         }
-        let all: Vec<ApiKind> = kinds.values().cloned().collect();
-        self.shared.observed.ensure_watched(&all).await.map_err(|e| Failure::new("ReconciliationFailed", e.to_string()))
+        let wanted = kinds.iter().map(|((_, _, namespace), kind)| (kind, namespace.as_str()));
+        self.shared.observed.ensure_watched_in(wanted).await.map_err(|error| {
+            // by name: whose kind it is tells what to grant, or what to declare elsewhere
+            let of_kind = |desired: &&&Desired| {
+                let id = &desired.object.id;
+                kinds.get(&(&id.group, &id.kind, &id.namespace)).is_some_and(|kind| error.is_about(kind))
+            };
+            let named = objects
+                .iter()
+                .find(of_kind)
+                .map(|desired| format!("{}: {}: ", desired.object.origin, desired.object.id));
+            Failure::new("ReconciliationFailed", format!("{}{error}", named.unwrap_or_default()))
+        })
     }
 
     /// A kind whose definition was applied a moment ago takes a moment to be served.
