@@ -1,13 +1,16 @@
 //! The command line: one file per command; the only place that prints, and that reads the environment.
 //!
-//! Data goes to stdout, everything else to stderr. Exit codes: 0 done, 1 failed, 2 wrong usage.
+//! Data goes to stdout, everything else to stderr. Exit codes: 0 done, 1 failed, 2 wrong usage, and of
+//! `migrate --check` 3: something is there that is not served.
 
 mod connect;
 mod crds;
 mod demo;
 mod get;
 mod logging;
+mod migrate;
 mod reconcile;
+mod reference;
 mod sandbox;
 
 pub mod directory;
@@ -16,7 +19,7 @@ pub mod run;
 
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, Parser, Subcommand};
 
 /// A GitOps daemon that speaks Flux's API and never lets a broken push hold back its fix.
 #[derive(Parser)]
@@ -46,6 +49,11 @@ enum Command {
     Sandbox(sandbox::SandboxArgs),
     /// Play the story that the project exists for: a broken push, and its fix
     Demo(demo::DemoArgs),
+    /// Say what becomes of a cluster that Flux serves now
+    Migrate(migrate::MigrateArgs),
+    /// Print every flag and environment variable, as docs/operations.md has them
+    #[command(hide = true)]
+    Reference,
     /// Print the version
     Version,
 }
@@ -63,6 +71,14 @@ pub fn main() -> ExitCode {
         Command::Crds => crds::run(),
         Command::Sandbox(args) => on_runtime(sandbox::run(args)),
         Command::Demo(args) => demo::run(&args),
+        Command::Migrate(args) => match on_runtime(migrate::run(args)) {
+            Ok(false) => return ExitCode::from(migrate::NOT_ALL_SERVED),
+            other => other.map(drop),
+        },
+        Command::Reference => {
+            anstream::print!("{}", reference::text(Cli::command()));
+            Ok(())
+        }
         Command::Version => {
             anstream::println!("afresh {}", env!("CARGO_PKG_VERSION"));
             Ok(())
@@ -90,6 +106,6 @@ fn print_error(error: &anyhow::Error) {
     }
 }
 
-fn on_runtime(work: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
+fn on_runtime<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
     tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(work)
 }

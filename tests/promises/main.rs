@@ -10,6 +10,7 @@ mod dying;
 mod guards;
 mod late_writes;
 mod leadership;
+mod migration;
 mod notifications;
 mod ownership;
 mod preemption;

@@ -1,0 +1,346 @@
+//! `afresh migrate --check`: what becomes of a cluster that Flux serves now. Only reads.
+//!
+//! Comes in: the Flux objects of a cluster, metadata of what they applied, and who holds Flux's Leases. Goes out: what is
+//! served, what isn't, by name and field, and what would happen. What it can't see is said, too.
+
+use std::collections::BTreeMap;
+
+use anyhow::Context as _;
+use futures::StreamExt as _;
+use serde::Serialize;
+use serde_json::Value;
+
+use super::connect::ClusterArgs;
+use crate::api::{self, GitRepository, Kustomization, OWNER_NAME_LABEL, OWNER_NAMESPACE_LABEL, Receiver};
+use crate::cluster::{ApiKind, Cluster};
+use crate::manifest::ObjectId;
+use crate::plan::Inventory;
+
+#[derive(clap::Args, Debug)]
+pub struct MigrateArgs {
+    #[command(flatten)]
+    cluster: ClusterArgs,
+    /// Say what is served, what isn't and what would happen; nothing is changed
+    #[arg(long, required = true)]
+    check: bool,
+    /// Where Flux is installed
+    #[arg(long, default_value = "flux-system", value_name = "NAMESPACE")]
+    flux_namespace: String,
+    #[arg(short, long, value_enum, default_value = "text")]
+    output: Output,
+}
+
+#[derive(clap::ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+enum Output {
+    Text,
+    Json,
+}
+
+/// The exit code when something is there that is not served.
+pub const NOT_ALL_SERVED: u8 = 3;
+
+/// Kinds of Flux, by group, so that those that we don't serve are named.
+const FLUX_KINDS: [(&str, &str); 15] = [
+    ("source.toolkit.fluxcd.io", "GitRepository"),
+    ("source.toolkit.fluxcd.io", "OCIRepository"),
+    ("source.toolkit.fluxcd.io", "Bucket"),
+    ("source.toolkit.fluxcd.io", "HelmRepository"),
+    ("source.toolkit.fluxcd.io", "HelmChart"),
+    ("source.toolkit.fluxcd.io", "ExternalArtifact"),
+    ("kustomize.toolkit.fluxcd.io", "Kustomization"),
+    ("helm.toolkit.fluxcd.io", "HelmRelease"),
+    ("notification.toolkit.fluxcd.io", "Alert"),
+    ("notification.toolkit.fluxcd.io", "Provider"),
+    ("notification.toolkit.fluxcd.io", "Receiver"),
+    ("image.toolkit.fluxcd.io", "ImageRepository"),
+    ("image.toolkit.fluxcd.io", "ImagePolicy"),
+    ("image.toolkit.fluxcd.io", "ImageUpdateAutomation"),
+    ("infra.contrib.fluxcd.io", "Terraform"),
+];
+/// Whoever applies as Flux does: Flux itself, and we.
+const MANAGER: &str = api::APPLY_MANAGER;
+/// Objects of inventories whose metadata is read: the check of a large cluster takes a minute, not an hour.
+const OBJECTS_MAX: usize = 5_000;
+/// Reads under way at a time.
+const READS_MAX: usize = 16;
+
+/// All that was found.
+#[derive(Debug, Default, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Report {
+    /// True if nothing is there that isn't served.
+    all_served: bool,
+    served: Vec<Found>,
+    unserved: Vec<Found>,
+    /// What would happen to what each application applied.
+    applications: Vec<Adoption>,
+    leases: Vec<Held>,
+    /// What can't be told from the cluster.
+    not_seen: Vec<&'static str>,
+}
+
+/// A Flux object.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Found {
+    kind: String,
+    namespace: String,
+    name: String,
+    /// Why it isn't served: its fields, or its kind.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    reasons: Vec<String>,
+}
+
+/// What an application's inventory holds.
+#[derive(Debug, Default, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Adoption {
+    namespace: String,
+    name: String,
+    suspended: bool,
+    /// Objects that Flux's field manager applied: taken over as they are, nothing is sent for what is as declared.
+    adopted: usize,
+    /// There, without an entry of Flux's field manager: applied once.
+    applied: Vec<String>,
+    /// In the inventory and gone: created anew if still declared.
+    absent: Vec<String>,
+    /// Labelled as another application's: refused while that one declares it.
+    others: Vec<String>,
+    /// Not looked at: the check stops after a number of objects.
+    not_looked_at: usize,
+    prune: bool,
+}
+
+/// Who holds a Lease of Flux's.
+#[derive(Debug, Serialize)]
+struct Held {
+    lease: String,
+    holder: String,
+}
+
+/// Whether all that is there is served.
+pub async fn run(args: MigrateArgs) -> anyhow::Result<bool> {
+    debug_assert!(args.check, "clap requires it");
+    let cluster = args.cluster.connect().await?;
+    let report = look(&cluster, &args.flux_namespace).await?;
+    match args.output {
+        Output::Json => anstream::println!("{}", serde_json::to_string_pretty(&report)?),
+        Output::Text => anstream::print!("{}", report.text()),
+    }
+    Ok(report.all_served)
+}
+
+async fn look(cluster: &Cluster, flux_namespace: &str) -> anyhow::Result<Report> {
+    cluster.discover().await.context("the API server does not answer")?;
+    let mut report = Report::default();
+    let ours: Vec<(String, String, String)> = api::definitions()
+        .into_iter()
+        .flat_map(|d| {
+            d.spec.versions.into_iter().map(move |v| (d.spec.group.clone(), d.spec.names.kind.clone(), v.name))
+        })
+        .collect();
+    let mut applications = Vec::new();
+    for (group, kind) in FLUX_KINDS {
+        let Some(preferred) = cluster.resource(group, kind, None) else { continue };
+        let versions: Vec<_> = ours.iter().filter(|(g, k, _)| g == group && k == kind).map(|(.., v)| v).collect();
+        let served = versions.iter().find_map(|version| cluster.resource(group, kind, Some(version)));
+        let items = cluster.list(served.as_ref().unwrap_or(&preferred), None).await;
+        for item in items.with_context(|| format!("can't list `{}`", preferred.resource()))? {
+            let reasons = match &served {
+                Some(_) => reasons_of(kind, &item),
+                None if versions.is_empty() => vec![format!("the kind `{kind}` is not served")],
+                None => vec![format!(
+                    "the cluster serves `{kind}` only as `{}`, and Afresh reads `{}`: install newer definitions",
+                    preferred.version, versions[0]
+                )],
+            };
+            let found = Found { reasons, ..Found::of(kind, &item) };
+            if kind == "Kustomization" && served.is_some() {
+                applications.push(item);
+            }
+            if found.reasons.is_empty() { report.served.push(found) } else { report.unserved.push(found) }
+        }
+    }
+    let mut budget = OBJECTS_MAX;
+    for item in applications {
+        report.applications.extend(adoption(cluster, item, &mut budget).await?);
+    }
+    for name in ["kustomize-controller-leader-election", "source-controller-leader-election"] {
+        let lease =
+            cluster.get_lease(flux_namespace, name).await.with_context(|| format!("can't read Lease `{name}`"))?;
+        if let Some(holder) = lease.map(|lease| lease.tenure().holder).filter(|holder| !holder.is_empty()) {
+            report.leases.push(Held { lease: format!("{flux_namespace}/{name}"), holder });
+        }
+    }
+    report.all_served = report.unserved.is_empty();
+    report.not_seen = vec![
+        "what is in Git: kustomization files, decryption and templates are not visible from the cluster; `afresh render PATH` in a working copy shows what a folder declares, or names what is not served",
+        "whether the newest commit is what the cluster holds: what differs is applied, as Flux would",
+    ];
+    Ok(report)
+}
+
+impl Found {
+    fn of(kind: &str, item: &Value) -> Self {
+        let text = |pointer| item.pointer(pointer).and_then(Value::as_str).unwrap_or_default().to_owned();
+        Self {
+            kind: kind.to_owned(),
+            namespace: text("/metadata/namespace"),
+            name: text("/metadata/name"),
+            reasons: Vec::new(),
+        }
+    }
+}
+
+/// The fields of an object of a served kind that are not served.
+fn reasons_of(kind: &str, item: &Value) -> Vec<String> {
+    fn read<T: serde::de::DeserializeOwned>(item: &Value) -> Result<T, Vec<String>> {
+        serde_json::from_value(item.clone()).map_err(|error| vec![format!("it can't be read: {error}")])
+    }
+    let fields = |fields: Vec<&'static str>| fields.into_iter().map(|field| format!("`{field}`")).collect();
+    let read = match kind {
+        "GitRepository" => read::<GitRepository>(item).map(|object| fields(object.spec.unserved())),
+        "Kustomization" => read::<Kustomization>(item).map(|object| fields(object.spec.unserved())),
+        "Receiver" => read::<Receiver>(item).map(|object| object.spec.unserved()),
+        _ => Ok(Vec::new()),
+    };
+    read.unwrap_or_else(|reasons| reasons)
+}
+
+async fn adoption(cluster: &Cluster, item: Value, budget: &mut usize) -> anyhow::Result<Option<Adoption>> {
+    let Ok(object) = serde_json::from_value::<Kustomization>(item) else { return Ok(None) };
+    let text = |value: &Option<String>| value.clone().unwrap_or_default();
+    let mut adoption = Adoption {
+        namespace: text(&object.metadata.namespace),
+        name: text(&object.metadata.name),
+        suspended: object.spec.suspended(),
+        prune: object.spec.prune,
+        ..Adoption::default()
+    };
+    let (inventory, _) = Inventory::read(object.status.as_ref().and_then(|status| status.inventory.as_ref()));
+    let looked_at = inventory.len().min(*budget);
+    *budget -= looked_at;
+    adoption.not_looked_at = inventory.len() - looked_at;
+    let ids: Vec<ObjectId> = inventory.ids().take(looked_at).cloned().collect();
+    let reads = futures::stream::iter(ids).map(async |id| (metadata(cluster, &id).await, id));
+    let mut reads = reads.buffered(READS_MAX);
+    while let Some((metadata, id)) = reads.next().await {
+        let metadata = metadata.with_context(|| format!("can't read `{id}`"))?;
+        adoption.take(&id, metadata.as_ref());
+    }
+    Ok(Some(adoption))
+}
+
+async fn metadata(cluster: &Cluster, id: &ObjectId) -> anyhow::Result<Option<Value>> {
+    let Some(kind): Option<ApiKind> = cluster.resource(&id.group, &id.kind, None) else { return Ok(None) };
+    Ok(cluster.get_metadata(&kind, id).await?)
+}
+
+impl Adoption {
+    fn take(&mut self, id: &ObjectId, metadata: Option<&Value>) {
+        let Some(metadata) = metadata else {
+            self.absent.push(id.to_string());
+            return;
+        };
+        let label = |name: &str| metadata["labels"][name].as_str();
+        let owner = (label(OWNER_NAMESPACE_LABEL), label(OWNER_NAME_LABEL));
+        let by_flux = |entry: &Value| entry["manager"] == MANAGER && entry["operation"] == "Apply";
+        if owner.1.is_some() && owner != (Some(self.namespace.as_str()), Some(self.name.as_str())) {
+            self.others.push(id.to_string());
+        } else if metadata["managedFields"].as_array().is_some_and(|entries| entries.iter().any(by_flux)) {
+            self.adopted += 1;
+        } else {
+            self.applied.push(id.to_string());
+        }
+    }
+}
+
+impl Report {
+    fn text(&self) -> String {
+        let mut text = String::new();
+        let mut line = |words: String| {
+            text.push_str(&words);
+            text.push('\n');
+        };
+        let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
+        for found in &self.served {
+            *counts.entry(&found.kind).or_default() += 1;
+        }
+        line("Served".into());
+        for (kind, count) in counts {
+            line(format!("  {count} {kind}"));
+        }
+        if self.served.is_empty() {
+            line("  nothing".into());
+        }
+        line("\nNot served".into());
+        for found in &self.unserved {
+            line(format!("  {}/{}/{}: {}", found.kind, found.namespace, found.name, found.reasons.join(", ")));
+        }
+        if self.unserved.is_empty() {
+            line("  nothing".into());
+        } else {
+            line("  Objects of a kind that is not served stay with Flux's other controllers. Those with a field that is not\n  served are reported as Stalled, and what they applied stays as it is.".into());
+        }
+        line("\nWhat would happen".into());
+        for held in &self.leases {
+            line(format!("  Afresh stands by while `{}` holds the Lease `{}`.", held.holder, held.lease));
+        }
+        for app in &self.applications {
+            line(format!("  {}", app.text()));
+            for (what, ids) in [
+                ("applied once", &app.applied),
+                ("gone, created again if still declared", &app.absent),
+                ("another application's, refused while that one declares it", &app.others),
+            ] {
+                for id in ids {
+                    line(format!("    {id}: {what}"));
+                }
+            }
+        }
+        line("\nNot visible from here".into());
+        for words in &self.not_seen {
+            line(format!("  - {words}"));
+        }
+        text
+    }
+}
+
+impl Adoption {
+    fn text(&self) -> String {
+        let mut words =
+            format!("Kustomization/{}/{}: {} objects adopted as they are", self.namespace, self.name, self.adopted);
+        if !self.prune {
+            words.push_str(", nothing is ever pruned (`prune: false`)");
+        }
+        if self.suspended {
+            words.push_str(", suspended: nothing is done until it is resumed");
+        }
+        if self.not_looked_at > 0 {
+            words.push_str(&format!(", {} not looked at", self.not_looked_at));
+        }
+        words
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn objects_are_told_apart_by_their_labels_and_by_who_applied_them() {
+        let labels = |name: &str| json!({OWNER_NAMESPACE_LABEL: "apps", OWNER_NAME_LABEL: name});
+        let flux = json!([{"manager": "kustomize-controller", "operation": "Apply"}]);
+        let mut adoption = Adoption { namespace: "apps".into(), name: "shop".into(), ..Adoption::default() };
+        let id = |name: &str| ObjectId::new("", "ConfigMap", "apps", name);
+        adoption.take(&id("a"), Some(&json!({"labels": labels("shop"), "managedFields": flux})));
+        adoption.take(&id("b"), Some(&json!({"labels": labels("shop"), "managedFields": []})));
+        adoption.take(&id("c"), None);
+        adoption.take(&id("d"), Some(&json!({"labels": labels("other"), "managedFields": flux})));
+        assert_eq!(adoption.adopted, 1);
+        assert_eq!(adoption.applied, [id("b").to_string()]);
+        assert_eq!(adoption.absent, [id("c").to_string()]);
+        assert_eq!(adoption.others, [id("d").to_string()]);
+    }
+}
