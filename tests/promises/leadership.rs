@@ -84,7 +84,7 @@ async fn a_leader_that_is_cut_off_stops_before_its_lease_ends_and_stands_by_afte
     // it goes on looking at the source, and has something to write while nothing can be written
     env.source(|spec| spec["interval"] = json!("2s")).await;
     env.kustomization("app", |_| {}).await;
-    let (wire, kubeconfig) = Proxy::before(env.kubeconfig(), env.kubeconfig().parent().unwrap()).await;
+    let (wire, kubeconfig) = Proxy::before(env.kubeconfig(), env.folder()).await;
     let leader = env.start_replica("leader", &kubeconfig);
     until_leading(env, &leader, PATIENCE).await;
     env.until_live("ConfigMap", "settings", "it is applied", |_| true).await;

@@ -8,6 +8,7 @@ mod bad_input;
 mod drift;
 mod dying;
 mod guards;
+mod installation;
 mod late_writes;
 mod leadership;
 mod migration;

@@ -92,6 +92,18 @@ impl ControlPlane {
         &self.url
     }
 
+    /// A kubeconfig file with another token.
+    pub fn kubeconfig_with(&self, name: &str, token: &str) -> anyhow::Result<PathBuf> {
+        write_kubeconfig(&self.dir, name, token, &self.url, &self.ca_pem)
+    }
+
+    /// `kubectl` as the cluster's administrator.
+    pub fn kubectl(&self) -> anyhow::Result<tokio::process::Command> {
+        let mut command = tokio::process::Command::new(assets()?.join("kubectl"));
+        command.arg("--kubeconfig").arg(&self.kubeconfig).stdin(Stdio::null()).kill_on_drop(true);
+        Ok(command)
+    }
+
     /// The bearer token of the kubeconfig.
     pub fn token(&self) -> &str {
         ADMIN_TOKEN

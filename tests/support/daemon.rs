@@ -50,7 +50,7 @@ enum Running {
 }
 
 impl Daemon {
-    /// Starts `afresh run` on a cluster for one namespace. `home` outlives restarts: the data dir is in it.
+    /// Starts `afresh run` on a cluster for one namespace; for all if it is empty. `home` outlives restarts: the data dir is in it.
     pub fn start(
         runner: Runner,
         kubeconfig: &Path,
@@ -61,7 +61,10 @@ impl Daemon {
         std::fs::create_dir_all(home)?;
         let mut arguments: Vec<OsString> = vec!["--kubeconfig".into(), kubeconfig.into()];
         arguments.extend(["--data-dir".into(), home.join("data").into()]);
-        let fixed = ["--watch-namespace", namespace, "--metrics-addr", "127.0.0.1:0", "--log-format", "json"];
+        if !namespace.is_empty() {
+            arguments.extend(["--watch-namespace", namespace].map(OsString::from));
+        }
+        let fixed = ["--metrics-addr", "127.0.0.1:0", "--log-format", "json"];
         arguments.extend(fixed.map(OsString::from));
         arguments.extend(more.iter().map(OsString::from));
         let log = Log::default();

@@ -22,6 +22,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::control_plane::ControlPlane;
 use super::daemon::{Daemon, Runner};
+use super::installation;
 use super::manifests::{deployment_behaving, waits_ten_minutes};
 use super::wait::{eventually, watch_until};
 
@@ -70,7 +71,15 @@ impl Env {
             return None;
         }
         let plane = ControlPlane::shared().await;
-        Some(Self::new(scenario, Cluster::Real(plane)).await)
+        let mut env = Self::on_plane(scenario, plane).await;
+        // exactly the rights that the manifests give
+        env.kubeconfig = installation::shared(plane).await.to_owned();
+        Some(env)
+    }
+
+    /// A namespace of its own on a control plane, where daemons are administrators.
+    pub async fn on_plane(scenario: &str, plane: &'static ControlPlane) -> Env {
+        Self::new(scenario, Cluster::Real(plane)).await
     }
 
     async fn new(scenario: &str, cluster: Cluster) -> Env {
@@ -146,6 +155,16 @@ impl Env {
     pub fn start_replica(&self, name: &str, kubeconfig: &Path) -> Daemon {
         let home = self.dir.path().join(name);
         Daemon::start(self.runner, kubeconfig, &self.namespace, &home, &self.arguments).expect("the replica starts")
+    }
+
+    /// From now on daemons are started with this kubeconfig.
+    pub fn use_kubeconfig(&mut self, kubeconfig: PathBuf) {
+        self.kubeconfig = kubeconfig;
+    }
+
+    /// A folder that lasts as long as the scenario.
+    pub fn folder(&self) -> &Path {
+        self.dir.path()
     }
 
     /// The kubeconfig that daemons are started with.
@@ -528,7 +547,7 @@ fn requested() -> Value {
     json!({ "metadata": { "annotations": { REQUESTED_AT: token } } })
 }
 
-async fn connect(kubeconfig: &std::path::Path) -> Client {
+pub async fn connect(kubeconfig: &Path) -> Client {
     // The first test to come installs the provider; whether it was us doesn't matter.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let read = kube::config::Kubeconfig::read_from(kubeconfig).expect("a kubeconfig");

@@ -10,6 +10,7 @@ pub mod control_plane;
 pub mod daemon;
 pub mod env;
 pub mod in_process;
+pub mod installation;
 pub mod manifests;
 pub mod process;
 pub mod proxy;

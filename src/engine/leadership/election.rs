@@ -109,7 +109,7 @@ impl Election {
 
     /// Returns once all Leases are ours; `None` when cancelled. What is held by then is kept for `end`.
     pub async fn win(&mut self, cancel: &CancellationToken) -> Result<Option<Term>, ElectionError> {
-        let mut failed = None;
+        let (mut failed, mut refused_since) = (None, None);
         loop {
             let mut pause = self.options.look_every();
             let round = tokio::select! {
@@ -125,10 +125,13 @@ impl Election {
                     self.readiness.set();
                     self.stand_by(words);
                 }
-                Round::Failed { place, error } if error.class == ErrorClass::Forbidden => {
-                    return Err(ElectionError::Refused { place, source: error });
-                }
                 Round::Failed { place, error } => {
+                    let refused = error.class == ErrorClass::Forbidden;
+                    let since = refused.then(|| *refused_since.get_or_insert_with(Instant::now));
+                    // rights that were just given take a moment
+                    if since.is_some_and(|since| since.elapsed() >= REFUSED_MAX) {
+                        return Err(ElectionError::Refused { place, source: error });
+                    }
                     if failed.as_ref() != Some(&error.message) {
                         tracing::warn!(lease = place, %error, "the Lease could not be asked for; tried again");
                     }
@@ -253,6 +256,8 @@ impl Election {
     }
 }
 
+/// How long the API server may refuse the Leases before it is taken at its word.
+const REFUSED_MAX: Duration = Duration::from_secs(10);
 /// The end of the process may not take long: a successor that finds the Lease held waits for its end.
 const RELEASE_MAX: Duration = Duration::from_millis(900);
 
