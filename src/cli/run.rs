@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, ensure};
 use clap::Parser as _;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -17,12 +17,13 @@ use super::logging::{self, LogFormat};
 use super::sandbox::Playground;
 use crate::api::GoDuration;
 use crate::cluster::{Cluster, ClusterOptions, Fence, RequestFacts, RequestObserver};
-use crate::config::{self, ClusterChoice, Config, FieldValidation, LeaderElection};
-use crate::engine::{self, Election, ElectionOptions, Ended, Settings, Sources};
+use crate::config::{self, ClusterChoice, Config, FieldValidation, LeaderElection, WebhookSecret, Webhooks};
+use crate::engine::{self, Election, ElectionOptions, Ended, Leadership, Settings, Sources};
 use crate::report::{Metrics, Readiness, Traces};
 use crate::sandbox;
 use crate::source::{DataDir, RemoteOptions, Remotes};
 use crate::trigger::Folder;
+use crate::trigger::webhook::{self, WebhookError};
 
 #[derive(clap::Args, Debug)]
 pub struct RunArgs {
@@ -40,6 +41,15 @@ pub struct RunArgs {
     /// Address of /metrics, /healthz and /readyz; `none` serves nothing
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8080", env = "AFRESH_METRICS_ADDR")]
     metrics_addr: String,
+    /// Address of /webhook and of Receivers; `none` serves nothing
+    #[arg(long, value_name = "ADDR", default_value = "none", env = "AFRESH_WEBHOOK_ADDR")]
+    webhook_addr: String,
+    /// File with the secret that forges sign their webhooks with
+    #[arg(long, value_name = "FILE", env = "AFRESH_WEBHOOK_SECRET_FILE", conflicts_with = "webhook_secret")]
+    webhook_secret_file: Option<PathBuf>,
+    /// Secret with that secret in its key `token`
+    #[arg(long, value_name = "NAMESPACE/NAME", env = "AFRESH_WEBHOOK_SECRET")]
+    webhook_secret: Option<String>,
     /// Serve only the objects in this namespace
     #[arg(long, value_name = "NAMESPACE", env = "AFRESH_WATCH_NAMESPACE")]
     watch_namespace: Option<String>,
@@ -118,6 +128,7 @@ fn resolve(args: RunArgs) -> anyhow::Result<Config> {
         Some(path) => ClusterChoice::Kubeconfig { path, context: args.cluster.context.clone() },
         None => ClusterChoice::InCluster,
     };
+    let webhooks = webhooks(&args)?;
     let data_dir = match args.data_dir {
         Some(dir) => dir,
         None => default_data_dir().context("no folder for the cache: give --data-dir, or set HOME")?,
@@ -144,6 +155,7 @@ fn resolve(args: RunArgs) -> anyhow::Result<Config> {
         config_dir: args.config,
         data_dir,
         metrics_addr,
+        webhooks,
         watch_namespace: args.watch_namespace,
         runtime_namespace: runtime_namespace.unwrap_or_else(|| "afresh-system".to_owned()),
         leader_election: (!args.no_leader_election && !args.sandbox).then_some(leader_election),
@@ -153,6 +165,33 @@ fn resolve(args: RunArgs) -> anyhow::Result<Config> {
         },
         otlp_endpoint: args.otlp_endpoint.filter(|endpoint| !endpoint.is_empty()),
     })
+}
+
+fn webhooks(args: &RunArgs) -> anyhow::Result<Option<Webhooks>> {
+    let secret = match (&args.webhook_secret_file, &args.webhook_secret) {
+        (Some(path), _) => Some(WebhookSecret::File(path.clone())),
+        (None, Some(text)) => {
+            let (namespace, name) = text
+                .split_once('/')
+                .filter(|(namespace, name)| !namespace.is_empty() && !name.is_empty() && !name.contains('/'))
+                .with_context(|| {
+                    format!("`{text}` is not a Secret for --webhook-secret: try `afresh-system/webhook`")
+                })?;
+            Some(WebhookSecret::Secret { namespace: namespace.to_owned(), name: name.to_owned() })
+        }
+        (None, None) => None,
+    };
+    if args.webhook_addr == "none" {
+        ensure!(
+            secret.is_none(),
+            "a webhook secret is given, but no address: give --webhook-addr, for example 0.0.0.0:9292"
+        );
+        return Ok(None);
+    }
+    let addr = args.webhook_addr.parse().with_context(|| {
+        format!("`{}` is not an address for --webhook-addr: try 0.0.0.0:9292, or `none`", args.webhook_addr)
+    })?;
+    Ok(Some(Webhooks { addr, secret }))
 }
 
 fn lease_duration(text: &str) -> anyhow::Result<Duration> {
@@ -179,6 +218,12 @@ pub async fn daemon(config: Config, cancel: CancellationToken) -> anyhow::Result
     let listener = match config.metrics_addr {
         Some(addr) => Some(TcpListener::bind(addr).await.with_context(|| {
             format!("can't listen on {addr} for metrics: choose another address with --metrics-addr, or `none`")
+        })?),
+        None => None,
+    };
+    let webhook_socket = match &config.webhooks {
+        Some(Webhooks { addr, .. }) => Some(TcpListener::bind(addr).await.with_context(|| {
+            format!("can't listen on {addr} for webhooks: choose another address with --webhook-addr, or `none`")
         })?),
         None => None,
     };
@@ -224,9 +269,20 @@ pub async fn daemon(config: Config, cancel: CancellationToken) -> anyhow::Result
         traces: traces.clone(),
         readiness,
     };
-    let result = daemon.run(cancel).await;
+    let result = daemon.run(webhook_socket, cancel).await;
     tokio::task::spawn_blocking(|| traces.shut_down()).await?;
     result
+}
+
+/// Webhooks are served in and out of office; their failure ends the work.
+async fn beside<T>(
+    webhooks: impl Future<Output = Result<(), WebhookError>>,
+    work: impl Future<Output = anyhow::Result<T>>,
+) -> anyhow::Result<T> {
+    tokio::select! {
+        Err(error) = webhooks => Err(error.into()),
+        result = work => result,
+    }
 }
 
 /// What outlives a term of leadership.
@@ -242,15 +298,17 @@ struct Daemon {
 
 impl Daemon {
     /// Serves until cancelled: whenever this replica leads, or at once where nobody is asked.
-    async fn run(&self, cancel: CancellationToken) -> anyhow::Result<()> {
+    async fn run(&self, webhook_socket: Option<TcpListener>, cancel: CancellationToken) -> anyhow::Result<()> {
         engine::reach(&self.cluster).await?;
         let Some(options) = self.election_options()? else {
             self.metrics.leader(true);
-            return self.serve(self.cluster.clone(), Fence::default(), cancel).await.map(drop);
+            let webhooks = self.webhooks(webhook_socket, Leadership::always(), &cancel)?;
+            return beside(webhooks, self.serve(self.cluster.clone(), Fence::default(), cancel)).await.map(drop);
         };
-        let (election, _leadership) =
+        let (election, leadership) =
             Election::new(self.cluster.clone(), options, self.metrics.clone(), self.readiness.clone());
-        self.lead(election, cancel).await
+        let webhooks = self.webhooks(webhook_socket, leadership, &cancel)?;
+        beside(webhooks, self.lead(election, cancel)).await
     }
 
     fn election_options(&self) -> anyhow::Result<Option<ElectionOptions>> {
@@ -261,6 +319,38 @@ impl Daemon {
             flux_namespace: election.flux_namespace.clone(),
             duration: election.lease_duration,
         }))
+    }
+
+    /// Serves webhooks until cancelled, if that is wanted.
+    fn webhooks(
+        &self,
+        socket: Option<TcpListener>,
+        leadership: Leadership,
+        cancel: &CancellationToken,
+    ) -> anyhow::Result<impl Future<Output = Result<(), WebhookError>> + use<>> {
+        let secret = self.config.webhooks.as_ref().and_then(|webhooks| webhooks.secret.clone());
+        let settings = match socket {
+            Some(socket) => {
+                tracing::info!(address = %socket.local_addr()?, "serving webhooks");
+                Some(webhook::Settings {
+                    socket: socket.into_std()?,
+                    secret,
+                    cluster: self.cluster.clone(),
+                    sources: self.sources.clone(),
+                    metrics: self.metrics.clone(),
+                    watch_namespace: self.config.watch_namespace.clone(),
+                    leadership,
+                })
+            }
+            None => None,
+        };
+        let cancel = cancel.clone();
+        Ok(async move {
+            match settings {
+                Some(settings) => webhook::serve(settings, cancel).await,
+                None => Ok(()),
+            }
+        })
     }
 
     /// Serves whenever this replica leads, until cancelled.

@@ -34,6 +34,25 @@ pub struct LeaderElection {
     pub flux_namespace: Option<String>,
 }
 
+/// Where the secret is that webhooks are checked with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum WebhookSecret {
+    File(PathBuf),
+    /// Its key `token`.
+    Secret {
+        namespace: String,
+        name: String,
+    },
+}
+
+/// Webhooks of forges, and Receivers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Webhooks {
+    pub addr: SocketAddr,
+    /// `None`: only Receivers are served.
+    pub secret: Option<WebhookSecret>,
+}
+
 /// The daemon's configuration.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -43,6 +62,8 @@ pub struct Config {
     /// A cache that may vanish at any time.
     pub data_dir: PathBuf,
     pub metrics_addr: Option<SocketAddr>,
+    /// `None`: they are not served.
+    pub webhooks: Option<Webhooks>,
     /// Only objects in this namespace are served.
     pub watch_namespace: Option<String>,
     /// Where the installation's own Secret and Lease live.

@@ -102,6 +102,19 @@ impl Reference {
         }
     }
 
+    /// Whether a ref of this full name is one that this reference follows.
+    pub fn is_led_by(&self, name: &str) -> bool {
+        match self {
+            Reference::Commit { .. } => false,
+            Reference::Semver(range) => {
+                name.strip_prefix(TAGS).and_then(version::of_tag).is_some_and(|version| range.contains(&version))
+            }
+            Reference::Branch(_) | Reference::Tag(_) | Reference::Name(_) => {
+                self.lookup() == Lookup::Listed(name.to_owned())
+            }
+        }
+    }
+
     /// The name that a revision has if this reference led to it; a range's is that of the tag.
     pub fn at(&self, commit: Oid) -> Revision {
         let name = match self {

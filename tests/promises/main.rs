@@ -20,3 +20,4 @@ mod recovery;
 mod secrecy;
 mod traces;
 mod truth;
+mod webhook;

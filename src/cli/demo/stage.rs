@@ -99,6 +99,7 @@ impl Stage {
             config_dir: None,
             data_dir: self.folder.path().join("cache"),
             metrics_addr: None,
+            webhooks: None,
             // nothing of somebody else's is touched
             watch_namespace: Some(self.namespace.clone()),
             runtime_namespace: self.namespace.clone(),

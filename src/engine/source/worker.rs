@@ -245,7 +245,7 @@ impl Worker {
             Ok(found) => found,
             Err(error) => {
                 self.metrics.probed("failed");
-                if matches!(error, SourceError::RefNotFound { .. }) {
+                if matches!(error, SourceError::RefNotFound { .. } | SourceError::EmptyRepository { .. }) {
                     self.on_shown(None);
                 }
                 return self.on_failure(&target.object, &error, started).await;

@@ -8,6 +8,7 @@
 //! declare, Pods, messages) is never a label.
 
 mod catalogue;
+mod delivery;
 mod exposition;
 mod object;
 
@@ -24,6 +25,7 @@ use prometheus::{
 use crate::api::Key;
 
 pub use catalogue::{Definition, Type};
+pub use delivery::Delivery;
 pub use object::{ApplicationMetrics, ObjectMetrics, SourceMetrics, Span};
 
 use exposition::Exposition;
@@ -59,9 +61,6 @@ const STAGE_BOUNDS: &[f64] = &[0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 
 const REQUEST_BOUNDS: &[f64] = &[0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0, 30.0];
 /// Seconds from a revision's being seen to its being live: what is promised is a second.
 const LIVE_BOUNDS: &[f64] = &[0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0, 60.0, 300.0, 900.0, 3600.0];
-
-/// Those whose deliveries are signed.
-const FORGES: [&str; 5] = ["github", "gitlab", "gitea", "bitbucket", "generic"];
 
 /// All metrics of the process; cheap to clone.
 #[derive(Clone)]
@@ -99,11 +98,9 @@ impl Metrics {
             registry,
         };
         gauges(&new.registry, &catalogue::BUILD).with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
-        // from 0 on: what an alert asks for must be an increase from the first one on
-        for result in ["wrong_signature", "missing_signature"] {
-            for forge in FORGES {
-                new.deliveries.with_label_values(&[forge, result]);
-            }
+        // from 0 on, so that the first one is an increase
+        for (forge, result) in Delivery::FORGES.iter().flat_map(|f| Delivery::ALERTED.map(|result| (f, result))) {
+            new.deliveries.with_label_values(&[*forge, result.label()]);
         }
         #[cfg(target_os = "linux")]
         new.registry
@@ -151,8 +148,8 @@ impl Metrics {
     }
 
     /// What became of a webhook delivery.
-    pub fn delivery(&self, forge: &'static str, result: &'static str) {
-        self.deliveries.with_label_values(&[forge, result]).inc();
+    pub fn delivery(&self, forge: &'static str, result: Delivery) {
+        self.deliveries.with_label_values(&[forge, result.label()]).inc();
     }
 
     /// Connections to the webhook listener that are open.

@@ -42,7 +42,7 @@ fn everything(metrics: &Metrics) -> (ApplicationMetrics, SourceMetrics, ObjectMe
     other.notification("sent");
     metrics.stage(Stage::Apply, Duration::from_secs(1));
     metrics.request("dry-run", 422, Duration::from_millis(3));
-    metrics.delivery("github", "accepted");
+    metrics.delivery("github", Delivery::Accepted);
     (app, source, other)
 }
 
