@@ -373,7 +373,7 @@ impl Daemon {
             let lost = term.lost.is_cancelled();
             // a write that is still under way must not meet a successor: the Leases then run out by themselves
             let quiet = result.as_ref().is_ok_and(|ended| *ended == Ended::Quiet);
-            election.end(term, quiet && !lost).await;
+            election.end(term, quiet && !lost).await?;
             match result {
                 // what failed because nothing could be written any more is no reason to end
                 Err(error) if lost => tracing::warn!("the work of this term ended: {error:#}"),

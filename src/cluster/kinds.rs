@@ -35,6 +35,10 @@ impl ApiKind {
         Self::new("", "v1", "Namespace", "namespaces", false)
     }
 
+    pub fn lease() -> Self {
+        Self::new("coordination.k8s.io", "v1", "Lease", "leases", true)
+    }
+
     pub fn event() -> Self {
         Self::new("", "v1", "Event", "events", true)
     }

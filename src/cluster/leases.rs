@@ -3,8 +3,6 @@
 use http::Method;
 use serde_json::{Value, json};
 
-use crate::manifest::ObjectId;
-
 use super::connection::Cluster;
 use super::discovery::ApiKind;
 use super::error::ApiError;
@@ -32,14 +30,6 @@ impl From<Value> for Lease {
     fn from(object: Value) -> Self {
         Self { object }
     }
-}
-
-fn kind() -> ApiKind {
-    ApiKind::new("coordination.k8s.io", "v1", "Lease", "leases", true)
-}
-
-fn id(namespace: &str, name: &str) -> ObjectId {
-    ObjectId::new("coordination.k8s.io", "Lease", namespace, name)
 }
 
 impl Lease {
@@ -82,7 +72,8 @@ impl Tenure {
 impl Cluster {
     /// `None` if there is no such Lease.
     pub async fn get_lease(&self, namespace: &str, name: &str) -> Result<Option<Lease>, ApiError> {
-        Ok(self.get(&kind(), &id(namespace, name)).await?.map(|object| Lease { object }))
+        let kind = ApiKind::lease();
+        Ok(self.get(&kind, &kind.object(namespace, name)).await?.map(|object| Lease { object }))
     }
 
     /// Fails with `AlreadyExists` where somebody else was quicker.
@@ -92,16 +83,18 @@ impl Cluster {
             "metadata": {"name": name, "namespace": namespace},
             "spec": tenure.spec(),
         });
-        let object = self.create(&kind(), &id(namespace, name), &object, LEASE_MANAGER).await?;
+        let kind = ApiKind::lease();
+        let object = self.create(&kind, &kind.object(namespace, name), &object, LEASE_MANAGER).await?;
         Ok(Lease { object })
     }
 
     /// Writes the tenure into the Lease; fails with `Conflict` if it is not as it was read.
     pub async fn replace_lease(&self, lease: &Lease, tenure: &Tenure) -> Result<Lease, ApiError> {
         let text = |pointer| lease.object.pointer(pointer).and_then(Value::as_str).unwrap_or_default().to_owned();
-        let id = id(&text("/metadata/namespace"), &text("/metadata/name"));
+        let kind = ApiKind::lease();
+        let id = kind.object(text("/metadata/namespace"), text("/metadata/name"));
         let object = lease.clone().with(tenure);
-        let object = self.send_object("update", Method::PUT, &kind(), &id, &object, LEASE_MANAGER).await?;
+        let object = self.send_object("update", Method::PUT, &kind, &id, &object, LEASE_MANAGER).await?;
         Ok(Lease { object })
     }
 }

@@ -5,7 +5,6 @@ use serde_json::json;
 use tokio::time::{Duration, Instant};
 
 use crate::cluster::{ApiError, ApiKind, Cluster, ErrorClass, Lease, Tenure};
-use crate::manifest::ObjectId;
 
 /// Whose Lease it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -163,8 +162,8 @@ async fn give_up(cluster: &Cluster, lease: &Lease, identity: &str) -> Result<(),
 
 async fn make_namespace(cluster: &Cluster, name: &str) -> Result<(), ApiError> {
     let object = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}});
-    let kind = ApiKind::new("", "v1", "Namespace", "namespaces", false);
-    match cluster.create(&kind, &ObjectId::new("", "Namespace", "", name), &object, "afresh").await {
+    let kind = ApiKind::namespace();
+    match cluster.create(&kind, &kind.object("", name), &object, "afresh").await {
         Err(error) if error.class != ErrorClass::AlreadyExists => Err(error),
         _ => Ok(()),
     }

@@ -35,6 +35,9 @@ const FLUX_LEASES: [&str; 2] = ["kustomize-controller-leader-election", "source-
 /// Why the election can't go on.
 #[derive(Debug, thiserror::Error)]
 pub enum ElectionError {
+    /// The task that renews the Leases panicked.
+    #[error("the keeper of the Leases failed: {0}\nhint: the daemon ends rather than go on without it; start it again")]
+    KeeperDied(String),
     #[error(
         "the Lease `{place}` can't be held: {source}\nhint: the daemon needs to get, create and update Leases there; the manifests grant it. --no-leader-election goes without, for a single replica beside no Flux"
     )]
@@ -147,17 +150,17 @@ impl Election {
 
     /// Ends a term: nothing passes its fence any more. With `release` the Leases are given up, so that a successor need
     /// not wait for their end; without, they run out, as they must while a write may still be under way.
-    pub async fn end(&mut self, term: Term, release: bool) {
+    pub async fn end(&mut self, term: Term, release: bool) -> Result<(), ElectionError> {
         term.fence.close();
         term.stop.cancel();
-        if let Ok(claims) = term.keeper.await {
-            self.claims = claims;
-        }
         self.metrics.leader(false);
+        // without the claims nothing could be asked for again
+        self.claims = term.keeper.await.map_err(|error| ElectionError::KeeperDied(error.to_string()))?;
         if release {
             self.release().await;
         }
         self.standing.send_replace(Standing::Starting);
+        Ok(())
     }
 
     /// Gives up what is held.
@@ -251,9 +254,18 @@ impl Election {
         tracing::info!(identity = self.options.identity, "leading");
         self.standing.send_replace(Standing::Leading);
         self.metrics.leader(true);
-        let keeper = tokio::spawn(keeper.keep(lost.clone(), stop.clone()));
+        let keeping = keeper.keep(lost.clone(), stop.clone());
+        let keeper = tokio::spawn(cancelling_if_it_dies(lost.clone(), keeping));
         Term { fence, lost, stop, keeper }
     }
+}
+
+/// A keeper that dies without a word would leave a daemon behind that writes nothing and doesn't know it.
+async fn cancelling_if_it_dies<T>(lost: CancellationToken, work: impl Future<Output = T>) -> T {
+    let guard = lost.drop_guard();
+    let done = work.await;
+    guard.disarm();
+    done
 }
 
 /// How long the API server may refuse the Leases before it is taken at its word.
@@ -358,4 +370,20 @@ impl Keeper {
 
 async fn renew(claims: &mut [Claim], cluster: &Cluster, options: &ElectionOptions) -> Vec<Outcome> {
     join_all(claims.iter_mut().map(|claim| ask(claim, cluster, options))).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_keeper_that_dies_ends_its_term() {
+        let lost = CancellationToken::new();
+        let lives = tokio::spawn(cancelling_if_it_dies(lost.clone(), async { 1 }));
+        assert_eq!(lives.await.unwrap(), 1);
+        assert!(!lost.is_cancelled());
+        let dies = tokio::spawn(cancelling_if_it_dies(lost.clone(), async { panic!("no clock") }));
+        let error = dies.await.unwrap_err();
+        assert!(lost.is_cancelled() && error.to_string().contains("no clock"), "{error}");
+    }
 }
