@@ -12,7 +12,7 @@ mod traces;
 
 pub use events::{Event, Events, Recorded, RecordedFailure, Severity, Subject, Verdict};
 pub use http::{Readiness, serve};
-pub use metrics::{ApplicationMetrics, Metrics, ObjectMetrics, SourceMetrics, Stage};
+pub use metrics::{ApplicationMetrics, Delivery, Metrics, ObjectMetrics, SourceMetrics, Stage};
 pub use notify::{CommitState, Notices, Router, refusal_of_alert, refusal_of_provider};
 pub use status::StatusWriter;
 pub use traces::{AttemptTrace, Traces, TracesError};
