@@ -1,7 +1,7 @@
 //! Afresh follows Git, renders what it finds, checks it, applies it to Kubernetes and keeps it so.
 //!
 //! ```text
-//!  trigger    poll · watch · file change · requestedAt annotation
+//!  trigger    poll · signed webhook · watch · file change · requestedAt annotation
 //!     │
 //!  source     newest revision → Snapshot     an immutable tree, read straight from Git's object store
 //!  render     Snapshot + values → Rendered   pure; records every path it read
@@ -18,7 +18,8 @@
 //! - `render`, `plan` and `manifest` know no Kubernetes client, no async runtime, no clock and no file system
 //!   (`tests/house` checks their imports);
 //! - nothing outside `cli` prints, reads the environment or `HOME`;
-//! - nothing outside `apply` and `report` writes to the cluster (the sandbox and the demo are a cluster, not a client).
+//! - nothing outside `apply` and `report` writes to the cluster, but for `trigger`: the documents of a folder, and the
+//!   annotation that asks for a reconciliation (the sandbox and the demo are a cluster, not a client).
 
 pub mod api;
 pub mod apply;
