@@ -85,6 +85,8 @@ impl Known {
     }
 
     pub fn set_sources(&self, sources: impl IntoIterator<Item = (Key, Source)>) {
+        // read before anybody has to wait for it
+        let sources: Vec<_> = sources.into_iter().collect();
         let mut state = self.change();
         (state.sources, state.by_address) = Default::default();
         for (key, source) in sources {
@@ -102,7 +104,8 @@ impl Known {
     }
 
     pub fn set_applications(&self, applications: impl IntoIterator<Item = (Key, Labels)>) {
-        self.change().applications = applications.into_iter().collect();
+        let applications = applications.into_iter().collect();
+        self.change().applications = applications;
     }
 
     pub fn put_application(&self, key: Key, labels: Labels) {
