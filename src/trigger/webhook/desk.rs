@@ -72,8 +72,8 @@ enum Route {
     Receiver(Arc<Hook>),
 }
 
-/// Longer ids and names of events are nobody's.
-const HEADER_BYTES_MAX: usize = 256;
+/// Longer tokens, ids and names of events are nobody's.
+const HEADER_BYTES_MAX: usize = 4096;
 
 pub struct Desk {
     known: Arc<Known>,
