@@ -18,6 +18,7 @@ mod error;
 mod files;
 mod filters;
 mod guard;
+mod kustomize;
 mod objects;
 mod path;
 mod read_set;

@@ -1,0 +1,277 @@
+//! Strategic merge as kustomize does it: patches over objects, by the types where they are known.
+//!
+//! Maps merge by key and a null removes; lists with merge keys merge item by item, the patch's items first; all other
+//! lists and scalars are replaced. `$patch: delete|replace|merge` changes that for a mapping or a list.
+
+use super::merge_keys::Shape;
+use super::node::{Node, Scalar, keep_style};
+use super::resource::gvk_of;
+
+const DIRECTIVE: &str = "$patch";
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Directive {
+    Merge,
+    Replace,
+    Delete,
+}
+
+/// `None`: nothing is left of the object.
+pub fn merge(object: Node, patch: Node) -> Result<Option<Node>, String> {
+    let shape = Shape::of_kind(&gvk_of(&object));
+    both(Some(object), Some(patch), shape)
+}
+
+fn present(node: &Option<Node>) -> Option<&Node> {
+    node.as_ref().filter(|node| !node.is_null())
+}
+
+fn both(old: Option<Node>, new: Option<Node>, shape: Shape) -> Result<Option<Node>, String> {
+    match (present(&old), present(&new)) {
+        (Some(Node::Scalar(_)), None | Some(Node::Scalar(_))) | (None, Some(Node::Scalar(_))) => {
+            Ok(if new.is_some() { new } else { old })
+        }
+        (Some(Node::List(_)), None | Some(Node::List(_))) | (None, Some(Node::List(_))) => lists(old, new, shape),
+        (Some(Node::Map(_)), None | Some(Node::Map(_))) | (None, Some(Node::Map(_))) => maps(old, new, shape),
+        // an explicit null that nobody touches stays
+        (None, None) => Ok(if new.is_none() { old.map(keep_null) } else { None }),
+        (Some(a), Some(b)) => Err(format!("{} can't be merged into {}", describe(b), describe(a))),
+    }
+}
+
+/// A null that was written out; one that was left empty goes.
+fn keep_null(node: Node) -> Node {
+    node
+}
+
+fn describe(node: &Node) -> &'static str {
+    match node {
+        Node::Scalar(_) => "a scalar",
+        Node::List(_) => "a list",
+        Node::Map(_) => "a mapping",
+    }
+}
+
+fn maps(old: Option<Node>, new: Option<Node>, shape: Shape) -> Result<Option<Node>, String> {
+    let had = present(&old).is_some();
+    let mut new = new;
+    if had && new.as_ref().is_some_and(Node::is_null) {
+        return Ok(None);
+    }
+    let directive = new.as_mut().map(map_directive).transpose()?.unwrap_or(Directive::Merge);
+    let (mut base, mut patch) = match directive {
+        Directive::Delete => return Ok(None),
+        // what is added or put in place goes through the same rules: nulls in it go
+        _ if !had || directive == Directive::Replace => (new.clone(), new),
+        _ => (old, new),
+    };
+    let Some(Node::Map(entries)) = &mut base else { return Ok(base) };
+    let mut keys: Vec<String> = entries.iter().map(|(key, _)| key.clone()).collect();
+    if let Some(Node::Map(more)) = &patch {
+        keys.extend(more.iter().map(|(key, _)| key.clone()).filter(|key| !entries.iter().any(|(known, _)| known == key)));
+    }
+    for key in keys {
+        let old = base.as_ref().and_then(|base| base.get(&key)).cloned();
+        let new = patch.as_mut().and_then(|patch| patch.remove(&key));
+        let untouched_null = new.is_none() && old.as_ref().is_some_and(Node::is_null);
+        let Some(base) = &mut base else { break };
+        match both(old, new, shape.field(&key)).map_err(|error| within(&key, error))? {
+            Some(value) if !value.is_null() || untouched_null => base.set(&key, value),
+            _ => drop(base.remove(&key)),
+        }
+    }
+    Ok(base)
+}
+
+fn within(key: &str, error: String) -> String {
+    match error.strip_prefix("at `") {
+        Some(rest) => format!("at `{key}.{rest}"),
+        None => format!("at `{key}`: {error}"),
+    }
+}
+
+fn lists(old: Option<Node>, new: Option<Node>, shape: Shape) -> Result<Option<Node>, String> {
+    let Some(keys) = shape.merge_keys() else {
+        return Ok(if new.is_some() { new } else { old });
+    };
+    let had = present(&old).is_some();
+    let mut new = new;
+    if had && new.as_ref().is_some_and(Node::is_null) {
+        return Ok(None);
+    }
+    let (base, patch) = if had {
+        match new.as_mut().map(list_directive).transpose()?.unwrap_or(Directive::Merge) {
+            Directive::Delete => return Ok(None),
+            Directive::Replace => (new.clone(), new),
+            Directive::Merge => (old, new),
+        }
+    } else {
+        (new.clone(), new)
+    };
+    let items = |node: Option<Node>| match node {
+        Some(Node::List(items)) => items,
+        _ => Vec::new(),
+    };
+    let merged = items_by_key(items(base), items(patch), &keys, shape.item())?;
+    Ok((!merged.is_empty()).then_some(Node::List(merged)))
+}
+
+/// The values of the keys of one item; an absent one is empty.
+type Values = Vec<String>;
+
+fn items_by_key(old: Vec<Node>, new: Vec<Node>, keys: &[&'static str], shape: Shape) -> Result<Vec<Node>, String> {
+    if keys.is_empty() {
+        return Ok(scalars(old, new));
+    }
+    let mut known: Vec<Values> = Vec::new();
+    for item in new.iter().chain(&old) {
+        let values = values_of(item, keys);
+        if !known.contains(&values) {
+            known.push(values);
+        }
+    }
+    if keys.len() > 1 {
+        unify(&mut known);
+    }
+    let usable: Vec<&str> =
+        keys.iter().enumerate().filter(|(i, _)| known.iter().any(|values| !values[*i].is_empty())).map(|(_, k)| *k).collect();
+    let usable = if usable.is_empty() { keys.to_vec() } else { usable };
+    let mut result: Vec<Node> = Vec::new();
+    for values in &known {
+        let values: Values = keys
+            .iter()
+            .zip(values)
+            .filter(|(key, _)| usable.contains(*key))
+            .map(|(_, value)| value.clone())
+            .collect();
+        // an item is looked for by the keys that it has
+        let own: Vec<(&str, &String)> = usable.iter().copied().zip(&values).filter(|(_, value)| !value.is_empty()).collect();
+        let wanted = |item: &&Node| own.iter().all(|(key, value)| item.get(key).and_then(Node::text) == Some(value.as_str()));
+        let pick = |items: &[Node]| if own.is_empty() { None } else { items.iter().find(wanted).cloned() };
+        let (before, after) = (pick(&old), pick(&new));
+        if own.is_empty() {
+            continue;
+        }
+        let merged = both(before.clone(), after, shape)?;
+        let Some(mut merged) = merged.filter(|node| !is_empty(node)) else {
+            remove(&mut result, &usable, &values);
+            continue;
+        };
+        for (key, value) in &own {
+            if merged.get(key).is_none() {
+                merged.set(key, Node::Scalar(Scalar::plain((*value).clone(), super::node::Tag::Any)));
+            }
+        }
+        replace(&mut result, merged, &usable, &values);
+    }
+    // what was there and is not replaced follows; what was removed by the patch is gone
+    for item in old {
+        let values: Values = usable.iter().map(|key| item.get(key).and_then(Node::text).unwrap_or_default().to_owned()).collect();
+        if values.iter().all(String::is_empty) {
+            result.push(item);
+        }
+    }
+    Ok(result)
+}
+
+/// A list of scalars is a set: the patch's first.
+fn scalars(old: Vec<Node>, new: Vec<Node>) -> Vec<Node> {
+    let mut result: Vec<Node> = Vec::new();
+    for item in new.into_iter().chain(old) {
+        match result.iter_mut().find(|known| known.text() == item.text()) {
+            Some(known) => {
+                let mut item = item;
+                keep_style(known, &mut item);
+                *known = item;
+            }
+            None => result.push(item),
+        }
+    }
+    result
+}
+
+fn values_of(item: &Node, keys: &[&str]) -> Values {
+    keys.iter().map(|key| item.get(key).filter(|node| !node.is_null()).and_then(Node::text).unwrap_or_default().to_owned()).collect()
+}
+
+/// Items that agree in what both of them say are one: an absent key is taken from the other.
+fn unify(known: &mut [Values]) {
+    for i in 0..known.len() {
+        for j in 0..known.len() {
+            let (mut common, mut merged) = (false, Vec::new());
+            let fits = known[i].iter().zip(&known[j]).all(|(a, b)| {
+                common |= a == b;
+                merged.push(if a.is_empty() { b.clone() } else { a.clone() });
+                a == b || a.is_empty() || b.is_empty()
+            });
+            if fits && common {
+                known[i].clone_from(&merged);
+                known[j] = merged;
+            }
+        }
+    }
+}
+
+fn matches(item: &Node, keys: &[&str], values: &[String]) -> bool {
+    keys.iter().zip(values).all(|(key, value)| match item.get(key) {
+        Some(field) => value.is_empty() || field.text() == Some(value.as_str()),
+        None => false,
+    })
+}
+
+fn replace(items: &mut Vec<Node>, item: Node, keys: &[&str], values: &[String]) {
+    match items.iter_mut().find(|known| matches(known, keys, values)) {
+        Some(known) => *known = item,
+        None => items.push(item),
+    }
+}
+
+fn remove(items: &mut Vec<Node>, keys: &[&str], values: &[String]) {
+    items.retain(|known| !matches(known, keys, values));
+}
+
+fn is_empty(node: &Node) -> bool {
+    node.is_null() || matches!(node, Node::Map(entries) if entries.is_empty())
+}
+
+fn directive(text: &str) -> Result<Directive, String> {
+    match text {
+        "delete" => Ok(Directive::Delete),
+        "replace" => Ok(Directive::Replace),
+        "merge" => Ok(Directive::Merge),
+        other => Err(format!("`$patch: {other}` is none of delete, replace and merge")),
+    }
+}
+
+/// Takes the directive out of a mapping.
+fn map_directive(patch: &mut Node) -> Result<Directive, String> {
+    match patch.remove(DIRECTIVE) {
+        Some(node) => directive(node.text().unwrap_or_default()),
+        None => Ok(Directive::Merge),
+    }
+}
+
+/// Takes the directive out of a list: an item of its own.
+fn list_directive(patch: &mut Node) -> Result<Directive, String> {
+    let Node::List(items) = patch else { return Ok(Directive::Merge) };
+    let alone = |item: &Node| matches!(item, Node::Map(entries) if entries.len() == 1 && entries[0].0 == DIRECTIVE);
+    match items.iter().position(alone) {
+        Some(index) => {
+            let item = items.remove(index);
+            directive(item.get(DIRECTIVE).and_then(Node::text).unwrap_or_default())
+        }
+        None => Ok(Directive::Merge),
+    }
+}
+
+/// What `$` keys a patch uses that aren't served.
+pub fn unserved(patch: &Node) -> Option<String> {
+    match patch {
+        Node::Map(entries) => entries.iter().find_map(|(key, node)| {
+            let special = ["$setElementOrder/", "$deleteFromPrimitiveList/", "$retainKeys"];
+            if special.iter().any(|prefix| key.starts_with(prefix)) { Some(key.clone()) } else { unserved(node) }
+        }),
+        Node::List(items) => items.iter().find_map(unserved),
+        Node::Scalar(_) => None,
+    }
+}

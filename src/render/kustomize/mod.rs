@@ -1,0 +1,30 @@
+//! Kustomize: overlays of plain manifests, as `kubectl kustomize` builds them.
+//!
+//! ```text
+//!  kustomization ─▶ resources, bases ─▶ generators ─▶ components ─▶ patches, namespace, names, labels, images … ─┐
+//!       ▲                  └── each directory by itself, then together                                          │
+//!       └──────────────────────────────────────────────────────────────────────────────────────────────────────┘
+//!  at the root: hashes into names ─▶ references follow renamed objects ─▶ drafts
+//! ```
+//! In: a directory that has a kustomization file. Out: drafts with the places of the files that they come from. Never
+//! leaves the tree, runs nothing, fetches nothing; what is not served is refused by name.
+
+mod build;
+mod field_spec;
+mod file;
+mod generate;
+mod merge;
+mod merge_keys;
+mod names;
+mod node;
+mod patch;
+mod replace;
+mod resource;
+mod selector;
+mod tables;
+mod transform;
+
+pub(super) use build::build;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,271 @@
+//! An object between kustomize's steps: what it is, what it was called before, and the list of all of them.
+
+use serde_json::Value;
+
+use super::node::Node;
+use super::selector::Selector;
+use crate::render::objects::Place;
+use crate::render::scope;
+
+/// Group, version and kind.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Gvk {
+    pub group: String,
+    pub version: String,
+    pub kind: String,
+}
+
+impl Gvk {
+    pub fn new(group: &str, version: &str, kind: &str) -> Self {
+        Self { group: group.into(), version: version.into(), kind: kind.into() }
+    }
+
+    pub fn parse(api_version: &str, kind: &str) -> Self {
+        let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
+        Self::new(group, version, kind)
+    }
+
+    /// Whether it is what a partial one asks for.
+    pub fn is(&self, wanted: &Gvk) -> bool {
+        (wanted.group.is_empty() || wanted.group == self.group)
+            && (wanted.version.is_empty() || wanted.version == self.version)
+            && (wanted.kind.is_empty() || wanted.kind == self.kind)
+    }
+}
+
+/// What an object says it is.
+pub fn gvk_of(node: &Node) -> Gvk {
+    Gvk::parse(node.text_at(&["apiVersion"]).unwrap_or_default(), node.text_at(&["kind"]).unwrap_or_default())
+}
+
+/// Objects without a namespace go by this one, those without the possibility of one by none.
+const NOWHERE: &str = "default";
+const CLUSTER: &str = "_non_namespaceable_";
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Id {
+    pub gvk: Gvk,
+    pub name: String,
+    /// As written; [`Id::namespace`] is what counts.
+    pub written_namespace: String,
+    is_cluster_scoped: bool,
+}
+
+impl Id {
+    pub fn namespace(&self) -> &str {
+        match self.written_namespace.as_str() {
+            _ if self.is_cluster_scoped => CLUSTER,
+            "" => NOWHERE,
+            namespace => namespace,
+        }
+    }
+
+    pub fn is_cluster_scoped(&self) -> bool {
+        self.is_cluster_scoped
+    }
+
+    /// Whether both mean one object.
+    pub fn same(&self, other: &Id) -> bool {
+        self.gvk == other.gvk && self.name == other.name && self.namespace() == other.namespace()
+    }
+}
+
+impl std::fmt::Display for Id {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.written_namespace.as_str() {
+            "" | CLUSTER => write!(f, "{}/{}", self.gvk.kind, self.name),
+            namespace => write!(f, "{}/{namespace}/{}", self.gvk.kind, self.name),
+        }
+    }
+}
+
+/// What a generated object does to one that is there already.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Behaviour {
+    #[default]
+    Create,
+    Replace,
+    Merge,
+}
+
+#[derive(Clone, Debug)]
+pub struct Resource {
+    pub node: Node,
+    pub place: Place,
+    /// What it was called before each change of its name or namespace.
+    previous: Vec<Id>,
+    pub prefixes: Vec<String>,
+    pub suffixes: Vec<String>,
+    pub behaviour: Behaviour,
+    pub needs_hash: bool,
+    pub may_change_name: bool,
+    pub may_change_kind: bool,
+}
+
+impl Resource {
+    pub fn new(node: Node, place: Place) -> Self {
+        Self {
+            node,
+            place,
+            previous: Vec::new(),
+            prefixes: Vec::new(),
+            suffixes: Vec::new(),
+            behaviour: Behaviour::Create,
+            needs_hash: false,
+            may_change_name: false,
+            may_change_kind: false,
+        }
+    }
+
+    pub fn gvk(&self) -> Gvk {
+        gvk_of(&self.node)
+    }
+
+    pub fn name(&self) -> &str {
+        self.node.text_at(&["metadata", "name"]).unwrap_or_default()
+    }
+
+    pub fn namespace(&self) -> &str {
+        self.node.text_at(&["metadata", "namespace"]).unwrap_or_default()
+    }
+
+    pub fn set_name(&mut self, name: &str) {
+        if let Some(metadata) = self.node.map_at("metadata") {
+            metadata.set("name", Node::string(name));
+        }
+    }
+
+    pub fn set_namespace(&mut self, namespace: &str) {
+        let Some(metadata) = self.node.map_at("metadata") else { return };
+        if namespace.is_empty() {
+            metadata.remove("namespace");
+        } else {
+            metadata.set("namespace", Node::string(namespace));
+        }
+    }
+
+    pub fn id(&self) -> Id {
+        let gvk = self.gvk();
+        let is_cluster_scoped = scope::is_cluster_scoped(&gvk.group, &gvk.kind);
+        Id { gvk, name: self.name().into(), written_namespace: self.namespace().into(), is_cluster_scoped }
+    }
+
+    /// Its earlier names, with the group and version it has now.
+    pub fn previous_ids(&self) -> impl Iterator<Item = Id> {
+        let now = self.gvk();
+        self.previous.iter().map(move |id| Id {
+            gvk: Gvk { kind: id.gvk.kind.clone(), ..now.clone() },
+            name: id.name.clone(),
+            written_namespace: id.written_namespace.clone(),
+            is_cluster_scoped: false,
+        })
+    }
+
+    /// What it was called at first.
+    pub fn original_id(&self) -> Id {
+        self.previous_ids().next().unwrap_or_else(|| self.id())
+    }
+
+    pub fn any_id(&self, wanted: impl Fn(&Id) -> bool) -> bool {
+        self.previous_ids().any(|id| wanted(&id)) || wanted(&self.id())
+    }
+
+    /// Called before a change of name or namespace.
+    pub fn remember_id(&mut self) {
+        let mut id = self.id();
+        id.written_namespace = id.namespace().to_owned();
+        self.previous.push(id);
+    }
+
+    /// Kustomize's own notes live among the annotations: something noted means that there are annotations.
+    pub fn has_notes(&self) -> bool {
+        !self.previous.is_empty() || self.needs_hash || !self.prefixes.is_empty() || !self.suffixes.is_empty()
+    }
+
+    pub fn text_map(&self, field: &str) -> Vec<(String, String)> {
+        match self.node.at(&["metadata", field]) {
+            Some(Node::Map(entries)) => {
+                entries.iter().map(|(key, node)| (key.clone(), node.text().unwrap_or_default().to_owned())).collect()
+            }
+            _ => Vec::new(),
+        }
+    }
+
+    /// Whether both were given the same names around theirs. `allow_none`: or one of them none.
+    pub fn same_affixes(&self, other: &Resource, allow_none: bool) -> bool {
+        let same = |a: &[String], b: &[String]| {
+            (allow_none && (a.is_empty() || b.is_empty())) || a.ends_with(b) || b.ends_with(a)
+        };
+        same(&self.prefixes, &other.prefixes) && same(&self.suffixes, &other.suffixes)
+    }
+
+    pub fn value(&self) -> Result<Value, String> {
+        let mut node = self.node.clone();
+        if self.has_notes()
+            && let Some(metadata) = node.get_mut("metadata")
+            && metadata.get("annotations").is_some_and(|node| matches!(node, Node::Map(entries) if entries.is_empty()))
+        {
+            metadata.remove("annotations");
+        }
+        node.value()
+    }
+
+    /// Takes over what the object that it replaces was called.
+    pub fn take_history(&mut self, old: &Resource) {
+        self.previous.clone_from(&old.previous);
+        self.prefixes.clone_from(&old.prefixes);
+        self.suffixes.clone_from(&old.suffixes);
+    }
+}
+
+/// Adds a resource whose identity is not there yet.
+pub fn append(all: &mut Vec<Resource>, resource: Resource) -> Result<(), (usize, Resource)> {
+    let id = resource.id();
+    match all.iter().position(|known| known.id().same(&id)) {
+        Some(index) => Err((index, resource)),
+        None => {
+            all.push(resource);
+            Ok(())
+        }
+    }
+}
+
+/// The one resource that has, or had, an identity.
+pub fn find(all: &[Resource], id: &Id) -> Result<usize, String> {
+    let mut found = all.iter().enumerate().filter(|(_, resource)| resource.any_id(|any| any.same(id)));
+    let Some((index, _)) = found.next() else { return Err(missing(all, id)) };
+    match found.next() {
+        None => Ok(index),
+        Some(_) => Err(format!("more than one object is, or was, `{id}`")),
+    }
+}
+
+/// Names shown of those that are there.
+const SHOWN_MAX: usize = 5;
+
+fn missing(all: &[Resource], id: &Id) -> String {
+    let mut near: Vec<String> =
+        all.iter().map(Resource::id).filter(|other| other.gvk.kind == id.gvk.kind).map(|other| other.to_string()).collect();
+    if near.is_empty() {
+        near = all.iter().map(Resource::id).filter(|other| other.name == id.name).map(|other| other.to_string()).collect();
+    }
+    near.truncate(SHOWN_MAX);
+    match near.is_empty() {
+        true => format!("there is no `{id}`"),
+        false => format!("there is no `{id}`, but `{}`", near.join("`, `")),
+    }
+}
+
+/// The resources that a selector means, by their present or first names.
+pub fn select(all: &[Resource], selector: &Selector) -> Result<Vec<usize>, String> {
+    let matcher = selector.compile()?;
+    let meant = |resource: &Resource| {
+        let (now, first) = (resource.id(), resource.original_id());
+        (matcher.namespace(first.namespace()) || matcher.namespace(now.namespace()))
+            && (matcher.name(&first.name) || matcher.name(&now.name))
+            && matcher.gvk(&now.gvk)
+            && matcher.labels(&resource.text_map("labels"))
+            && matcher.annotations(&resource.text_map("annotations"))
+    };
+    Ok(all.iter().enumerate().filter(|(_, resource)| meant(resource)).map(|(index, _)| index).collect())
+}

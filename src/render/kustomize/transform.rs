@@ -1,0 +1,212 @@
+//! The transformations that every object goes through: namespace, name, labels, annotations, images, replicas.
+
+use std::collections::HashSet;
+
+use regex::Regex;
+
+use super::field_spec::{Create, FieldSpec, Tables, merge};
+use super::file::{Image, Labels, Replica, Text};
+use super::node::{Node, Scalar, Tag, keep_style};
+use super::resource::{Gvk, Resource};
+
+type Outcome = Result<(), String>;
+
+/// Writes a scalar over another, in its style.
+fn write(node: &mut Node, scalar: Scalar) -> Outcome {
+    let mut new = Node::Scalar(scalar);
+    match node {
+        Node::Scalar(_) => {
+            keep_style(node, &mut new);
+            *node = new;
+            Ok(())
+        }
+        _ => Err("a scalar was expected".into()),
+    }
+}
+
+pub fn namespace(all: &mut [Resource], namespace: &str, tables: &Tables) -> Outcome {
+    for resource in all.iter_mut() {
+        resource.remember_id();
+        let gvk = resource.gvk();
+        if !resource.id().is_cluster_scoped() {
+            FieldSpec::everywhere("metadata/namespace").visit(
+                &mut resource.node,
+                Create::Scalar(Tag::Str),
+                &mut |node| write(node, Scalar::string(namespace)),
+            )?;
+        }
+        if matches!(gvk.kind.as_str(), "RoleBinding" | "ClusterRoleBinding") {
+            default_accounts(&mut resource.node, namespace);
+        }
+        let is_core = resource.node.text_at(&["apiVersion"]) == Some("v1");
+        for spec in &tables.namespace {
+            let is_subjects = spec.path == "subjects/namespace" && gvk.kind.ends_with("RoleBinding");
+            if spec.path == "metadata/namespace" || is_subjects || (spec.path == "metadata/name" && !is_core) {
+                continue;
+            }
+            spec.visit(&mut resource.node, Create::Scalar(Tag::Str), &mut |node| {
+                write(node, Scalar::string(namespace))
+            })?;
+        }
+    }
+    let mut seen = HashSet::new();
+    for resource in all.iter() {
+        let id = resource.id();
+        if !seen.insert((id.gvk.group.clone(), id.gvk.version.clone(), id.gvk.kind.clone(), id.name.clone(), id.namespace().to_owned())) {
+            return Err(format!("in namespace `{namespace}` two objects are `{id}`"));
+        }
+    }
+    Ok(())
+}
+
+/// The account `default` is the one of the binding's own namespace.
+fn default_accounts(node: &mut Node, namespace: &str) {
+    let Some(Node::List(subjects)) = node.get_mut("subjects") else { return };
+    for subject in subjects {
+        if subject.get("name").and_then(Node::text) == Some("default") {
+            subject.set("namespace", Node::string(namespace));
+        }
+    }
+}
+
+/// Before or after the name.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Affix {
+    Prefix,
+    Suffix,
+}
+
+/// Kinds whose names mean something.
+fn keeps_its_name(gvk: &Gvk) -> bool {
+    gvk.kind == "CustomResourceDefinition"
+        || gvk.kind == "Namespace"
+        || (gvk.kind == "APIService" && gvk.group == "apiregistration.k8s.io")
+}
+
+pub fn affix(all: &mut [Resource], side: Affix, text: &str, tables: &Tables) -> Outcome {
+    let specs = if side == Affix::Prefix { &tables.name_prefix } else { &tables.name_suffix };
+    for resource in all {
+        let original = resource.original_id().gvk;
+        if keeps_its_name(&original) {
+            continue;
+        }
+        for spec in specs.iter().filter(|spec| spec.selects(&original)) {
+            if spec.path == "metadata/name" {
+                match side {
+                    Affix::Prefix => resource.prefixes.push(text.to_owned()),
+                    Affix::Suffix => resource.suffixes.push(text.to_owned()),
+                }
+                resource.remember_id();
+            }
+            spec.visit(&mut resource.node, Create::Scalar(Tag::Str), &mut |node| {
+                let old = node.text().unwrap_or_default();
+                let new = if side == Affix::Prefix { format!("{text}{old}") } else { format!("{old}{text}") };
+                write(node, Scalar::plain(new, Tag::Any))
+            })?;
+        }
+    }
+    Ok(())
+}
+
+/// The fields that one entry of `labels` is written to.
+pub fn label_fields(labels: &Labels, tables: &Tables) -> Result<Vec<FieldSpec>, String> {
+    let mut specs = labels.fields.clone();
+    merge(&mut specs, &tables.labels)?;
+    if labels.include_selectors {
+        merge(&mut specs, &tables.common_labels)?;
+    } else {
+        if labels.include_templates {
+            merge(&mut specs, &tables.template_labels)?;
+        }
+        merge(&mut specs, &[FieldSpec::everywhere("metadata/labels")])?;
+    }
+    Ok(specs)
+}
+
+/// Sets entries of the mappings that the specs lead to.
+pub fn entries<'a>(
+    all: &mut [Resource],
+    entries: impl Iterator<Item = (&'a String, &'a Text)> + Clone,
+    specs: &[FieldSpec],
+) -> Outcome {
+    for resource in all {
+        for (key, value) in entries.clone() {
+            for spec in specs {
+                spec.visit(&mut resource.node, Create::Map, &mut |node| match node {
+                    Node::Map(_) => {
+                        node.set(key, Node::string(&value.0));
+                        Ok(())
+                    }
+                    _ => Err("a mapping was expected".into()),
+                })?;
+            }
+        }
+    }
+    Ok(())
+}
+
+pub fn image(all: &mut [Resource], image: &Image, tables: &Tables) -> Outcome {
+    let pattern = format!("^{}(:[a-zA-Z0-9_.{{}}-]*)?(@sha256:[a-zA-Z0-9_.{{}}-]*)?$", image.name);
+    let pattern = Regex::new(&pattern).map_err(|_| format!("`{}` is not an image's name", image.name))?;
+    for resource in all.iter_mut().filter(|resource| resource.gvk().kind != "CustomResourceDefinition") {
+        for spec in &tables.images {
+            spec.visit(&mut resource.node, Create::Never, &mut |node| {
+                let Some(text) = node.text() else { return Err("a scalar was expected".into()) };
+                if !pattern.is_match(text) {
+                    return Ok(());
+                }
+                let new = renamed(text, image);
+                write(node, Scalar::plain(new, Tag::Any))
+            })?;
+        }
+    }
+    Ok(())
+}
+
+fn renamed(text: &str, image: &Image) -> String {
+    let (name, mut tag, mut digest) = split_image(text);
+    let mut result = if image.new_name.is_empty() { name.to_owned() } else { image.new_name.clone() };
+    let suffixed = format!("{tag}{}", image.tag_suffix);
+    match (image.new_tag.as_str(), image.digest.as_str()) {
+        ("", "") if !image.tag_suffix.is_empty() => (tag, digest) = (&suffixed, ""),
+        ("", "") => {}
+        (new_tag, new_digest) => (tag, digest) = (new_tag, new_digest),
+    }
+    for (separator, part) in [(':', tag), ('@', digest)] {
+        if !part.is_empty() {
+            result.push(separator);
+            result.push_str(part);
+        }
+    }
+    result
+}
+
+/// Name, tag and digest. A colon before the first slash is a port.
+fn split_image(text: &str) -> (&str, &str, &str) {
+    let host = text.find('/').filter(|at| *at > 0).unwrap_or(0);
+    let find = |c: char| text[host..].find(c).map(|at| at + host);
+    match (find(':'), find('@')) {
+        (None, None) => (text, "", ""),
+        (colon, Some(at)) if colon.is_none_or(|colon| at < colon) => (&text[..at], "", &text[at + 1..]),
+        (Some(colon), Some(at)) => (&text[..colon], &text[colon + 1..at], &text[at + 1..]),
+        (Some(colon), None) => (&text[..colon], &text[colon + 1..], ""),
+        (None, Some(at)) => (&text[..at], "", &text[at + 1..]),
+    }
+}
+
+pub fn replicas(all: &mut [Resource], replica: &Replica, tables: &Tables) -> Outcome {
+    let mut found = false;
+    for spec in &tables.replicas {
+        for resource in all.iter_mut().filter(|r| r.any_id(|id| id.name == replica.name && spec.selects(&id.gvk))) {
+            found = true;
+            spec.visit(&mut resource.node, Create::Scalar(Tag::Int), &mut |node| {
+                write(node, Scalar::plain(replica.count.to_string(), Tag::Int))
+            })?;
+        }
+    }
+    if found {
+        return Ok(());
+    }
+    let kinds: Vec<&str> = tables.replicas.iter().map(|spec| spec.kind.as_str()).collect();
+    Err(format!("there is no `{}` among the kinds that have replicas: {}", replica.name, kinds.join(", ")))
+}
