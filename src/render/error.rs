@@ -35,9 +35,9 @@ pub enum RenderError {
     /// A path leads into a submodule, which isn't fetched.
     #[error("`{path}` is a submodule, and submodules are not fetched")]
     Submodule { path: String },
-    /// Something that this version doesn't render.
-    #[error("`{path}`: {what} comes with a later version")]
-    Later { path: String, what: &'static str },
+    /// Templates are rendered, not built; a kustomization can name their directory as a resource.
+    #[error("`{path}`: a kustomization among templates is not built")]
+    KustomizationAmongTemplates { path: String },
     #[error("directories are nested deeper than {limit} levels at `{path}`")]
     TooDeep { path: String, limit: usize },
     #[error("more than {limit} files are read")]
@@ -72,6 +72,9 @@ impl RenderError {
         match self {
             Self::Source(error) => error.hint(),
             Self::PathEscapes { .. } => Some("give a path relative to the root of the repository, without `..`"),
+            Self::KustomizationAmongTemplates { .. } => {
+                Some("put the kustomization into a directory of its own and name this one in its `resources`")
+            }
             Self::SymlinkEscapes { .. } => {
                 Some("replace the symlink by the file, or point it to a file of the repository")
             }

@@ -3,7 +3,7 @@
 use crate::manifest::{Entry, EntryKind};
 
 /// The names under which kustomize looks for its file.
-const KUSTOMIZATION_FILES: [&str; 3] = ["kustomization.yaml", "kustomization.yml", "Kustomization"];
+pub(super) const KUSTOMIZATION_FILES: [&str; 3] = ["kustomization.yaml", "kustomization.yml", "Kustomization"];
 
 /// The file of kustomize in a directory, if it has one.
 pub(super) fn kustomization_file(entries: &[Entry]) -> Option<&str> {

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //!  Tree ──reader──► files ──► plain: every YAML below the path
+//!            │                kustomize: a kustomization file and what it names
 //!            │                template: afresh.yaml + values + templates
 //!            ▼                    │
 //!        ReadSet                  ▼
@@ -40,6 +41,7 @@ pub use scope::is_cluster_scoped;
 pub use settings::SETTINGS_FILE;
 
 use crate::manifest::{Tree, yaml};
+use discovery::Found;
 use objects::Draft;
 use reader::Reader;
 
@@ -106,16 +108,8 @@ pub fn render(request: &Request<'_>) -> Result<Rendered, Failed> {
 }
 
 fn render_with(request: &Request<'_>, reader: &Reader<'_>) -> Result<Rendered, RenderError> {
-    let texts = discovery::texts(request, reader)?;
-    let mut drafts = Vec::new();
-    for (index, text) in texts.iter().enumerate() {
-        check_cancelled(request)?;
-        objects::read(index, text, &mut drafts)?;
-        if drafts.len() > MAX_OBJECTS {
-            return Err(RenderError::TooManyObjects { limit: MAX_OBJECTS });
-        }
-    }
-    if let Some(namespace) = request.target_namespace {
+    let Found { texts, mut drafts, in_target_namespace } = discovery::read(request, reader)?;
+    if let Some(namespace) = request.target_namespace.filter(|_| !in_target_namespace) {
         transform::set_namespace(&mut drafts, namespace);
     }
     substitute(request, &texts, &mut drafts)?;

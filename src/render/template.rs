@@ -173,7 +173,7 @@ impl Gathering<'_> {
         }
         let entries = self.reader.list(directory)?;
         if let Some(name) = kustomization_file(&entries) {
-            return Err(RenderError::Later { path: path::child(directory, name), what: "building with kustomize" });
+            return Err(RenderError::KustomizationAmongTemplates { path: path::child(directory, name) });
         }
         for entry in entries {
             let path = path::child(directory, &entry.name);

@@ -230,7 +230,7 @@ fn mistakes_in_settings_and_values_are_shown_there() {
     );
     assert_eq!(
         error(tree.with("templates/kustomization.yaml", "")),
-        "`templates/kustomization.yaml`: building with kustomize comes with a later version"
+        "`templates/kustomization.yaml`: a kustomization among templates is not built"
     );
 }
 

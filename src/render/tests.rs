@@ -154,14 +154,13 @@ fn an_object_declared_twice_names_both_places() {
 }
 
 #[test]
-fn kustomizations_are_refused_by_name() {
-    for path in ["x/kustomization.yaml", "x/y/kustomization.yml", "x/y/Kustomization"] {
-        let tree = MemoryTree::new().with(path, "resources: []\n").with("x/a.yaml", config_map("a"));
-        assert_eq!(
-            Case::new(&tree, "x").error(),
-            format!("`{path}`: building with kustomize comes with a later version")
-        );
-    }
+fn a_kustomization_below_the_path_is_built_as_one_of_its_resources() {
+    let tree = MemoryTree::new()
+        .with("x/a.yaml", config_map("a"))
+        .with("x/y/kustomization.yml", "namePrefix: p-\nresources: [b.yaml]\n")
+        .with("x/y/b.yaml", config_map("b"))
+        .with("x/y/ignored.yaml", config_map("c"));
+    assert_eq!(Case::new(&tree, "x").names(), ["a", "p-b"]);
 }
 
 #[test]

@@ -11,8 +11,8 @@ use super::resource::{Resource, append};
 use super::{names, replace, transform};
 use crate::manifest::yaml::{self, MAX_FILE_BYTES, PathSegment};
 use crate::manifest::{EntryKind, SourceError};
-use crate::render::discovery::{is_file, kustomization_file};
 use crate::render::error::RenderError;
+use crate::render::files::{KUSTOMIZATION_FILES, is_file, kustomization_file};
 use crate::render::objects::{Draft, Place, Text};
 use crate::render::reader::Reader;
 use crate::render::settings::{self, Mode, SETTINGS_FILE};
@@ -23,14 +23,15 @@ const DEPTH_MAX: usize = 32;
 /// Objects of this annotation are for those who read the repository.
 const LOCAL_CONFIG: &str = "config.kubernetes.io/local-config";
 
-/// Builds a directory. Its texts are added to `texts`.
+/// Builds a directory; `namespace` stands in for that of its kustomization. Its texts are added to `texts`.
 pub fn build(
     request: &Request<'_>,
     reader: &Reader<'_>,
     directory: &str,
+    namespace: Option<&str>,
     texts: &mut Vec<Text>,
 ) -> Result<Vec<Draft>, RenderError> {
-    let mut build = Build { request, reader, texts, above: Vec::new() };
+    let mut build = Build { request, reader, namespace, texts, above: Vec::new() };
     let mut built = build.directory(directory, None, Wanted::Kustomization)?;
     build.finish(&mut built)
 }
@@ -38,6 +39,8 @@ pub fn build(
 struct Build<'a> {
     request: &'a Request<'a>,
     reader: &'a Reader<'a>,
+    /// Instead of the namespace of the first kustomization: Flux's `targetNamespace`.
+    namespace: Option<&'a str>,
     texts: &'a mut Vec<Text>,
     /// The directories that led here, the root first.
     above: Vec<String>,
@@ -94,8 +97,7 @@ impl Build<'_> {
             return Err(current.error(&["kind".into()], message));
         }
         self.above.push(directory.to_owned());
-        let mut built =
-            onto.unwrap_or_else(|| Built { resources: Vec::new(), tables: Tables::defaults() });
+        let mut built = onto.unwrap_or_else(|| Built { resources: Vec::new(), tables: Tables::defaults() });
         self.resources(&current, &mut built)?;
         self.configurations(&current, &mut built)?;
         self.generators(&current, &mut built)?;
@@ -123,8 +125,7 @@ impl Build<'_> {
             let error = SourceError::whole_file(directory, message);
             return Err(error.with_hint("name its files one by one, or give it a kustomization.yaml").into());
         };
-        let found = ["kustomization.yaml", "kustomization.yml", "Kustomization"];
-        if found.iter().filter(|name| names.contains(name)).count() > 1 {
+        if KUSTOMIZATION_FILES.iter().filter(|name| names.contains(name)).count() > 1 {
             return Err(SourceError::whole_file(directory, "there is more than one kustomization file").into());
         }
         let path = path::child(directory, name);
@@ -149,7 +150,8 @@ impl Build<'_> {
     }
 
     fn check_circle(&self, current: &Current, field: &str, index: usize, target: &str) -> Result<(), RenderError> {
-        let contains = |outer: &str, inner: &str| outer.is_empty() || inner == outer || inner.starts_with(&format!("{outer}/"));
+        let contains =
+            |outer: &str, inner: &str| outer.is_empty() || inner == outer || inner.starts_with(&format!("{outer}/"));
         match self.above.iter().find(|visited| contains(target, visited)) {
             Some(visited) => {
                 let message = format!("a circle: `{target}` is, or contains, `{visited}`, which led here");
@@ -164,7 +166,8 @@ impl Build<'_> {
             // what `bases` names was appended
             let field = if yaml_list_has(&current.file, "resources", index) { "resources" } else { "bases" };
             if is_remote(name) {
-                let error = current.file.error(&[field.into(), index.into()], format!("`{name}` is not in this repository"));
+                let error =
+                    current.file.error(&[field.into(), index.into()], format!("`{name}` is not in this repository"));
                 return Err(error.with_hint("remote bases are not fetched: copy it into the repository").into());
             }
             let target = self.place_of(current, field, index, name)?;
@@ -194,8 +197,11 @@ impl Build<'_> {
         let (parent, name) = path::split(target);
         let stem = name.split('.').next().unwrap_or(name);
         let entries = self.reader.list(parent)?;
-        let near: Vec<&str> =
-            entries.iter().map(|e| e.name.as_str()).filter(|other| other.contains(stem) || stem.contains(other.split('.').next().unwrap_or(other))).collect();
+        let near: Vec<&str> = entries
+            .iter()
+            .map(|e| e.name.as_str())
+            .filter(|other| other.contains(stem) || stem.contains(other.split('.').next().unwrap_or(other)))
+            .collect();
         Ok(if near.is_empty() { String::new() } else { format!(", but `{}`", near.join("`, `")) })
     }
 
@@ -290,10 +296,13 @@ impl Build<'_> {
                     Ok(content.ok_or_else(|| format!("there is no file `{path}`"))?.to_vec())
                 };
                 let place = current.place(field, index);
-                let made = generate::resource(kind, generator, &options, place, &mut load).map_err(|failure| match failure {
-                    Failure::Said(message) => current.at(field, index, message),
-                    Failure::Render(error) => error,
-                })?;
+                let made =
+                    generate::resource(kind, generator, &options, place, &mut load).map_err(
+                        |failure| match failure {
+                            Failure::Said(message) => current.at(field, index, message),
+                            Failure::Render(error) => error,
+                        },
+                    )?;
                 generate::absorb(&mut built.resources, made).map_err(|message| current.at(field, index, message))?;
             }
         }
@@ -320,9 +329,8 @@ impl Build<'_> {
             patch.apply(all, entry.target.as_ref()).map_err(|message| current.at("patches", index, message))?;
             self.check_unique(current, "patches", index, all)?;
         }
-        // Flux's targetNamespace stands in for the namespace of the first kustomization
-        let target = self.request.target_namespace.filter(|_| self.above.len() == 1);
-        let namespace = target.unwrap_or(&fields.namespace);
+        let namespace = self.namespace.filter(|_| self.above.len() == 1);
+        let namespace = namespace.unwrap_or(&fields.namespace);
         if !namespace.is_empty() {
             transform::namespace(all, namespace, &tables).map_err(|message| whole("namespace", message))?;
         }
@@ -367,7 +375,11 @@ impl Build<'_> {
 
     fn check_unique(&self, current: &Current, field: &str, index: usize, all: &[Resource]) -> Result<(), RenderError> {
         let mut seen = std::collections::HashSet::new();
-        match all.iter().map(|resource| resource.id().to_string() + &resource.gvk().group).find(|id| !seen.insert(id.clone())) {
+        match all
+            .iter()
+            .map(|resource| resource.id().to_string() + &resource.gvk().group)
+            .find(|id| !seen.insert(id.clone()))
+        {
             Some(id) => Err(current.at(field, index, format!("after this patch two objects are `{id}`"))),
             None => Ok(()),
         }
@@ -392,7 +404,12 @@ impl Build<'_> {
     }
 
     /// An entry of `replacements`: itself, or what its file holds.
-    fn replacements(&self, current: &Current, index: usize, entry: &Replacement) -> Result<Vec<Replacement>, RenderError> {
+    fn replacements(
+        &self,
+        current: &Current,
+        index: usize,
+        entry: &Replacement,
+    ) -> Result<Vec<Replacement>, RenderError> {
         if entry.path.is_empty() {
             return Ok(vec![entry.clone()]);
         }

@@ -1,6 +1,5 @@
 //! Where a transformation writes: kustomize's field specs, its default tables, and how a path is followed.
 
-use std::collections::HashSet;
 use std::sync::{Arc, LazyLock};
 
 use serde::Deserialize;
@@ -189,11 +188,6 @@ impl Tables {
             }
         }
         Ok(())
-    }
-
-    /// The kinds whose names are referred to anywhere.
-    pub fn referred_kinds(&self) -> HashSet<&str> {
-        self.name_reference.iter().map(|reference| reference.kind.as_str()).collect()
     }
 }
 

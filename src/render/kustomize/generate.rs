@@ -150,9 +150,7 @@ fn pairs(generator: &Generator, load: &mut Load<'_>) -> Result<BTreeMap<String, 
     let mut pairs = BTreeMap::new();
     for (key, value) in all {
         if key.is_empty() || !key.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c)) {
-            return Err(Failure::Said(format!(
-                "`{key}` is not a key: letters, digits, `-`, `_` and `.` make one"
-            )));
+            return Err(Failure::Said(format!("`{key}` is not a key: letters, digits, `-`, `_` and `.` make one")));
         }
         if pairs.insert(key.clone(), value).is_some() {
             return Err(Failure::Said(format!("key `{key}` is given twice")));
@@ -179,8 +177,7 @@ fn unquoted(value: &str) -> &str {
 /// Adds a generated object, or changes the one that is there.
 pub fn absorb(all: &mut Vec<Resource>, mut made: Resource) -> Result<(), String> {
     let id = made.id();
-    let matches: Vec<usize> =
-        (0..all.len()).filter(|index| all[*index].any_id(|any| any.same(&id))).collect();
+    let matches: Vec<usize> = (0..all.len()).filter(|index| all[*index].any_id(|any| any.same(&id))).collect();
     match (matches[..].len(), made.behaviour) {
         (0, Behaviour::Create) => append(all, made).map_err(|_| format!("`{id}` is declared already")),
         (0, _) => Err(format!("there is no `{id}` to merge with or to replace")),
@@ -232,7 +229,8 @@ fn inherit(made: &mut Resource, old: &Resource) {
 pub fn hash(resource: &Resource) -> Result<String, String> {
     let value = resource.node.value()?;
     let field = |name: &str| value.get(name).cloned().unwrap_or_else(|| json!(""));
-    let mut content = json!({ "kind": resource.gvk().kind, "name": resource.name(), "data": field("data") });
+    // the name is left empty, by a slip of kustomize's that every hash in use has
+    let mut content = json!({ "kind": resource.gvk().kind, "name": "", "data": field("data") });
     let more: &[&str] = match resource.gvk().kind.as_str() {
         "ConfigMap" => &["binaryData"],
         _ => {

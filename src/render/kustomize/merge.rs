@@ -4,7 +4,7 @@
 //! lists and scalars are replaced. `$patch: delete|replace|merge` changes that for a mapping or a list.
 
 use super::merge_keys::Shape;
-use super::node::{Node, Scalar, keep_style};
+use super::node::{Node, Scalar, Tag, keep_style};
 use super::resource::gvk_of;
 
 const DIRECTIVE: &str = "$patch";
@@ -34,14 +34,9 @@ fn both(old: Option<Node>, new: Option<Node>, shape: Shape) -> Result<Option<Nod
         (Some(Node::List(_)), None | Some(Node::List(_))) | (None, Some(Node::List(_))) => lists(old, new, shape),
         (Some(Node::Map(_)), None | Some(Node::Map(_))) | (None, Some(Node::Map(_))) => maps(old, new, shape),
         // an explicit null that nobody touches stays
-        (None, None) => Ok(if new.is_none() { old.map(keep_null) } else { None }),
+        (None, None) => Ok(if new.is_none() { old } else { None }),
         (Some(a), Some(b)) => Err(format!("{} can't be merged into {}", describe(b), describe(a))),
     }
-}
-
-/// A null that was written out; one that was left empty goes.
-fn keep_null(node: Node) -> Node {
-    node
 }
 
 fn describe(node: &Node) -> &'static str {
@@ -68,7 +63,9 @@ fn maps(old: Option<Node>, new: Option<Node>, shape: Shape) -> Result<Option<Nod
     let Some(Node::Map(entries)) = &mut base else { return Ok(base) };
     let mut keys: Vec<String> = entries.iter().map(|(key, _)| key.clone()).collect();
     if let Some(Node::Map(more)) = &patch {
-        keys.extend(more.iter().map(|(key, _)| key.clone()).filter(|key| !entries.iter().any(|(known, _)| known == key)));
+        keys.extend(
+            more.iter().map(|(key, _)| key.clone()).filter(|key| !entries.iter().any(|(known, _)| known == key)),
+        );
     }
     for key in keys {
         let old = base.as_ref().and_then(|base| base.get(&key)).cloned();
@@ -113,13 +110,15 @@ fn lists(old: Option<Node>, new: Option<Node>, shape: Shape) -> Result<Option<No
         _ => Vec::new(),
     };
     let merged = items_by_key(items(base), items(patch), &keys, shape.item())?;
-    Ok((!merged.is_empty()).then_some(Node::List(merged)))
+    Ok(Some(Node::List(merged)))
 }
 
 /// The values of the keys of one item; an absent one is empty.
 type Values = Vec<String>;
 
-fn items_by_key(old: Vec<Node>, new: Vec<Node>, keys: &[&'static str], shape: Shape) -> Result<Vec<Node>, String> {
+/// Merges lists item by item. The order is kustomize's: what the patch names comes first, but for lists with several
+/// keys each item that was there moves behind those.
+fn items_by_key(mut old: Vec<Node>, new: Vec<Node>, keys: &[&'static str], shape: Shape) -> Result<Vec<Node>, String> {
     if keys.is_empty() {
         return Ok(scalars(old, new));
     }
@@ -133,45 +132,75 @@ fn items_by_key(old: Vec<Node>, new: Vec<Node>, keys: &[&'static str], shape: Sh
     if keys.len() > 1 {
         unify(&mut known);
     }
-    let usable: Vec<&str> =
-        keys.iter().enumerate().filter(|(i, _)| known.iter().any(|values| !values[*i].is_empty())).map(|(_, k)| *k).collect();
-    let usable = if usable.is_empty() { keys.to_vec() } else { usable };
-    let mut result: Vec<Node> = Vec::new();
+    let is_used = |i: &usize| known.iter().any(|values| !values[*i].is_empty());
+    let mut used: Vec<usize> = (0..keys.len()).filter(is_used).collect();
+    if used.is_empty() {
+        used = (0..keys.len()).collect();
+    }
+    let keys: Vec<&str> = used.iter().map(|i| keys[*i]).collect();
+    let mut items: Vec<Node> = Vec::new();
     for values in &known {
-        let values: Values = keys
-            .iter()
-            .zip(values)
-            .filter(|(key, _)| usable.contains(*key))
-            .map(|(_, value)| value.clone())
-            .collect();
+        let values: Values = used.iter().map(|i| values[*i].clone()).collect();
         // an item is looked for by the keys that it has
-        let own: Vec<(&str, &String)> = usable.iter().copied().zip(&values).filter(|(_, value)| !value.is_empty()).collect();
-        let wanted = |item: &&Node| own.iter().all(|(key, value)| item.get(key).and_then(Node::text) == Some(value.as_str()));
-        let pick = |items: &[Node]| if own.is_empty() { None } else { items.iter().find(wanted).cloned() };
-        let (before, after) = (pick(&old), pick(&new));
-        if own.is_empty() {
-            continue;
-        }
-        let merged = both(before.clone(), after, shape)?;
+        let own: Vec<(&str, &str)> =
+            keys.iter().zip(&values).filter(|(_, v)| !v.is_empty()).map(|(k, v)| (*k, v.as_str())).collect();
+        let is_meant = |item: &Node| own.iter().all(|(key, value)| item.get(key).and_then(Node::text) == Some(value));
+        let before = old.iter().position(is_meant).filter(|_| !own.is_empty());
+        let after = new.iter().find(|item| is_meant(item)).filter(|_| !own.is_empty()).cloned();
+        let replaces = after.as_ref().and_then(|item| item.get(DIRECTIVE)).and_then(Node::text) == Some("replace");
+        let merged = both(before.map(|index| old[index].clone()), after, shape)?;
         let Some(mut merged) = merged.filter(|node| !is_empty(node)) else {
-            remove(&mut result, &usable, &values);
+            set_item(&mut old, None, &keys, &values);
             continue;
         };
         for (key, value) in &own {
             if merged.get(key).is_none() {
-                merged.set(key, Node::Scalar(Scalar::plain((*value).clone(), super::node::Tag::Any)));
+                merged.set(key, Node::Scalar(Scalar::plain(*value, Tag::Any)));
             }
         }
-        replace(&mut result, merged, &usable, &values);
-    }
-    // what was there and is not replaced follows; what was removed by the patch is gone
-    for item in old {
-        let values: Values = usable.iter().map(|key| item.get(key).and_then(Node::text).unwrap_or_default().to_owned()).collect();
-        if values.iter().all(String::is_empty) {
-            result.push(item);
+        if let Some(index) = before.filter(|_| !replaces) {
+            old[index] = merged.clone();
         }
+        set_item(&mut items, Some(merged), &keys, &values);
     }
-    Ok(result)
+    if known.is_empty() {
+        return Ok(old);
+    }
+    for item in old {
+        let mut values = Vec::new();
+        for key in &keys {
+            match item.get(key) {
+                Some(value) => values.push(value.text().unwrap_or_default().to_owned()),
+                None => items.push(item.clone()),
+            }
+        }
+        if keys.len() > 1 {
+            set_item(&mut items, None, &keys, &values);
+        }
+        set_item(&mut items, Some(item), &keys, &values);
+    }
+    Ok(items)
+}
+
+/// Puts an item in the place of those with its keys, or at the end; `None` takes them out.
+fn set_item(items: &mut Vec<Node>, item: Option<Node>, keys: &[&str], values: &[String]) {
+    let mut found = false;
+    let mut result = Vec::with_capacity(items.len() + 1);
+    for known in items.drain(..).filter(|known| !is_empty(known)) {
+        if !matches(&known, keys, values) {
+            // without any value to look for, nothing stays: so does kustomize
+            if !values.is_empty() {
+                result.push(known);
+            }
+            continue;
+        }
+        found = true;
+        result.extend(item.clone());
+    }
+    if !found {
+        result.extend(item);
+    }
+    *items = result;
 }
 
 /// A list of scalars is a set: the patch's first.
@@ -191,7 +220,9 @@ fn scalars(old: Vec<Node>, new: Vec<Node>) -> Vec<Node> {
 }
 
 fn values_of(item: &Node, keys: &[&str]) -> Values {
-    keys.iter().map(|key| item.get(key).filter(|node| !node.is_null()).and_then(Node::text).unwrap_or_default().to_owned()).collect()
+    keys.iter()
+        .map(|key| item.get(key).filter(|node| !node.is_null()).and_then(Node::text).unwrap_or_default().to_owned())
+        .collect()
 }
 
 /// Items that agree in what both of them say are one: an absent key is taken from the other.
@@ -212,22 +243,15 @@ fn unify(known: &mut [Values]) {
     }
 }
 
+/// Whether an item has the keys; values that are not given match whatever the one before matched.
 fn matches(item: &Node, keys: &[&str], values: &[String]) -> bool {
-    keys.iter().zip(values).all(|(key, value)| match item.get(key) {
-        Some(field) => value.is_empty() || field.text() == Some(value.as_str()),
-        None => false,
+    let mut last = false;
+    keys.iter().enumerate().all(|(index, key)| {
+        if let Some(value) = values.get(index) {
+            last = item.get(key).is_some_and(|field| value.is_empty() || field.text() == Some(value.as_str()));
+        }
+        last
     })
-}
-
-fn replace(items: &mut Vec<Node>, item: Node, keys: &[&str], values: &[String]) {
-    match items.iter_mut().find(|known| matches(known, keys, values)) {
-        Some(known) => *known = item,
-        None => items.push(item),
-    }
-}
-
-fn remove(items: &mut Vec<Node>, keys: &[&str], values: &[String]) {
-    items.retain(|known| !matches(known, keys, values));
 }
 
 fn is_empty(node: &Node) -> bool {

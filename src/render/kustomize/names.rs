@@ -35,7 +35,8 @@ pub fn fix(all: &mut [Resource], tables: &Tables) -> Result<(), (usize, String)>
     for (index, resource) in all.iter_mut().enumerate() {
         for reference in &tables.name_reference {
             for spec in reference.field_specs.iter().filter(|spec| spec.selects(&known[index].original)) {
-                let referrer = Referrer { index, known: &known, affixes: &affixes, by_old_name: &by_old_name, spec, reference };
+                let referrer =
+                    Referrer { index, known: &known, affixes: &affixes, by_old_name: &by_old_name, spec, reference };
                 let gvk = &known[index].now.gvk;
                 let here = FieldSpec {
                     group: gvk.group.clone(),
@@ -69,7 +70,8 @@ impl Known {
             let accounts = subjects.iter().filter(|s| s.get("kind").and_then(Node::text) == Some("ServiceAccount"));
             account_namespaces.extend(accounts.filter_map(|s| s.get("namespace")?.text()).map(str::to_owned));
         }
-        let role = match (resource.node.text_at(&["roleRef", "apiGroup"]), resource.node.text_at(&["roleRef", "kind"])) {
+        let role = match (resource.node.text_at(&["roleRef", "apiGroup"]), resource.node.text_at(&["roleRef", "kind"]))
+        {
             (Some(group), Some(kind)) => Some(Gvk::new(group, "", kind)),
             _ => None,
         };
@@ -131,9 +133,8 @@ impl Referrer<'_> {
             return Err("the mapping has no `name`".into());
         };
         let namespace = node.get("namespace").and_then(Node::text).map(str::to_owned);
-        let anyone_was_there = namespace.as_ref().is_some_and(|wanted| {
-            self.reachable().any(|i| self.first(i).namespace() == wanted)
-        });
+        let anyone_was_there =
+            namespace.as_ref().is_some_and(|wanted| self.reachable().any(|i| self.first(i).namespace() == wanted));
         let is_there = |index: usize| match &namespace {
             None => true,
             Some(wanted) if anyone_was_there => self.first(index).namespace() == wanted,

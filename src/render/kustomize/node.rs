@@ -303,7 +303,8 @@ impl Reader<'_> {
             if event.data == EventData::MappingEnd {
                 break;
             }
-            let is_merge = matches!(&event.data, EventData::Scalar { value, style: ScalarStyle::Plain, .. } if value == "<<");
+            let is_merge =
+                matches!(&event.data, EventData::Scalar { value, style: ScalarStyle::Plain, .. } if value == "<<");
             let Node::Scalar(key) = self.node(event, depth + 1)? else {
                 return Err(self.error(mark, "a list or a mapping can't be a key"));
             };
@@ -319,7 +320,9 @@ impl Reader<'_> {
             }
         }
         // what is given beside a merge wins, then the first that is merged
-        for (key, value) in merged.into_iter().filter_map(|node| if let Node::Map(map) = node { Some(map) } else { None }).flatten() {
+        for (key, value) in
+            merged.into_iter().filter_map(|node| if let Node::Map(map) = node { Some(map) } else { None }).flatten()
+        {
             if !entries.iter().any(|(name, _)| *name == key) {
                 entries.push((key, value));
             }
@@ -357,7 +360,9 @@ pub fn resolve(text: &str) -> (Tag, Value) {
         return (Tag::Timestamp, Value::String(time));
     }
     let plain = text.replace('_', "");
-    if first != b'.' && let Some(number) = integer(&plain) {
+    if first != b'.'
+        && let Some(number) = integer(&plain)
+    {
         return (Tag::Int, Value::Number(number));
     }
     match float(if first == b'.' { text } else { &plain }) {

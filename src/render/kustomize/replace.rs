@@ -65,7 +65,8 @@ fn refine(value: &Node, options: Option<&FieldOptions>) -> Result<Node, String> 
 fn write(all: &mut [Resource], value: &Node, target: &ReplacementTarget) -> Result<(), String> {
     let Some(select) = &target.select else { return Err("a target needs `select`".into()) };
     let selected = select.compile()?;
-    let rejected = target.reject.iter().map(|reject| Ok((reject, reject.compile()?))).collect::<Result<Vec<_>, String>>()?;
+    let rejected =
+        target.reject.iter().map(|reject| Ok((reject, reject.compile()?))).collect::<Result<Vec<_>, String>>()?;
     let fallback = [DEFAULT_PATH.to_owned()];
     let paths = if target.field_paths.is_empty() { &fallback[..] } else { &target.field_paths[..] };
     for resource in all {
@@ -75,7 +76,9 @@ fn write(all: &mut [Resource], value: &Node, target: &ReplacementTarget) -> Resu
                 && matcher.labels(&labels)
                 && matcher.annotations(&annotations);
             let by_id = !reject.names_nothing()
-                && resource.any_id(|id| matcher.gvk(&id.gvk) && matcher.name(&id.name) && matcher.namespace(&id.written_namespace));
+                && resource.any_id(|id| {
+                    matcher.gvk(&id.gvk) && matcher.name(&id.name) && matcher.namespace(&id.written_namespace)
+                });
             by_text || by_id
         });
         let is_meant = !rejects
@@ -96,7 +99,8 @@ fn write(all: &mut [Resource], value: &Node, target: &ReplacementTarget) -> Resu
                 count += 1;
                 put(node, value, options)
             };
-            visit(&mut resource.node, &parts(path), create, &mut set).map_err(|error| format!("`{id}`, `{path}`: {error}"))?;
+            visit(&mut resource.node, &parts(path), create, &mut set)
+                .map_err(|error| format!("`{id}`, `{path}`: {error}"))?;
             if count == 0 {
                 return Err(format!("`{id}` has no field `{path}` to replace"));
             }
@@ -180,7 +184,9 @@ fn visit(node: &mut Node, path: &[String], create: Option<&Node>, set: &mut Set<
                 node.set(part, empty_for(rest.first(), value));
             }
             match node.get_mut(part) {
-                Some(Node::Scalar(scalar)) if !rest.is_empty() && !scalar.is_null() => inside_text(scalar, rest, create, set),
+                Some(Node::Scalar(scalar)) if !rest.is_empty() && !scalar.is_null() => {
+                    inside_text(scalar, rest, create, set)
+                }
                 Some(field) => visit(field, rest, create, set),
                 None => Ok(()),
             }
@@ -202,7 +208,9 @@ fn items_of(
         return items.iter_mut().try_for_each(|item| visit(item, rest, create, set));
     }
     if let Ok(index) = part.parse::<usize>() {
-        if index == items.len() && let Some(value) = create {
+        if index == items.len()
+            && let Some(value) = create
+        {
             items.push(empty_for(rest.first(), value));
         }
         let count = items.len();
@@ -244,7 +252,10 @@ fn empty_for(next: Option<&String>, value: &Node) -> Node {
 fn inside_text(scalar: &mut Scalar, path: &[String], create: Option<&Node>, set: &mut Set<'_>) -> Result<(), String> {
     let text = scalar.text.trim_start();
     if !text.starts_with(['{', '[']) {
-        return Err(format!("`{}` leads into a text that is not JSON, which is not served by this version of Afresh", path.join(".")));
+        return Err(format!(
+            "`{}` leads into a text that is not JSON, which is not served by this version of Afresh",
+            path.join(".")
+        ));
     }
     let value: Value = serde_json::from_str(text).map_err(|error| format!("the text is not JSON: {error}"))?;
     let mut node = Node::from_value(&value);

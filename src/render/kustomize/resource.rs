@@ -244,10 +244,15 @@ pub fn find(all: &[Resource], id: &Id) -> Result<usize, String> {
 const SHOWN_MAX: usize = 5;
 
 fn missing(all: &[Resource], id: &Id) -> String {
-    let mut near: Vec<String> =
-        all.iter().map(Resource::id).filter(|other| other.gvk.kind == id.gvk.kind).map(|other| other.to_string()).collect();
+    let mut near: Vec<String> = all
+        .iter()
+        .map(Resource::id)
+        .filter(|other| other.gvk.kind == id.gvk.kind)
+        .map(|other| other.to_string())
+        .collect();
     if near.is_empty() {
-        near = all.iter().map(Resource::id).filter(|other| other.name == id.name).map(|other| other.to_string()).collect();
+        near =
+            all.iter().map(Resource::id).filter(|other| other.name == id.name).map(|other| other.to_string()).collect();
     }
     near.truncate(SHOWN_MAX);
     match near.is_empty() {

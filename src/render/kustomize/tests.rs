@@ -1,0 +1,91 @@
+//! What a person is told: errors name the entry that failed and what is there instead. That the results are kustomize's
+//! own is shown by tests/kustomize.
+
+use crate::manifest::MemoryTree;
+use crate::render::{AppRef, Failed, Rendered, Request, Substitution, render};
+
+const CONFIG_MAP: &str = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: settings}\ndata: {a: b}\n";
+
+fn build(tree: &MemoryTree, target_namespace: Option<&str>) -> Result<Rendered, Failed> {
+    render(&Request {
+        tree,
+        path: "app",
+        app: &AppRef { name: "app".into(), namespace: "default".into() },
+        target_namespace,
+        common_metadata: None,
+        substitution: Substitution::Off,
+        cancelled: &|| false,
+    })
+}
+
+#[test]
+fn an_error_names_its_place_and_what_is_there_instead() {
+    let base = || MemoryTree::new().with("app/settings.yaml", CONFIG_MAP);
+    for (kustomization, wanted) in [
+        (
+            "resources:\n- settings.yml\n",
+            "app/kustomization.yaml:2:3: there is no file or directory `app/settings.yml`, but `settings.yaml`",
+        ),
+        ("resources: []\nresorces: [a]\n", "app/kustomization.yaml:2:1: a kustomization has no field `resorces`"),
+        ("vars: [{name: A}]\n", "app/kustomization.yaml:1:1: `vars` is not served by this version of Afresh"),
+        (
+            "resources:\n- https://example.com/base.yaml\n",
+            "app/kustomization.yaml:2:3: `https://example.com/base.yaml` is not in this repository",
+        ),
+        ("resources: [../../x.yaml]\n", "app/kustomization.yaml:1:13: `../../x.yaml` leads out of the repository"),
+        (
+            "resources: [settings.yaml]\npatches:\n- patch: |\n    kind: ConfigMap\n    apiVersion: v1\n    metadata: {name: other}\n",
+            "app/kustomization.yaml:3:3: there is no `ConfigMap/other`, but `ConfigMap/settings`",
+        ),
+        (
+            "resources: [settings.yaml]\npatches:\n- target: {kind: ConfigMap}\n  patch: '[{\"op\": \"remove\", \"path\": \"/data/x\"}]'\n",
+            "app/kustomization.yaml:3:3: `ConfigMap/settings`: operation 1 at `/data/x`: ",
+        ),
+        (
+            "replacements:\n- source: {kind: Secret, name: s}\n  targets: [{select: {kind: ConfigMap}}]\n",
+            "app/kustomization.yaml:2:3: the source `Secret//s` selects nothing",
+        ),
+    ] {
+        let error = build(&base().with("app/kustomization.yaml", kustomization), None).expect_err(kustomization);
+        let said = error.error.to_string();
+        assert!(said.starts_with(wanted), "{kustomization}\n  said:   {said}\n  wanted: {wanted}");
+    }
+}
+
+#[test]
+fn the_target_namespace_stands_in_for_that_of_the_kustomization() {
+    let tree = MemoryTree::new()
+        .with("app/kustomization.yaml", "namespace: own\nresources: [settings.yaml]\n")
+        .with("app/settings.yaml", CONFIG_MAP);
+    for (target, wanted) in [(None, "own"), (Some("target"), "target")] {
+        let rendered = build(&tree, target).expect("it is built");
+        assert_eq!(rendered.objects[0].id.namespace, wanted);
+    }
+}
+
+#[test]
+fn what_a_build_did_not_read_does_not_change_it() {
+    let tree = MemoryTree::new()
+        .with("app/kustomization.yaml", "resources: [../base]\nconfigMapGenerator: [{name: m, files: [f.txt]}]\n")
+        .with("app/f.txt", "f")
+        .with("app/other.txt", "o")
+        .with("base/kustomization.yaml", "resources: [settings.yaml]\n")
+        .with("base/settings.yaml", CONFIG_MAP);
+    let read_set = build(&tree, None).expect("it is built").read_set;
+    for (path, changes) in
+        [("elsewhere/x.yaml", false), ("base/settings.yaml", true), ("app/f.txt", true), ("base/kustomization.yaml", true)]
+    {
+        let changed = tree.clone().with(path, "changed: 1\n");
+        assert_eq!(read_set.is_unchanged(&changed).expect("a tree"), !changes, "{path}");
+    }
+}
+
+#[test]
+fn templates_are_a_resource() {
+    let tree = MemoryTree::new()
+        .with("app/kustomization.yaml", "namePrefix: p-\nresources: [../templates]\n")
+        .with("templates/afresh.yaml", "render: template\nvalues: values.yaml\n")
+        .with("templates/values.yaml", "name: made\n")
+        .with("templates/c.yaml.j2", "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: '{{ values.name }}'}\n");
+    assert_eq!(build(&tree, None).expect("it is built").objects[0].id.name, "p-made");
+}

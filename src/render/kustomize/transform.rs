@@ -52,7 +52,13 @@ pub fn namespace(all: &mut [Resource], namespace: &str, tables: &Tables) -> Outc
     let mut seen = HashSet::new();
     for resource in all.iter() {
         let id = resource.id();
-        if !seen.insert((id.gvk.group.clone(), id.gvk.version.clone(), id.gvk.kind.clone(), id.name.clone(), id.namespace().to_owned())) {
+        if !seen.insert((
+            id.gvk.group.clone(),
+            id.gvk.version.clone(),
+            id.gvk.kind.clone(),
+            id.name.clone(),
+            id.namespace().to_owned(),
+        )) {
             return Err(format!("in namespace `{namespace}` two objects are `{id}`"));
         }
     }
@@ -149,6 +155,14 @@ pub fn image(all: &mut [Resource], image: &Image, tables: &Tables) -> Outcome {
     let pattern = format!("^{}(:[a-zA-Z0-9_.{{}}-]*)?(@sha256:[a-zA-Z0-9_.{{}}-]*)?$", image.name);
     let pattern = Regex::new(&pattern).map_err(|_| format!("`{}` is not an image's name", image.name))?;
     for resource in all.iter_mut().filter(|resource| resource.gvk().kind != "CustomResourceDefinition") {
+        // first wherever containers are, in any kind, then where the tables say
+        containers(&mut resource.node, &mut |node| match node.text() {
+            Some(text) if pattern.is_match(text) => {
+                let new = renamed(text, image);
+                write(node, Scalar::plain(new, Tag::Any))
+            }
+            _ => Ok(()),
+        })?;
         for spec in &tables.images {
             spec.visit(&mut resource.node, Create::Never, &mut |node| {
                 let Some(text) = node.text() else { return Err("a scalar was expected".into()) };
@@ -161,6 +175,23 @@ pub fn image(all: &mut [Resource], image: &Image, tables: &Tables) -> Outcome {
         }
     }
     Ok(())
+}
+
+/// Calls `write` for the image of each container, wherever in an object containers are listed.
+fn containers(node: &mut Node, write: &mut dyn FnMut(&mut Node) -> Outcome) -> Outcome {
+    match node {
+        Node::Scalar(_) => Ok(()),
+        Node::List(items) => items.iter_mut().try_for_each(|item| containers(item, write)),
+        Node::Map(entries) => entries.iter_mut().try_for_each(|(key, node)| {
+            containers(node, write)?;
+            match node {
+                Node::List(items) if key == "containers" || key == "initContainers" => {
+                    items.iter_mut().filter_map(|item| item.get_mut("image")).try_for_each(&mut *write)
+                }
+                _ => Ok(()),
+            }
+        }),
+    }
 }
 
 fn renamed(text: &str, image: &Image) -> String {
