@@ -160,7 +160,7 @@ fn a_kustomization_below_the_path_is_built_as_one_of_its_resources() {
         .with("x/y/kustomization.yml", "namePrefix: p-\nresources: [b.yaml]\n")
         .with("x/y/b.yaml", config_map("b"))
         .with("x/y/ignored.yaml", config_map("c"));
-    assert_eq!(Case::new(&tree, "x").names(), ["a", "p-b"]);
+    assert_eq!(Case::new(&tree, "x").ids(), ["ConfigMap/shop/a", "ConfigMap/shop/p-b"]);
 }
 
 #[test]

@@ -9,6 +9,7 @@ mod drift;
 mod dying;
 mod guards;
 mod installation;
+mod kustomize;
 mod late_writes;
 mod leadership;
 mod migration;

@@ -260,9 +260,10 @@ impl Build<'_> {
     }
 
     fn add(&self, all: &mut Vec<Resource>, resource: Resource) -> Result<(), RenderError> {
-        append(all, resource).map_err(|(first, second)| {
-            let (text, before) = (&self.texts[second.place.text], &self.texts[all[first].place.text]);
-            let error = text.error(second.place, &[], format!("`{}` is declared twice", second.id()));
+        let (id, place) = (resource.id(), resource.place);
+        append(all, resource).map_err(|first| {
+            let (text, before) = (&self.texts[place.text], &self.texts[all[first].place.text]);
+            let error = text.error(place, &[], format!("`{id}` is declared twice"));
             error.with_related_in(&before.path, &before.content, all[first].place.line, 1, "first declared here").into()
         })
     }

@@ -218,11 +218,11 @@ impl Resource {
     }
 }
 
-/// Adds a resource whose identity is not there yet.
-pub fn append(all: &mut Vec<Resource>, resource: Resource) -> Result<(), (usize, Resource)> {
+/// Adds a resource whose identity is not there yet; else tells the index of the one that has it.
+pub fn append(all: &mut Vec<Resource>, resource: Resource) -> Result<(), usize> {
     let id = resource.id();
-    match all.iter().position(|known| known.id().same(&id)) {
-        Some(index) => Err((index, resource)),
+    match all.iter().position(|known| known.name() == id.name && known.id().same(&id)) {
+        Some(index) => Err(index),
         None => {
             all.push(resource);
             Ok(())
