@@ -111,21 +111,37 @@ fn object(mut value: Value) -> Value {
 fn uids(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     let mut rest = text;
-    while let Some(start) = rest.find("-4") {
-        // xxxxxxxx-xxxx-4xxx-xxxx-xxxxxxxxxxxx
-        let (from, to) = (start.wrapping_sub(13), start + 23);
-        let is_uid = from < start
-            && rest.get(from..to).is_some_and(|uid| uid.chars().all(|c| c.is_ascii_hexdigit() || c == '-'));
-        if is_uid {
-            out.push_str(&rest[..from]);
-            out.push_str("UID");
-            rest = &rest[to..];
-        } else {
-            out.push_str(&rest[..start + 2]);
-            rest = &rest[start + 2..];
-        }
+    while let Some(next) = rest.chars().next() {
+        let length = match rest.get(..36) {
+            Some(uid) if is_uid(uid) => {
+                out.push_str("UID");
+                36
+            }
+            _ => {
+                out.push(next);
+                next.len_utf8()
+            }
+        };
+        rest = &rest[length..];
     }
-    out + rest
+    out
+}
+
+/// `xxxxxxxx-xxxx-4xxx-xxxx-xxxxxxxxxxxx`
+fn is_uid(text: &str) -> bool {
+    text.bytes().enumerate().all(|(at, byte)| match at {
+        8 | 13 | 18 | 23 => byte == b'-',
+        14 => byte == b'4',
+        _ => byte.is_ascii_hexdigit(),
+    })
+}
+
+#[test]
+fn a_uid_is_taken_for_one_whatever_its_digits() {
+    for uid in ["01234567-89ab-4def-8123-456789abcdef", "4a4a4a4a-4a4a-4a4a-8a4a-4a4a4a4a4a4a"] {
+        assert_eq!(uids(&format!("é-4 {uid}, {uid}-4")), "é-4 UID, UID-4");
+    }
+    assert_eq!(uids("case-4-of-many"), "case-4-of-many");
 }
 
 /// `version` is the object's newest, for a body that says `VERSION`.
