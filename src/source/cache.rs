@@ -215,20 +215,25 @@ impl Generation {
         Indexer::new(Some(&self.odb), &self.objects.join("pack"), 0o400, false)
     }
 
-    /// Takes in a pack that an indexer has finished and that brought a commit.
-    pub(super) fn adopt(&self, pack: &str, tip: Oid) -> Result<(), StoreError> {
+    /// Takes in a pack that an indexer has finished and that brought a commit; false if it didn't bring it.
+    pub(super) fn adopt(&self, pack: &str, tip: Oid) -> Result<bool, StoreError> {
         self.odb.refresh()?;
         let mut state = lock(&self.state);
         state.packs.insert(format!("pack-{pack}.pack"));
-        self.odb.read_header(tip)?;
+        if !self.odb.exists(tip) {
+            // it goes with the pack that nobody asked for
+            self.mark_suspect();
+            return Ok(false);
+        }
         state.tips.retain(|held| *held != tip);
         state.tips.push(tip);
-        let Some(folder) = &self.folder else { return Ok(()) };
+        let Some(folder) = &self.folder else { return Ok(true) };
         let text: String = state.tips.iter().map(|tip| format!("{tip}\n")).collect();
         let unfinished = folder.join("tips.new");
         fs::write(&unfinished, text)
             .and_then(|()| fs::rename(&unfinished, folder.join("tips")))
-            .map_err(|error| StoreError::io(&error))
+            .map_err(|error| StoreError::io(&error))?;
+        Ok(true)
     }
 
     /// No read has failed, and every pack is still there. Reads alone would not tell: libgit2 keeps files open.

@@ -20,6 +20,8 @@ pub enum Class {
     Transient,
     /// It fails as long as the spec and the server stay as they are.
     Permanent,
+    /// This commit can't be taken; whoever pushes another one doesn't wait.
+    Commit,
 }
 
 impl Class {
@@ -30,6 +32,7 @@ impl Class {
             Self::Unreachable => "unreachable",
             Self::Transient => "transient",
             Self::Permanent => "permanent",
+            Self::Commit => "commit",
         }
     }
 }
@@ -162,7 +165,42 @@ impl SourceError {
             SourceError::Redirected { .. } => "set `spec.url` to the address it leads to",
             SourceError::EmptyRepository { .. } => "push a first commit",
             SourceError::Timeout { .. } => "raise `spec.timeout` if the repository is large",
+            SourceError::TooLarge { .. } => "keep large files out of the repository",
+            SourceError::Store { reason, .. } => return storage_hint(reason),
             _ => return None,
         })
+    }
+}
+
+/// The words of the system (strerror(3), which no locale changes here) inside of libgit2's and our own.
+fn storage_hint(reason: &str) -> Option<&'static str> {
+    let says = |words: &[&str]| words.iter().any(|word| reason.contains(word));
+    if says(&["No space left on device", "File too large", "quota exceeded", "Quota exceeded"]) {
+        Some("make room in the folder of `--data-dir`; it is tried again by itself")
+    } else if says(&["Read-only file system", "Permission denied", "Not a directory", "Operation not permitted"]) {
+        Some("the folder of `--data-dir` must be writable; it is tried again by itself")
+    } else {
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use super::*;
+
+    #[test]
+    fn what_the_disk_says_leads_to_what_to_do() {
+        let url = SourceUrl::parse("https://example.com/x").unwrap();
+        // ENOSPC, EFBIG, EROFS, EACCES, EIO
+        let cases = [(28, Some("room")), (27, Some("room")), (30, Some("writable")), (13, Some("writable")), (5, None)];
+        for (number, word) in cases {
+            let reason = format!("cannot extend packfile: {}", io::Error::from_raw_os_error(number));
+            let error = SourceError::Store { url: url.clone(), reason };
+            assert_eq!(error.hint().is_some(), word.is_some(), "{error}");
+            assert!(word.is_none_or(|word| error.hint().is_some_and(|hint| hint.contains(word))), "{error}");
+            assert_eq!(error.class(), Class::Transient);
+        }
     }
 }

@@ -227,7 +227,8 @@ impl Pacing {
                 let index = self.failures_in_a_row.saturating_sub(1).min(UNREACHABLE_BACKOFF.len() - 1);
                 self.ended + UNREACHABLE_BACKOFF[index]
             }
-            None if self.requested => now,
+            None | Some(Class::Commit) if self.requested => now,
+            Some(Class::Commit) => self.started + self.attention_period(now),
             None if self.attention => self.started + self.attention_period(now),
             None => self.started + self.interval,
         }
@@ -459,6 +460,16 @@ mod tests {
             pacing.announce(start + seconds(7));
             assert_eq!(due(&pacing, start, start + seconds(7)), (7, Announced), "{class:?}");
         }
+    }
+
+    #[test]
+    fn another_commit_than_one_that_cannot_be_taken_is_looked_for_with_attention() {
+        let start = Instant::now();
+        let mut pacing = settled(start);
+        pacing.state_changed(start);
+        pacing.on_probe_started(start);
+        pacing.on_probe_ended(failure(Class::Commit), start + seconds(1));
+        assert_eq!(due(&pacing, start, start + seconds(1)), (5, Unannounced));
     }
 
     #[test]

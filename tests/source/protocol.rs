@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use afresh::sandbox::git_server::Fault;
 use afresh::source::git::fetch::FetchLimits;
+use afresh::source::git::pack::PackLimits;
 use afresh::source::version::VersionRange;
 use afresh::source::{Class, Reference, RemoteOptions, SourceError, SourceUrl};
 use git2::Oid;
@@ -351,9 +352,17 @@ async fn snapshots_at_the_same_time_share_a_fetch() {
 
 #[tokio::test]
 async fn what_is_too_large_is_refused() {
+    let default = FetchLimits::default();
+    let pack = |change: fn(&mut PackLimits)| {
+        let mut limits = default;
+        change(&mut limits.pack);
+        limits
+    };
     let cases = [
-        (FetchLimits { bytes: 2_000, objects: 1_000 }, "`URL` sends more than the limit of 2000 bytes"),
-        (FetchLimits { bytes: 1_000_000, objects: 2 }, "`URL` sends more than the limit of 2 objects"),
+        (FetchLimits { bytes: 2_000, ..default }, "`URL` sends more than the limit of 2000 bytes"),
+        (pack(|pack| pack.objects = 2), "`URL` sends more than the limit of 2 objects"),
+        (pack(|pack| pack.object_bytes = 10_000), "`URL` sends more than the limit of 10000 bytes in one object"),
+        (pack(|pack| pack.unfolded_bytes = 10_000), "`URL` sends more than the limit of 10000 bytes, unpacked"),
     ];
     for (limits, expected) in cases {
         let world = World::with_options(RemoteOptions { limits, ..RemoteOptions::default() });

@@ -24,7 +24,7 @@ use crate::report::{Event, Recorded, RecordedFailure, Severity, SourceMetrics, S
 use crate::source::credentials::{self, Access, CredentialsError};
 use crate::source::pacing::{ATTENTION_PERIOD, ATTENTION_PERIOD_SSH, Failure, Pacing, ProbeKind};
 use crate::source::url::Location;
-use crate::source::{self, Remote, Snapshot, SourceError, SourceUrl, proxy};
+use crate::source::{self, Class, Remote, Snapshot, SourceError, SourceUrl, proxy};
 
 use super::{Found, Head, Hint, KIND, SourceHandle, SourceState};
 
@@ -53,6 +53,7 @@ pub async fn run(key: Key, shared: Arc<Shared>, goal: Goal, cancel: Cancellation
         status,
         secret: Watched::default(),
         handled: requested_at(&object),
+        refused: None,
         hint: None,
     };
     tokio::select! {
@@ -73,6 +74,7 @@ struct Worker {
     secret: Watched,
     /// The request (`requestedAt`) that was answered last.
     handled: Option<String>,
+    refused: Option<Refused>,
     /// What was said to be there and was not seen yet.
     hint: Option<Hint>,
 }
@@ -103,6 +105,13 @@ struct Fetch {
     begun: Instant,
     result: Boxed<Result<Snapshot, SourceError>>,
     cancel: CancellationToken,
+}
+
+/// A commit that can't be taken as it is: fetching it again and again would bring gigabytes of the same.
+struct Refused {
+    revision: source::Revision,
+    error: SourceError,
+    at: Instant,
 }
 
 impl Drop for Fetch {
@@ -153,6 +162,7 @@ impl Worker {
     /// Follows one remote until the spec or the Secret changes.
     async fn follow(&mut self, target: Target) -> Changed {
         let mut running = Running::default();
+        self.refused = None;
         loop {
             let now = Instant::now();
             let due = self.pacing.next(now).map(|when| when.at);
@@ -253,6 +263,15 @@ impl Worker {
         };
         self.metrics.probed("ok");
         self.on_shown(Some(found.commit));
+        let interval = target.object.spec.interval.0;
+        if let Some(Refused { error, .. }) =
+            self.refused.as_ref().filter(|refused| refused.revision == found && refused.at.elapsed() < interval)
+        {
+            let error = error.clone();
+            self.pacing.on_probe_ended(Err(Failure { class: Class::Commit, retry_after: None }), now);
+            return self.on_failure(&target.object, &error, started).await;
+        }
+        self.refused = None;
         let revision = found.to_string();
         let readable = !std::mem::take(&mut self.handle.wishes().unreadable);
         let held = self
@@ -283,7 +302,7 @@ impl Worker {
     }
 
     async fn on_fetch(&mut self, target: &Target, fetch: Fetch, result: Result<Snapshot, SourceError>) {
-        let since = fetch.since;
+        let (since, revision) = (fetch.since, fetch.revision.clone());
         let found = Found { probed_at: fetch.first, seen_at: fetch.begun, fetched_at: Instant::now() };
         self.shared.metrics.stage(Stage::Fetch, fetch.begun.elapsed());
         self.metrics.fetched(if result.is_ok() { "ok" } else { "failed" });
@@ -298,7 +317,14 @@ impl Worker {
                 self.succeed(target, head, since).await;
             }
             Err(error) => {
-                self.pacing.on_probe_ended(Err(Failure::from(&error)), Instant::now());
+                let now = Instant::now();
+                let mut failure = Failure::from(&error);
+                if matches!(error, SourceError::TooLarge { .. } | SourceError::NotACommit { .. }) {
+                    failure.class = Class::Commit;
+                    self.refused = Some(Refused { revision, error: error.clone(), at: now });
+                    self.pacing.state_changed(now);
+                }
+                self.pacing.on_probe_ended(Err(failure), now);
                 self.on_failure(&target.object, &error, since).await;
             }
         }
@@ -336,7 +362,7 @@ impl Worker {
             Some(hint) => format!("{error}\nhint: {hint}"),
             None => error.to_string(),
         };
-        let reason = if error.class() == source::Class::Auth { "AuthenticationFailed" } else { "GitOperationFailed" };
+        let reason = if error.class() == Class::Auth { "AuthenticationFailed" } else { "GitOperationFailed" };
         self.publish(|state| {
             state.failure = Some(text.as_str().into());
             state.observed_since = Some(since);

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  server ── packets ──→ bands ── pack bytes ──→ bounded channel ──→ a blocking thread: index, resolve deltas, write
-//!            (async: deadline, idle, byte limit)                     (object limit, stop flag)
+//!            (async: deadline, idle, byte limit)                     (what it unfolds to, stop flag)
 //! ```
 //!
 //! What is held already is offered, so that the server sends the difference alone.
@@ -13,11 +13,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use git2::Oid;
+use git2::{ErrorClass, Oid};
 use tokio::sync::mpsc;
 
 use super::advertisement::Capabilities;
 use super::client::{Client, Version, command};
+use super::pack::{Inspector, PackError, PackLimits};
 use super::packets::Packets;
 use super::pktline::{Encoder, Packet};
 use crate::source::attempt::Attempt;
@@ -29,21 +30,20 @@ use crate::source::error::SourceError;
 pub struct FetchLimits {
     /// Of the answer, compressed.
     pub bytes: u64,
-    pub objects: u64,
+    pub pack: PackLimits,
 }
 
 impl Default for FetchLimits {
-    /// Ten times the largest repositories of manifests that we know of, and small enough for a node's disk.
+    /// Ten times the largest repositories of manifests that we know of, and small enough for a node's disk. One object
+    /// and the base of its delta are in memory at once; forges refuse files of more than 100 MiB.
     fn default() -> Self {
-        FetchLimits { bytes: 1024 * 1024 * 1024, objects: 5_000_000 }
+        let pack = PackLimits { objects: 5_000_000, object_bytes: 128 << 20, unfolded_bytes: 4 << 30 };
+        FetchLimits { bytes: 1 << 30, pack }
     }
 }
 
 /// So many packets of at most 64 kB wait for the disk; then the server waits.
 const PIECES_WAITING_MAX: usize = 16;
-
-/// Bytes of a pack before its first object: the signature, the version and the number of objects.
-const PACK_HEADER_BYTES: usize = 12;
 
 /// How long the end of an answer is waited for after its last packet.
 const DRAIN_MAX: Duration = Duration::from_millis(200);
@@ -56,8 +56,9 @@ enum Piece {
 /// Why the blocking half failed.
 enum WriteError {
     Stopped,
-    NotAPack,
-    TooManyObjects,
+    Refused(PackError),
+    /// libgit2 can't make sense of it.
+    Broken(String),
     Store(String),
 }
 
@@ -105,7 +106,7 @@ impl Client {
         let stop = StopOnDrop(Arc::new(AtomicBool::new(false)));
         let writer = tokio::task::spawn_blocking({
             let (generation, stop) = (Arc::clone(generation), Arc::clone(&stop.0));
-            move || write_pack(&generation, want, waiting, limits.objects, &stop)
+            move || write_pack(&generation, want, waiting, limits.pack, &stop)
         });
         let sent = self.forward(&mut packets, head, want, &pieces, attempt).await;
         // If the blocking half failed, its reason is the better one; otherwise the server's failure is.
@@ -113,14 +114,11 @@ impl Client {
             return Err(error);
         }
         let written = attempt.run("storing its objects", writer).await?;
-        let url = || attempt.url.clone();
         match written {
             Ok(Ok(())) => Ok(()),
             Ok(Err(WriteError::Stopped)) => Err(attempt.protocol("its pack broke off")),
-            Ok(Err(WriteError::NotAPack)) => Err(attempt.protocol("it sent something that is not a pack")),
-            Ok(Err(WriteError::TooManyObjects)) => {
-                Err(SourceError::TooLarge { url: url(), limit: limits.objects, unit: "objects" })
-            }
+            Ok(Err(WriteError::Refused(error))) => Err(refused(error, limits.pack, attempt)),
+            Ok(Err(WriteError::Broken(reason))) => Err(attempt.protocol(format!("its pack is broken: {reason}"))),
             Ok(Err(WriteError::Store(reason))) => Err(attempt.store(reason)),
             Err(_) => Err(attempt.store("the thread that stores objects died")),
         }
@@ -182,6 +180,17 @@ impl Client {
         }
         attempt.protocol(format!("it refuses the fetch: {words}"))
     }
+}
+
+fn refused(error: PackError, limits: PackLimits, attempt: &Attempt) -> SourceError {
+    let (limit, unit) = match error {
+        PackError::NotAPack => return attempt.protocol("it sent something that is not a pack"),
+        PackError::Broken(_) => return attempt.protocol(error.to_string()),
+        PackError::TooManyObjects => (limits.objects, "objects"),
+        PackError::ObjectTooLarge => (limits.object_bytes, "bytes in one object"),
+        PackError::TooLarge => (limits.unfolded_bytes, "bytes, unpacked"),
+    };
+    SourceError::TooLarge { url: attempt.url.clone(), limit, unit }
 }
 
 /// What a line of the answer is.
@@ -278,45 +287,45 @@ fn write_pack(
     generation: &Generation,
     want: Oid,
     mut pieces: mpsc::Receiver<Piece>,
-    objects_max: u64,
+    limits: PackLimits,
     stop: &Arc<AtomicBool>,
 ) -> Result<(), WriteError> {
-    let store = |error: &dyn std::fmt::Display| match stop.load(Ordering::Relaxed) {
+    // Where nothing was held, nothing of ours can be what is broken.
+    let ours = !generation.tips().is_empty();
+    let failed = |reason: &str, is_ours: bool| match stop.load(Ordering::Relaxed) {
         true => WriteError::Stopped,
-        false => WriteError::Store(error.to_string()),
+        false if is_ours => WriteError::Store(reason.to_owned()),
+        false => WriteError::Broken(reason.to_owned()),
     };
-    let mut header = Vec::with_capacity(PACK_HEADER_BYTES);
-    let mut indexer = generation.indexer().map_err(|error| store(&error))?;
+    let git = |error: &git2::Error| {
+        let system = matches!(error.class(), ErrorClass::Os | ErrorClass::Filesystem | ErrorClass::NoMemory);
+        failed(error.message(), ours || system)
+    };
+    let mut inspector = Inspector::new(limits);
+    let mut indexer = generation.indexer().map_err(|error| git(&error))?;
     let progress_stop = Arc::clone(stop);
     indexer.progress(move |_| !progress_stop.load(Ordering::Relaxed));
     loop {
         match pieces.blocking_recv() {
             Some(Piece::Pack(bytes)) => {
-                if header.len() < PACK_HEADER_BYTES {
-                    header.extend(bytes.iter().take(PACK_HEADER_BYTES - header.len()));
-                    check_header(&header, objects_max)?;
-                }
-                indexer.write_all(&bytes).map_err(|error| store(&error))?;
+                inspector.take(&bytes).map_err(WriteError::Refused)?;
+                indexer.write_all(&bytes).map_err(|error| match error.get_ref().and_then(|e| e.downcast_ref()) {
+                    Some(error) => git(error),
+                    None => failed(&error.to_string(), true),
+                })?;
             }
             Some(Piece::End) => break,
             None => return Err(WriteError::Stopped),
         }
     }
-    if header.len() < PACK_HEADER_BYTES {
-        return Err(WriteError::NotAPack);
+    if !inspector.has_header() {
+        return Err(WriteError::Refused(PackError::NotAPack));
     }
-    let name = indexer.commit().map_err(|error| store(&error))?;
-    generation.adopt(&name, want).map_err(|error| store(&error))
-}
-
-fn check_header(header: &[u8], objects_max: u64) -> Result<(), WriteError> {
-    let signature = b"PACK";
-    if !signature.starts_with(&header[..header.len().min(signature.len())]) {
-        return Err(WriteError::NotAPack);
-    }
-    match header.get(8..PACK_HEADER_BYTES).and_then(|count| <[u8; 4]>::try_from(count).ok()) {
-        Some(count) if u64::from(u32::from_be_bytes(count)) > objects_max => Err(WriteError::TooManyObjects),
-        _ => Ok(()),
+    let name = indexer.commit().map_err(|error| git(&error))?;
+    match generation.adopt(&name, want) {
+        Ok(true) => Ok(()),
+        Ok(false) => Err(failed("it lacks the commit that was asked for", ours)),
+        Err(error) => Err(failed(&error.reason, true)),
     }
 }
 
@@ -373,14 +382,5 @@ mod tests {
 
         let without = Capabilities { shallow: false, ..capabilities };
         assert!(!lines(request_v2(&without, want, &held)).contains("deepen"), "the whole history, then");
-    }
-
-    #[test]
-    fn the_head_of_a_pack_is_checked_as_far_as_it_is_there() {
-        let pack = |count: u32| [&b"PACK\0\0\0\x02"[..], &count.to_be_bytes()].concat();
-        assert!(check_header(&pack(10), 10).is_ok());
-        assert!(matches!(check_header(&pack(11), 10), Err(WriteError::TooManyObjects)));
-        assert!(check_header(b"PA", 10).is_ok());
-        assert!(matches!(check_header(b"<html>", 10), Err(WriteError::NotAPack)));
     }
 }

@@ -8,6 +8,7 @@ pub mod client;
 pub mod fetch;
 pub mod http;
 pub mod local;
+pub mod pack;
 pub mod packets;
 pub mod pktline;
 mod reason;
