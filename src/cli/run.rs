@@ -87,6 +87,9 @@ enum Validation {
     Strict,
 }
 
+/// On Linux, macOS and the BSDs.
+const SIGXFSZ: i32 = 25;
+
 pub fn run(args: RunArgs) -> anyhow::Result<()> {
     logging::install(args.log_format);
     let config = resolve(args)?;
@@ -96,6 +99,8 @@ pub fn run(args: RunArgs) -> anyhow::Result<()> {
         let cancel = CancellationToken::new();
         let stop = cancel.clone();
         let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+        // with a handler, a write beyond a limit on file sizes fails as on a full disk instead of ending the process
+        let _beyond_the_limit = signal(SignalKind::from_raw(SIGXFSZ))?;
         tokio::spawn(async move {
             tokio::select! {
                 _ = terminate.recv() => {}

@@ -27,6 +27,8 @@ use tokio_util::io::ReaderStream;
 
 /// Requests of a fetch are short; a push to this server may be larger.
 const REQUEST_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// A line of the protocol holds so much beside its length and its band.
+const PACKET_BYTES_MAX: usize = 65_515;
 /// The newest so many requests are remembered.
 const RECORDS_MAX: usize = 10_000;
 
@@ -53,6 +55,8 @@ pub enum Fault {
     WithoutVersion2,
     /// The body of every answer is replaced by bytes that are not Git's.
     Garbage,
+    /// Every fetch is answered with this pack.
+    Pack(Bytes),
     /// Every request is redirected: to this base, followed by its own path and query.
     Redirect(String),
 }
@@ -233,6 +237,9 @@ async fn answer(shared: &Arc<Shared>, request: Request<Incoming>) -> Response<Bo
             }
             return response;
         }
+        Fault::Pack(pack) if body.get(4..).is_some_and(|line| line.starts_with(b"command=fetch")) => {
+            return answer_with(pack);
+        }
         Fault::Redirect(base) => {
             let rest = head.uri.path_and_query().map_or("", |rest| rest.as_str());
             return redirect(&format!("{base}{rest}"));
@@ -389,6 +396,20 @@ async fn distort(chunks: futures::stream::BoxStream<'static, io::Result<Bytes>>,
         _ => chunks,
     };
     Ok(BodyExt::boxed_unsync(StreamBody::new(chunks.map(|chunk| chunk.map(Frame::data)))))
+}
+
+/// An answer to a fetch in version 2 that holds a pack.
+fn answer_with(pack: &[u8]) -> Response<Body> {
+    let mut body = BytesMut::from(&b"000dpackfile\n"[..]);
+    for piece in pack.chunks(PACKET_BYTES_MAX) {
+        body.extend_from_slice(format!("{:04x}\x01", piece.len() + 5).as_bytes());
+        body.extend_from_slice(piece);
+    }
+    body.extend_from_slice(b"0000");
+    let body = Full::new(body.freeze()).map_err(|never| match never {}).boxed_unsync();
+    let mut response = Response::new(body);
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/x-git-upload-pack-result"));
+    response
 }
 
 fn redirect(location: &str) -> Response<Body> {

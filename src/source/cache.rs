@@ -221,7 +221,10 @@ impl Generation {
         let mut state = lock(&self.state);
         state.packs.insert(format!("pack-{pack}.pack"));
         if !self.odb.exists(tip) {
-            // it goes with the pack that nobody asked for
+            // the pack goes at once, and the view that knows it with this generation
+            for file in ["idx", "pack"] {
+                let _ = fs::remove_file(self.objects.join("pack").join(format!("pack-{pack}.{file}")));
+            }
             self.mark_suspect();
             return Ok(false);
         }

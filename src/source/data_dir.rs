@@ -37,9 +37,9 @@ pub struct DataDir {
 #[derive(Debug, thiserror::Error)]
 pub enum DataDirError {
     /// Another process holds the lock; its id, if it could be read.
-    #[error("the data folder `{}` is in use by another process{}", path.display(), in_words(*pid))]
+    #[error("the data folder `{}` is in use by another process{}\nhint: stop that one, or choose another folder with `--data-dir`", path.display(), in_words(*pid))]
     InUse { path: PathBuf, pid: Option<u32> },
-    #[error("the data folder `{}` can't be written: {source}", path.display())]
+    #[error("the data folder `{}` can't be written: {source}\nhint: choose another folder with `--data-dir`", path.display())]
     NotWritable { path: PathBuf, source: io::Error },
 }
 

@@ -184,6 +184,11 @@ impl Pacing {
         self.started = now;
     }
 
+    /// The probe that runs was given up, and nobody waits for its answer: the spec is another one.
+    pub fn on_probe_abandoned(&mut self) {
+        self.running = false;
+    }
+
     pub fn on_probe_ended(&mut self, result: Result<(), Failure>, now: Instant) {
         self.running = false;
         self.ended = now;
@@ -460,6 +465,17 @@ mod tests {
             pacing.announce(start + seconds(7));
             assert_eq!(due(&pacing, start, start + seconds(7)), (7, Announced), "{class:?}");
         }
+    }
+
+    #[test]
+    fn a_probe_that_was_given_up_is_not_waited_for() {
+        let start = Instant::now();
+        let mut pacing = settled(start);
+        pacing.on_probe_started(start);
+        pacing.announce(start + seconds(1));
+        assert_eq!(pacing.next(start + seconds(1)), None);
+        pacing.on_probe_abandoned();
+        assert_eq!(due(&pacing, start, start + seconds(1)), (1, Announced));
     }
 
     #[test]

@@ -54,6 +54,19 @@ fn a_data_dir_in_use_is_named_with_its_process() {
     assert!(text.contains("data") && text.contains(&std::process::id().to_string()), "{text}");
 }
 
+#[test]
+fn a_data_dir_that_cannot_be_written_is_named_with_what_to_do() {
+    let home = TempDir::new().unwrap();
+    std::fs::write(home.path().join("file"), "").unwrap();
+    // nobody can make a folder in either, whoever runs this
+    for folder in ["/proc/afresh", "file/data"] {
+        let (code, text) = failure(afresh(home.path()).args(["run", "--sandbox", "--data-dir", folder]));
+        assert_eq!(code, 1);
+        assert!(text.contains(&format!("the data folder `{folder}` can't be written: ")), "{text}");
+        assert!(text.contains("hint: choose another folder with `--data-dir`"), "{text}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_cluster_without_the_definitions_says_how_to_install_them() {
     let home = TempDir::new().unwrap();

@@ -2,6 +2,7 @@
 
 mod access;
 mod cache;
+mod hostile;
 mod protocol;
 mod ssh;
 mod support;

@@ -100,6 +100,14 @@ impl Daemon {
         }
     }
 
+    /// The id of its process, if it has one of its own.
+    pub fn id(&self) -> Option<u32> {
+        match &self.running {
+            Running::Process(process) => process.id(),
+            Running::InProcess(_) => None,
+        }
+    }
+
     /// Processor time used so far, in hundredths of a second; `None` where there is no `/proc`, or no process.
     pub fn cpu_ticks(&self) -> Option<u64> {
         match &self.running {

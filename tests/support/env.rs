@@ -210,9 +210,44 @@ impl Env {
 
     /// Makes or changes the GitRepository; `change` gets its spec.
     pub async fn source(&self, change: impl FnOnce(&mut Value)) {
-        let mut spec = json!({ "url": self.git.url(SOURCE), "interval": "10m", "ref": { "branch": "main" } });
+        self.source_at(SOURCE, &self.git.url(SOURCE), change).await;
+    }
+
+    /// Makes or changes a GitRepository of another repository.
+    pub async fn source_at(&self, name: &str, url: &str, change: impl FnOnce(&mut Value)) {
+        let mut spec = json!({ "url": url, "interval": "10m", "ref": { "branch": "main" } });
         change(&mut spec);
-        self.apply::<GitRepository>("source.toolkit.fluxcd.io/v1", "GitRepository", SOURCE, spec).await;
+        self.apply::<GitRepository>("source.toolkit.fluxcd.io/v1", "GitRepository", name, spec).await;
+    }
+
+    /// Until a source says why it has no newer revision; gives all of what it says.
+    pub async fn source_fails(&self, name: &str, text: &str) -> String {
+        let (sources, mut said) = (self.sources(), String::new());
+        let outcome = watch_until(&sources, name, PATIENCE, |source| {
+            let status = source.and_then(|source| source.status.as_ref());
+            let failed = status.and_then(|status| status.conditions.get("FetchFailed"));
+            said = failed.map(|condition| condition.message.clone()).unwrap_or_default();
+            !said.is_empty() && said.contains(text)
+        });
+        if outcome.await.is_err() {
+            self.fail(&format!("GitRepository/{name} fails with `{text}`")).await;
+        }
+        said
+    }
+
+    /// Where the daemon keeps what it has fetched.
+    pub fn data_dir(&self) -> PathBuf {
+        self.dir.path().join("home").join("data")
+    }
+
+    /// Whether `/metrics` has a series of this name with these labels.
+    pub async fn is_counted(&self, name: &str, labels: &[(&str, &str)]) -> bool {
+        let daemon = self.daemon.as_ref().expect("a daemon");
+        let (_, text) = daemon.ask("/metrics").await.expect("metrics are served");
+        let labels: Vec<_> = labels.iter().map(|(label, value)| format!("{label}=\"{value}\"")).collect();
+        let is_it =
+            |line: &str| line.starts_with(&format!("{name}{{")) && labels.iter().all(|label| line.contains(label));
+        text.lines().any(is_it)
     }
 
     /// Makes or changes a Kustomization of the folder of its name; `change` gets its spec.

@@ -53,6 +53,10 @@ impl Process {
         self.0.try_wait().ok().flatten().map(as_result)
     }
 
+    pub fn id(&self) -> Option<u32> {
+        self.0.id()
+    }
+
     pub fn cpu_ticks(&self) -> Option<u64> {
         let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.0.id()?)).ok()?;
         // The name in parentheses may hold anything; fields 14 and 15 are utime and stime (proc(5)).

@@ -162,6 +162,7 @@ impl Worker {
     /// Follows one remote until the spec or the Secret changes.
     async fn follow(&mut self, target: Target) -> Changed {
         let mut running = Running::default();
+        self.pacing.on_probe_abandoned();
         self.refused = None;
         loop {
             let now = Instant::now();

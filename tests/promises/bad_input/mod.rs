@@ -1,5 +1,6 @@
 //! Bad input is a clear error on the application that it is of; every other one is served on, and the fix heals.
 
+mod disk;
 mod manifests;
 mod paths;
 mod sources;
