@@ -242,7 +242,7 @@ async fn a_child_that_hangs_or_trickles_ends_with_its_deadline_or_its_cancellati
 
 #[tokio::test]
 async fn the_limits_of_a_fetch_hold_over_ssh() {
-    let fake = Fake::with_limits("serve", FetchLimits { bytes: 2_000, objects: 1_000 });
+    let fake = Fake::with_limits("serve", FetchLimits { bytes: 2_000, ..FetchLimits::default() });
     let big: String = (0..20_000_u64).map(|n| format!("{:x}", n.wrapping_mul(0x9e37_79b9_7f4a_7c15))).collect();
     fake.world.repository.commit("first", &[("big.txt", Some(&big))]).unwrap();
     let remote = fake.remote();
