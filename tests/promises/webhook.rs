@@ -357,11 +357,12 @@ async fn ten_thousand_requests_of_one_sender_delay_no_honest_webhook(env: &mut E
     const SENDERS: usize = 50;
     let forge = begin(env).await;
     let url = format!("{}/webhook", address(daemon(env)).await);
+    // made once: it reads certificates, and nothing else runs on this thread meanwhile
+    let client = reqwest::Client::builder().no_proxy().build().unwrap();
     let flood: Vec<_> = (0..SENDERS)
         .map(|_| {
-            let url = url.clone();
+            let (client, url) = (client.clone(), url.clone());
             tokio::spawn(async move {
-                let client = reqwest::Client::builder().no_proxy().build().unwrap();
                 let signature = format!("sha256={}", "0".repeat(64));
                 for _ in 0..REQUESTS / SENDERS {
                     let request = client.post(&url).header("x-github-event", "push");
