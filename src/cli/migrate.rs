@@ -15,6 +15,7 @@ use crate::api::{self, GitRepository, Kustomization, OWNER_NAME_LABEL, OWNER_NAM
 use crate::cluster::{ApiKind, Cluster};
 use crate::manifest::ObjectId;
 use crate::plan::Inventory;
+use crate::report::{refusal_of_alert, refusal_of_provider};
 
 #[derive(clap::Args, Debug)]
 pub struct MigrateArgs {
@@ -201,6 +202,8 @@ fn reasons_of(kind: &str, item: &Value) -> Vec<String> {
     let read = match kind {
         "GitRepository" => read::<GitRepository>(item).map(|object| fields(object.spec.unserved())),
         "Kustomization" => read::<Kustomization>(item).map(|object| fields(object.spec.unserved())),
+        "Alert" => Ok(refusal_of_alert(item).into_iter().collect()),
+        "Provider" => Ok(refusal_of_provider(item).into_iter().collect()),
         "Receiver" => read::<Receiver>(item).map(|object| object.spec.unserved()),
         _ => Ok(Vec::new()),
     };

@@ -101,7 +101,7 @@ pub const SOURCE_ERRORS: Definition = counter(
 pub const NOTIFICATIONS: Definition = counter(
     "afresh_notifications_total",
     &["namespace", "name", "result"],
-    "Attempts to deliver a notification: sent, refused, retried",
+    "What became of notifications: sent, retried, refused, superseded by a newer one on the same matter",
 );
 
 // What Flux's controllers expose, for dashboards that were made for them.
@@ -140,7 +140,7 @@ pub const EVENTS_DROPPED: Definition =
 pub const NOTIFICATIONS_DROPPED: Definition = counter(
     "afresh_notifications_dropped_total",
     &[],
-    "Notifications given up: a full queue, or an endpoint that fails",
+    "Notifications given up: refused, too many waiting, too old, or for no provider that is there",
 );
 pub const LEADER: Definition = gauge("afresh_leader", &[], "1 while this replica may write");
 pub const BUILD: Definition = gauge("afresh_build_info", &["version"], "1, with the version that runs");

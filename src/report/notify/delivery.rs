@@ -15,7 +15,7 @@ use tokio::sync::watch;
 use super::endpoint::{Endpoint, Kind};
 use super::forge::{self, Forge, Repository};
 use super::format::{self, Notice};
-use super::mailbox::{Content, Mailbox, Parcel};
+use super::mailbox::{Content, Mailbox, Parcel, Put};
 use super::news::Commit;
 use super::pages::{Pages, REPEATED_EVERY};
 use crate::api::{Key, Provider};
@@ -48,7 +48,7 @@ pub struct Delivery {
     pub provider: watch::Receiver<Arc<Provider>>,
     pub mailbox: Arc<Mailbox>,
     pub cluster: Cluster,
-    pub metrics: ObjectMetrics,
+    pub metrics: Arc<ObjectMetrics>,
     /// Counts what is given up.
     pub dropped: Metrics,
 }
@@ -77,6 +77,7 @@ impl Delivery {
                 Trouble::Final(why) => {
                     tracing::warn!(provider = %self.key, "a notification was refused and is given up: {why}");
                     self.metrics.notification("refused");
+                    self.dropped.notification_dropped();
                     // what an Alertmanager refuses is not repeated either
                     pages.taken();
                 }
@@ -117,11 +118,15 @@ impl Delivery {
     }
 
     fn put_back(&self, parcel: Parcel) {
-        if Timestamp::now().duration_since(parcel.since) > AGE_MAX {
-            self.dropped.notification_dropped();
-        } else if !self.mailbox.put_back(parcel) {
-            // something newer on the same matter is there, or there is no room
-            self.dropped.notification_dropped();
+        let put = if Timestamp::now().duration_since(parcel.since) > AGE_MAX {
+            Put::Overflowed
+        } else {
+            self.mailbox.put_back(parcel)
+        };
+        match put {
+            Put::Added => {}
+            Put::Replaced => self.metrics.notification("superseded"),
+            Put::Overflowed => self.dropped.notification_dropped(),
         }
     }
 

@@ -112,15 +112,18 @@ impl Mailbox {
         waiting.parcels.remove(&slot)
     }
 
-    /// One that could not be delivered, to be the next. False if something newer took its place, or there is none left.
-    pub fn put_back(&self, parcel: Parcel) -> bool {
+    /// One that could not be delivered, to be the next; gives way to something newer, and goes where there is no room.
+    pub fn put_back(&self, parcel: Parcel) -> Put {
         let mut waiting = self.waiting();
-        if waiting.parcels.contains_key(&parcel.slot) || waiting.order.len() >= PARCELS_MAX {
-            return false;
+        if waiting.parcels.contains_key(&parcel.slot) {
+            return Put::Replaced;
+        }
+        if waiting.order.len() >= PARCELS_MAX {
+            return Put::Overflowed;
         }
         waiting.order.push_front(parcel.slot.clone());
         waiting.parcels.insert(parcel.slot.clone(), parcel);
-        true
+        Put::Added
     }
 
     fn waiting(&self) -> MutexGuard<'_, Waiting> {
@@ -164,11 +167,11 @@ mod tests {
         mailbox.put(parcel("web", Matter::State, "failed"));
         mailbox.put(parcel("db", Matter::State, "failed, too"));
         let failed = mailbox.try_take().unwrap();
-        assert!(mailbox.put_back(failed));
+        assert_eq!(mailbox.put_back(failed), Put::Added);
         let failed = mailbox.try_take().unwrap();
         assert_eq!(message(&failed), "failed");
         mailbox.put(parcel("web", Matter::State, "recovered"));
-        assert!(!mailbox.put_back(failed));
+        assert_eq!(mailbox.put_back(failed), Put::Replaced);
         let all: Vec<_> = std::iter::from_fn(|| mailbox.try_take()).map(|p| message(&p).to_owned()).collect();
         assert_eq!(all, ["failed, too", "recovered"]);
     }
@@ -183,6 +186,6 @@ mod tests {
         let first = mailbox.try_take().unwrap();
         assert_eq!(first.slot.object.name, "1");
         mailbox.put(parcel("another", Matter::State, ""));
-        assert!(!mailbox.put_back(first), "there is no room for it");
+        assert_eq!(mailbox.put_back(first), Put::Overflowed, "there is no room for it");
     }
 }

@@ -23,7 +23,7 @@ use super::standing::{Phase, Said, Standings};
 use crate::api::{Alert, Key, Provider};
 use crate::cluster::{ApiKind, Cluster, Collection, WatchEvent, Watcher};
 use crate::report::events::{Event, Events, RecordedFailure, Severity, Subject, Verdict};
-use crate::report::metrics::Metrics;
+use crate::report::metrics::{Metrics, ObjectMetrics};
 
 const API_VERSION: &str = "notification.toolkit.fluxcd.io/v1beta3";
 
@@ -44,6 +44,7 @@ struct Post {
     suspended: bool,
     provider: watch::Sender<Arc<Provider>>,
     mailbox: Arc<Mailbox>,
+    metrics: Arc<ObjectMetrics>,
     delivery: AbortHandle,
 }
 
@@ -151,17 +152,18 @@ impl Router {
             _ => {
                 let (sender, receiver) = watch::channel(provider);
                 let mailbox = Arc::new(Mailbox::default());
+                let metrics = Arc::new(self.metrics.object("Provider", &key));
                 let delivery = Delivery {
                     key: key.clone(),
                     provider: receiver,
                     mailbox: mailbox.clone(),
                     cluster: self.cluster.clone(),
-                    metrics: self.metrics.object("Provider", &key),
+                    metrics: metrics.clone(),
                     dropped: self.metrics.clone(),
                 };
                 let name = format!("the delivery of Provider {key}");
                 let delivery = self.cluster.tasks().spawn(name, delivery.run());
-                self.posts.insert(key, Post { kind, suspended, provider: sender, mailbox, delivery });
+                self.posts.insert(key, Post { kind, suspended, provider: sender, mailbox, metrics, delivery });
             }
         }
     }
@@ -263,8 +265,10 @@ impl Router {
             return;
         }
         let slot = Slot { alert: rule.key.clone(), kind: subject.kind, object: subject.key(), matter };
-        if post.mailbox.put(Parcel { slot, since: Timestamp::now(), content }) != Put::Added {
-            self.metrics.notification_dropped();
+        match post.mailbox.put(Parcel { slot, since: Timestamp::now(), content }) {
+            Put::Added => {}
+            Put::Replaced => post.metrics.notification("superseded"),
+            Put::Overflowed => self.metrics.notification_dropped(),
         }
     }
 }
