@@ -10,8 +10,10 @@ use super::metadata;
 use super::protobuf;
 use super::refusal::{Refusal, invalid_text};
 use super::request::Request;
-use super::resource::Resource;
+use super::resource::{Resource, subresource_kind};
 use super::store::Stored;
+
+const OBJECT_TYPES: [&str; 3] = ["application/json", "application/yaml", "application/vnd.kubernetes.protobuf"];
 
 /// Reads a body as JSON, or as YAML where its type says so.
 pub fn decode(content_type: &str, body: &Bytes) -> Result<Value, Refusal> {
@@ -32,8 +34,8 @@ pub fn decode(content_type: &str, body: &Bytes) -> Result<Value, Refusal> {
             serde_yaml::from_str(text).map_err(|e| Refusal::bad_request(format!("error decoding YAML: {e}")))
         }
         "application/vnd.kubernetes.protobuf" => protobuf::read(body)
-            .ok_or_else(|| Refusal::unsupported_media_type(&["application/json", "application/yaml"])),
-        _ => Err(Refusal::unsupported_media_type(&["application/json", "application/yaml"])),
+            .ok_or_else(|| Refusal::bad_request("the protocol buffers hold no built-in kind that is known: send JSON")),
+        _ => Err(Refusal::unsupported_media_type(&OBJECT_TYPES)),
     }
 }
 
@@ -66,24 +68,44 @@ pub fn check_identity(request: &Request, value: &mut Value) -> Result<(), Refusa
 }
 
 fn wrong_kind(resource: &Resource, api_version: &str, kind: &str) -> String {
-    let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
     if resource.custom.is_some() {
         let expected = resource.api_version();
         return format!(
             "the API version in the data ({api_version}) does not match the expected API version ({expected})"
         );
     }
+    unconvertible(&resource.group, &resource.kind, api_version, kind)
+}
+
+/// Why an object is not of the built-in kind that is expected.
+fn unconvertible(expected_group: &str, expected: &str, api_version: &str, kind: &str) -> String {
+    let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
     let package = |group: &str| group.split('.').next().filter(|g| !g.is_empty()).unwrap_or("core").to_owned();
     let known = super::builtin::resources().iter().any(|r| r.kind == kind && r.api_version() == api_version);
     let why = if known {
-        format!("converting ({version}.{kind}) to ({}.{}): unknown conversion", package(&resource.group), resource.kind)
+        format!("converting ({version}.{kind}) to ({}.{expected}): unknown conversion", package(expected_group))
     } else {
         let group = if group.is_empty() { String::new() } else { format!("{group}/") };
         format!(
             "no kind \"{kind}\" is registered for version \"{group}{version}\" in scheme \"pkg/runtime/scheme.go:111\""
         )
     };
-    format!("{kind} in version \"{version}\" cannot be handled as a {}: {why}", resource.kind)
+    format!("{kind} in version \"{version}\" cannot be handled as a {expected}: {why}")
+}
+
+/// What is sent to a subresource is of that one's kind, and about the object that the path names.
+pub fn check_subresource(request: &Request, value: &Value) -> Result<(), Refusal> {
+    let Some((group, version, kind)) = subresource_kind(request.subresource.as_str()) else { return Ok(()) };
+    let expected = if group.is_empty() { version.to_owned() } else { format!("{group}/{version}") };
+    let text = |key: &str, default: &str| value.get(key).and_then(Value::as_str).unwrap_or(default).to_owned();
+    let (given_version, given) = (text("apiVersion", &expected), text("kind", kind));
+    if given != kind || given_version != expected {
+        return Err(Refusal::bad_request(unconvertible(group, kind, &given_version, &given)));
+    }
+    if metadata::name(value) != request.name {
+        return Err(Refusal::bad_request(format!("name in URL does not match name in {kind} object")));
+    }
+    Ok(())
 }
 
 /// Namespace and name, where the object states them, are those of the path.

@@ -234,7 +234,7 @@ mod tests {
             establish(&mut definition);
             let resources = resources(&definition);
             assert_eq!(resources.len(), 1);
-            assert!(resources[0].status && resources[0].namespaced);
+            assert!(resources[0].namespaced);
             assert_eq!(definition["status"]["conditions"][1]["type"], "Established");
         }
     }

@@ -1,10 +1,10 @@
-//! What clients ask before anything else: which groups, versions and resources are served, aggregated or one by one,
-//! and the little of OpenAPI by which kubectl learns that the server validates fields itself.
+//! What clients ask before anything else: which groups, versions and resources are served, aggregated or one by one.
 
 use serde_json::{Value, json};
 
+use super::openapi;
 use super::registry::Registry;
-use super::resource::Resource;
+use super::resource::{Resource, subresource_kind, subresource_verbs};
 
 /// The Kubernetes version whose behaviour is followed.
 pub const VERSION: &str = "v1.36.3";
@@ -39,9 +39,9 @@ pub fn document(registry: &Registry, path: &str, accept: &str) -> Option<(&'stat
         ["api", "v1"] => Some((JSON, resource_list(registry, "", "v1")?)),
         ["apis", group] => Some((JSON, one_group(registry, group)?)),
         ["apis", group, version] => Some((JSON, resource_list(registry, group, version)?)),
-        ["openapi", "v3"] => Some((JSON, openapi_index(registry))),
-        ["openapi", "v3", "api", "v1"] => Some((JSON, openapi(registry, "", "v1")?)),
-        ["openapi", "v3", "apis", group, version] => Some((JSON, openapi(registry, group, version)?)),
+        ["openapi", "v3"] => Some((JSON, openapi::index(registry))),
+        ["openapi", "v3", "api", "v1"] => Some((JSON, openapi::document(registry, "", "v1")?)),
+        ["openapi", "v3", "apis", group, version] => Some((JSON, openapi::document(registry, group, version)?)),
         _ => None,
     }
 }
@@ -105,12 +105,14 @@ fn resource_list(registry: &Registry, group: &str, version: &str) -> Option<Valu
                 "singularName": "",
                 "namespaced": resource.namespaced,
                 "kind": resource.kind,
-                "verbs": ["get", "patch", "update"],
+                "verbs": subresource_verbs(subresource),
             });
-            if subresource == "scale" {
-                entry["group"] = "autoscaling".into();
-                entry["version"] = "v1".into();
-                entry["kind"] = "Scale".into();
+            if let Some((group, version, kind)) = subresource_kind(subresource) {
+                if !group.is_empty() {
+                    entry["group"] = group.into();
+                    entry["version"] = version.into();
+                }
+                entry["kind"] = kind.into();
             }
             list.push(entry);
         }
@@ -168,67 +170,20 @@ fn aggregate_resource(resource: &Resource) -> Value {
     let subresources: Vec<Value> = resource
         .subresources()
         .map(|name| {
-            let kind = if name == "scale" {
-                json!({ "group": "autoscaling", "version": "v1", "kind": "Scale" })
-            } else {
-                kind.clone()
-            };
-            json!({ "subresource": name, "responseKind": kind, "verbs": ["get", "patch", "update"] })
+            let kind = subresource_kind(name).map_or_else(
+                || kind.clone(),
+                |(group, version, kind)| {
+                    let version = if group.is_empty() { "" } else { version };
+                    json!({ "group": group, "version": version, "kind": kind })
+                },
+            );
+            json!({ "subresource": name, "responseKind": kind, "verbs": subresource_verbs(name) })
         })
         .collect();
     if !subresources.is_empty() {
         entry["subresources"] = subresources.into();
     }
     entry
-}
-
-fn openapi_path(group: &str, version: &str) -> String {
-    if group.is_empty() { format!("api/{version}") } else { format!("apis/{group}/{version}") }
-}
-
-fn openapi_index(registry: &Registry) -> Value {
-    let revision = registry.revision();
-    let mut paths = serde_json::Map::new();
-    for (group, versions) in registry.groups() {
-        for (version, _) in versions {
-            let path = openapi_path(&group, &version);
-            let url = format!("/openapi/v3/{path}?hash={revision}");
-            paths.insert(path, json!({ "serverRelativeURL": url }));
-        }
-    }
-    json!({ "paths": paths })
-}
-
-/// Only the parameters of the patch operations: enough to see that fields are validated by the server.
-fn openapi(registry: &Registry, group: &str, version: &str) -> Option<Value> {
-    let groups = registry.groups();
-    let (_, versions) = groups.into_iter().find(|(name, _)| name == group)?;
-    let (_, resources) = versions.into_iter().find(|(name, _)| name == version)?;
-    let parameter = |name: &str, kind: &str| json!({ "name": name, "in": "query", "schema": { "type": kind, "uniqueItems": true } });
-    let mut paths = serde_json::Map::new();
-    for resource in resources {
-        let scope = if resource.namespaced { "namespaces/{namespace}/" } else { "" };
-        let path = format!("/{}/{scope}{}/{{name}}", openapi_path(group, version), resource.plural);
-        let operation = json!({
-            "operationId": format!("patch{}{}", resource.version, resource.kind),
-            "parameters": [
-                parameter("dryRun", "string"),
-                parameter("fieldManager", "string"),
-                parameter("fieldValidation", "string"),
-                parameter("force", "boolean"),
-            ],
-            "responses": { "200": { "description": "OK" } },
-            "x-kubernetes-action": "patch",
-            "x-kubernetes-group-version-kind": { "group": group, "version": version, "kind": resource.kind },
-        });
-        paths.insert(path, json!({ "patch": operation }));
-    }
-    Some(json!({
-        "openapi": "3.0.0",
-        "info": { "title": "Kubernetes", "version": VERSION },
-        "paths": paths,
-        "components": {},
-    }))
 }
 
 #[cfg(test)]

@@ -35,6 +35,12 @@ pub fn from_stored(value: &mut Value) {
         for (group, core) in FIELDS {
             rename(map, core, group);
         }
+        // of these two this group writes no empty ones
+        for field in ["reportingController", "reportingInstance"] {
+            if map.get(field).is_some_and(|value| *value == "") {
+                map.remove(field);
+            }
+        }
         map.insert("apiVersion".into(), "events.k8s.io/v1".into());
     }
 }

@@ -209,13 +209,8 @@ async fn bind(api: &Api<Pod>, pod: &Pod) -> Result<(), kube::Error> {
         "target": { "apiVersion": "v1", "kind": "Node", "name": NODE },
     });
     match api.create_subresource::<_, Status>("binding", &name, &PostParams::default(), &binding).await {
-        // Bound by an earlier try, or by someone else.
-        Err(kube::Error::Api(status)) if status.code == 409 => Ok(()),
-        // The sandbox has no such subresource, and lets the field be written; a real server hasn't the Pod any more.
-        Err(kube::Error::Api(status)) if matches!(status.code, 404 | 405) => {
-            let params = PatchParams { field_manager: Some(MANAGER.into()), ..PatchParams::default() };
-            api.patch(&name, &params, &Patch::Merge(json!({ "spec": { "nodeName": NODE } }))).await.map(drop)
-        }
+        // Bound by an earlier try, or by someone else; or gone.
+        Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => Ok(()),
         other => other.map(drop),
     }
 }

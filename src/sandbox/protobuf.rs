@@ -1,95 +1,83 @@
-//! The few objects that kubectl sends as protocol buffers: what `kubectl create namespace` and its like make.
+//! Objects that kubectl and other Go clients send as protocol buffers.
 //!
-//! In: the envelope that Kubernetes puts around them. Out: the same object as JSON. Fields that nobody sets when an
-//! object is created are left out; other kinds are not read.
+//! In: the envelope that Kubernetes puts around them. Out: the same object as JSON, by the types of the built-in kinds
+//! and the field numbers of `typed/protobuf.json` (from the server's own types; `tests/tools/gotypes` makes it).
+//! Never writes protocol buffers: answers are JSON.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::OnceLock;
 
 use base64::Engine as _;
 use serde_json::{Map, Value};
 
-/// What a field holds.
-enum Form {
-    Text,
-    Texts,
-    Number,
-    Flag,
-    TextMap,
-    BytesMap,
-    Message(Fields),
-}
-
-/// Number, name and form of each field that is read.
-type Fields = &'static [(u64, &'static str, Form)];
-
-const METADATA: Fields = &[
-    (1, "name", Form::Text),
-    (2, "generateName", Form::Text),
-    (3, "namespace", Form::Text),
-    (11, "labels", Form::TextMap),
-    (12, "annotations", Form::TextMap),
-    (14, "finalizers", Form::Texts),
-];
-const ONLY_METADATA: Fields = &[(1, "metadata", Form::Message(METADATA))];
-const CONFIG_MAP: Fields = &[
-    (1, "metadata", Form::Message(METADATA)),
-    (2, "data", Form::TextMap),
-    (3, "binaryData", Form::BytesMap),
-    (4, "immutable", Form::Flag),
-];
-const SECRET: Fields = &[
-    (1, "metadata", Form::Message(METADATA)),
-    (2, "data", Form::BytesMap),
-    (3, "type", Form::Text),
-    (4, "stringData", Form::TextMap),
-    (5, "immutable", Form::Flag),
-];
-const ATTRIBUTES: Fields = &[
-    (1, "namespace", Form::Text),
-    (2, "verb", Form::Text),
-    (3, "group", Form::Text),
-    (4, "version", Form::Text),
-    (5, "resource", Form::Text),
-    (6, "subresource", Form::Text),
-    (7, "name", Form::Text),
-];
-const REVIEW_SPEC: Fields = &[(1, "resourceAttributes", Form::Message(ATTRIBUTES))];
-const REVIEW: Fields = &[(1, "metadata", Form::Message(METADATA)), (2, "spec", Form::Message(REVIEW_SPEC))];
-const PRECONDITIONS: Fields = &[(1, "uid", Form::Text), (2, "resourceVersion", Form::Text)];
-const DELETE_OPTIONS: Fields = &[
-    (1, "gracePeriodSeconds", Form::Number),
-    (2, "preconditions", Form::Message(PRECONDITIONS)),
-    (3, "orphanDependents", Form::Flag),
-    (4, "propagationPolicy", Form::Text),
-    (5, "dryRun", Form::Texts),
-];
-const TYPE: Fields = &[(1, "apiVersion", Form::Text), (2, "kind", Form::Text)];
+use super::typed::{Empty, Field, Primitive, Shape, Type};
 
 /// Before the envelope.
 const MAGIC: &[u8] = b"k8s\0";
+/// Deeper messages are not read. Definitions nest deepest, and theirs stay below 64.
+const DEPTH_MAX: usize = 100;
 
-fn fields_of(kind: &str) -> Option<Fields> {
-    Some(match kind {
-        "Namespace" | "ServiceAccount" => ONLY_METADATA,
-        "ConfigMap" => CONFIG_MAP,
-        "Secret" => SECRET,
-        "SelfSubjectAccessReview" => REVIEW,
-        "DeleteOptions" => DELETE_OPTIONS,
-        _ => return None,
+/// Types that are sent and are no kind of a resource of their own.
+const OTHERS: [(&str, &str); 4] = [
+    ("DeleteOptions", "meta.v1.DeleteOptions"),
+    ("Eviction", "policy.v1.Eviction"),
+    ("Scale", "autoscaling.v1.Scale"),
+    ("TokenRequest", "authentication.v1.TokenRequest"),
+];
+
+/// What a number in a message stands for.
+enum Numbered {
+    Field(String),
+    /// A message whose fields JSON has beside the others; they have the numbers of this type.
+    Inlined(String),
+}
+
+type Numbers = HashMap<String, HashMap<u64, Numbered>>;
+
+/// By type.
+fn numbers() -> &'static Numbers {
+    static NUMBERS: OnceLock<Numbers> = OnceLock::new();
+    NUMBERS.get_or_init(|| {
+        let table: BTreeMap<String, BTreeMap<String, u64>> = serde_json::from_str(include_str!("typed/protobuf.json"))
+            .expect("the embedded table of numbers is valid, a test reads it");
+        let of_type = |fields: BTreeMap<String, u64>| {
+            let numbered = |(name, number): (String, u64)| match name.strip_prefix('+') {
+                Some(inlined) => (number, Numbered::Inlined(inlined.to_owned())),
+                None => (number, Numbered::Field(name)),
+            };
+            fields.into_iter().map(numbered).collect()
+        };
+        table.into_iter().map(|(name, fields)| (name, of_type(fields))).collect()
     })
 }
 
 /// The object in an envelope; `None` if it is not understood.
 pub fn read(body: &[u8]) -> Option<Value> {
-    let (mut kind, mut raw) = (Map::new(), None);
+    let (mut kind, mut api_version, mut raw) = (String::new(), String::new(), None);
     for part in Parts(body.strip_prefix(MAGIC)?) {
         match part? {
-            (1, Part::Bytes(bytes)) => kind = message(TYPE, bytes)?,
+            (1, Part::Bytes(bytes)) => {
+                for part in Parts(bytes) {
+                    match part? {
+                        (1, Part::Bytes(bytes)) => api_version = text(bytes)?,
+                        (2, Part::Bytes(bytes)) => kind = text(bytes)?,
+                        _ => {}
+                    }
+                }
+            }
             (2, Part::Bytes(bytes)) => raw = Some(bytes),
             _ => {}
         }
     }
-    let fields = fields_of(kind.get("kind")?.as_str()?)?;
-    let mut object = message(fields, raw?)?;
-    object.append(&mut kind);
+    let (group, version) = api_version.split_once('/').unwrap_or(("", &api_version));
+    let other = OTHERS.iter().find(|(other, _)| *other == kind);
+    let ty = match other {
+        Some((_, name)) => Type::named(name),
+        None => Type::of_kind(group, version, &kind),
+    }?;
+    let mut object = message(ty, ty.name(), raw?, 0)?;
+    object.insert("apiVersion".into(), api_version.into());
+    object.insert("kind".into(), kind.into());
     Some(Value::Object(object))
 }
 
@@ -155,54 +143,148 @@ fn text(bytes: &[u8]) -> Option<String> {
     String::from_utf8(bytes.to_vec()).ok()
 }
 
-fn message(fields: Fields, bytes: &[u8]) -> Option<Map<String, Value>> {
+/// A struct. `numbered` is the type that says which number is which field.
+fn message(ty: Type<'static>, numbered: &str, bytes: &[u8], depth: usize) -> Option<Map<String, Value>> {
     let mut object = Map::new();
+    // a struct without fields has no numbers
+    let fields = numbers().get(numbered);
+    if depth > DEPTH_MAX {
+        return None;
+    }
     for part in Parts(bytes) {
         let (number, part) = part?;
-        let Some((_, name, form)) = fields.iter().find(|(n, ..)| *n == number) else { continue };
-        match (form, part) {
-            (Form::Flag, Part::Number(number)) => {
-                object.insert((*name).into(), (number != 0).into());
+        match (fields.and_then(|fields| fields.get(&number)), part) {
+            (None, _) => {}
+            (Some(Numbered::Inlined(name)), Part::Bytes(bytes)) => {
+                object.append(&mut message(ty, name, bytes, depth + 1)?);
             }
-            (Form::Number, Part::Number(number)) => {
-                object.insert((*name).into(), number.cast_signed().into());
+            (Some(Numbered::Inlined(_)), Part::Number(_)) => return None,
+            (Some(Numbered::Field(name)), part) => {
+                let (field, ty) = ty.field(name)?;
+                insert(&mut object, name, field, ty, &part, depth + 1)?;
             }
-            (Form::Text, Part::Bytes(bytes)) if !bytes.is_empty() => {
-                object.insert((*name).into(), text(bytes)?.into());
-            }
-            (Form::Texts, Part::Bytes(bytes)) => {
-                let list = object.entry(*name).or_insert_with(|| Value::Array(Vec::new()));
-                list.as_array_mut()?.push(text(bytes)?.into());
-            }
-            (Form::TextMap | Form::BytesMap, Part::Bytes(bytes)) => {
-                let (key, value) = entry(bytes)?;
-                let value = match form {
-                    Form::TextMap => text(value)?,
-                    _ => base64::engine::general_purpose::STANDARD.encode(value),
-                };
-                let map = object.entry(*name).or_insert_with(|| Value::Object(Map::new()));
-                map.as_object_mut()?.insert(key, value.into());
-            }
-            (Form::Message(fields), Part::Bytes(bytes)) => {
-                object.insert((*name).into(), message(fields, bytes)?.into());
-            }
-            _ => {}
         }
     }
     Some(object)
 }
 
-/// Key and value of a map's entry.
-fn entry(bytes: &[u8]) -> Option<(String, &[u8])> {
-    let (mut key, mut value) = (String::new(), &[][..]);
+fn insert(
+    object: &mut Map<String, Value>,
+    name: &str,
+    field: &Field,
+    ty: Type<'static>,
+    part: &Part<'_>,
+    depth: usize,
+) -> Option<()> {
+    match (ty.shape(), part) {
+        (Shape::List(_), _) => {
+            let item = value(ty.item(), part, depth)?;
+            let list = object.entry(name).or_insert_with(|| Value::Array(Vec::new()));
+            list.as_array_mut()?.push(item);
+        }
+        (Shape::Map(_), Part::Bytes(bytes)) if !is_struct(ty) => {
+            let (key, value) = entry(ty.entry("")?, bytes, depth)?;
+            let map = object.entry(name).or_insert_with(|| Value::Object(Map::new()));
+            map.as_object_mut()?.insert(key, value);
+        }
+        _ => {
+            let value = value(ty, part, depth)?;
+            // what can't be absent is always sent: its zero value says nothing
+            let says_nothing = match &value {
+                Value::Null => true,
+                Value::String(text) => text.is_empty(),
+                Value::Number(number) => number.as_f64() == Some(0.0),
+                Value::Bool(set) => !set,
+                _ => false,
+            };
+            if !says_nothing || matches!(field.empty, Empty::Optional) && !value.is_null() {
+                object.insert(name.to_owned(), value);
+            }
+        }
+    }
+    Some(())
+}
+
+fn is_struct(ty: Type<'_>) -> bool {
+    !ty.name().is_empty()
+}
+
+/// Key and value of a map's entry; what is left out is empty.
+fn entry(ty: Type<'static>, bytes: &[u8], depth: usize) -> Option<(String, Value)> {
+    let (mut key, mut found) = (String::new(), None);
     for part in Parts(bytes) {
         match part? {
             (1, Part::Bytes(bytes)) => key = text(bytes)?,
-            (2, Part::Bytes(bytes)) => value = bytes,
+            (2, part) => found = Some(value(ty, &part, depth)?),
             _ => {}
         }
     }
-    Some((key, value))
+    Some((key, found.unwrap_or_else(|| ty.zero_scalar())))
+}
+
+fn value(ty: Type<'static>, part: &Part<'_>, depth: usize) -> Option<Value> {
+    Some(match (ty.shape(), part) {
+        (Shape::Scalar(primitive), part) => scalar(*primitive, part)?,
+        (Shape::Map(_), Part::Bytes(bytes)) if is_struct(ty) => message(ty, ty.name(), bytes, depth)?.into(),
+        // a list in a map is wrapped into a message
+        (Shape::List(_), Part::Bytes(bytes)) => {
+            let items: Option<Vec<Value>> = Parts(bytes).map(|part| value(ty.item(), &part?.1, depth)).collect();
+            items?.into()
+        }
+        // free-form values are JSON
+        (Shape::Untyped, Part::Bytes(bytes)) => {
+            let raw = Parts(bytes).find_map(|part| match part {
+                Some((1, Part::Bytes(raw))) => Some(raw),
+                _ => None,
+            });
+            serde_json::from_slice(raw?).ok()?
+        }
+        _ => return None,
+    })
+}
+
+fn scalar(primitive: Primitive, part: &Part<'_>) -> Option<Value> {
+    Some(match (primitive, part) {
+        (Primitive::String, Part::Bytes(bytes)) => text(bytes)?.into(),
+        (Primitive::Bytes, Part::Bytes(bytes)) => base64::engine::general_purpose::STANDARD.encode(bytes).into(),
+        (Primitive::Int32 | Primitive::Int64, Part::Number(number)) => number.cast_signed().into(),
+        (Primitive::Boolean, Part::Number(number)) => (*number != 0).into(),
+        (Primitive::Number, Part::Bytes(bytes)) => f64::from_le_bytes((*bytes).try_into().ok()?).into(),
+        (Primitive::Quantity, Part::Bytes(bytes)) => {
+            let (_, texts) = parts(bytes)?;
+            texts[0].clone().into()
+        }
+        (Primitive::IntOrString, Part::Bytes(bytes)) => {
+            let (numbers, texts) = parts(bytes)?;
+            if numbers[0] == 0 { numbers[1].cast_signed().into() } else { texts[2].clone().into() }
+        }
+        (Primitive::Time | Primitive::MicroTime, Part::Bytes(bytes)) => {
+            let (numbers, _) = parts(bytes)?;
+            let (seconds, nanoseconds) = (numbers[0].cast_signed(), i32::try_from(numbers[1].cast_signed()).ok()?);
+            if seconds == 0 && nanoseconds == 0 {
+                return Some(Value::Null);
+            }
+            let time = jiff::Timestamp::new(seconds, nanoseconds).ok()?;
+            if primitive == Primitive::Time { format!("{time:.0}") } else { format!("{time:.6}") }.into()
+        }
+        _ => return None,
+    })
+}
+
+/// The numbers and texts of a small message's first three fields.
+fn parts(bytes: &[u8]) -> Option<([u64; 3], [String; 3])> {
+    let (mut numbers, mut texts) = ([0; 3], [const { String::new() }; 3]);
+    for part in Parts(bytes) {
+        let (number, part) = part?;
+        let Some(at) = usize::try_from(number).ok().and_then(|n| n.checked_sub(1)).filter(|at| *at < 3) else {
+            continue;
+        };
+        match part {
+            Part::Number(number) => numbers[at] = number,
+            Part::Bytes(bytes) => texts[at] = text(bytes)?,
+        }
+    }
+    Some((numbers, texts))
 }
 
 #[cfg(test)]
@@ -240,10 +322,39 @@ mod tests {
     #[test]
     fn what_is_malformed_or_of_another_kind_is_not_read() {
         assert_eq!(read(b"nonsense"), None);
-        assert_eq!(read(&envelope("Pod", &[])), None);
+        assert_eq!(read(&envelope("Nonsense", &[])), None);
         let whole = envelope("Namespace", &field(1, &field(1, b"name")));
         for length in 0..whole.len() {
             assert_eq!(read(&whole[..length]), None, "{length}");
+        }
+    }
+
+    #[test]
+    fn numbers_times_and_absent_values_are_told_apart() {
+        // minReadySeconds: 0 says nothing, replicas: 0 does
+        let spec = [vec![1 << 3, 0], vec![5 << 3, 0]].concat();
+        let kind = [field(1, b"apps/v1"), field(2, b"Deployment")].concat();
+        let body = [MAGIC.to_vec(), field(1, &kind), field(2, &field(2, &spec))].concat();
+        assert_eq!(read(&body), Some(json!({"apiVersion": "apps/v1", "kind": "Deployment", "spec": {"replicas": 0}})));
+        let port =
+            [field(1, b"a"), vec![3 << 3, 80], field(4, &[vec![1 << 3, 1], field(3, b"http")].concat())].concat();
+        let service = [field(1, &field(8, &[vec![1 << 3, 60]].concat())), field(2, &field(1, &port))].concat();
+        assert_eq!(
+            read(&envelope("Service", &service)),
+            Some(json!({"apiVersion": "v1", "kind": "Service",
+                "metadata": {"creationTimestamp": "1970-01-01T00:01:00Z"},
+                "spec": {"ports": [{"name": "a", "port": 80, "targetPort": "http"}]}}))
+        );
+    }
+
+    #[test]
+    fn every_type_with_numbers_is_known_by_its_fields() {
+        for (kind, info) in super::super::builtin::resources().iter().map(|r| (&r.kind, r)) {
+            let ty = Type::of_kind(&info.group, &info.version, kind).unwrap();
+            assert!(numbers().contains_key(ty.name()), "{kind}");
+        }
+        for (_, name) in OTHERS {
+            assert!(Type::named(name).is_some() && numbers().contains_key(name), "{name}");
         }
     }
 }

@@ -15,8 +15,6 @@ pub struct Selection {
     labels: LabelSelector,
     fields: FieldSelector,
     namespace: String,
-    /// The one object that a watch of a path with a name is about.
-    name: String,
 }
 
 impl Selection {
@@ -26,19 +24,17 @@ impl Selection {
             labels: LabelSelector::parse(request.query.get("labelSelector"))?,
             fields: FieldSelector::parse(request.query.get("fieldSelector"), &resource.group, &resource.plural)?,
             namespace: request.namespace.clone(),
-            name: request.name.clone(),
         })
     }
 
     /// True if every object of the kind (in the namespace, if there is one) is selected.
     fn is_everything(&self) -> bool {
-        self.labels.is_empty() && self.fields == FieldSelector::default() && self.name.is_empty()
+        self.labels.is_empty() && self.fields == FieldSelector::default()
     }
 
     pub fn matches(&self, object: &Stored) -> bool {
         let metadata = &object.value["metadata"];
         (self.namespace.is_empty() || metadata["namespace"] == *self.namespace)
-            && (self.name.is_empty() || metadata["name"] == *self.name)
             && (self.labels.is_empty() || self.labels.matches(&object.value))
             && self.fields.matches(&object.value)
     }

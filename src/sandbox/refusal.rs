@@ -85,6 +85,20 @@ impl Refusal {
         Self::plain(409, "Conflict", message).about(resource, name)
     }
 
+    /// A conflict about a subresource.
+    pub fn conflict_at(resource: &Resource, subresource: &str, name: &str, why: &str) -> Self {
+        let kind = format!("{}/{subresource}", resource.plural);
+        let mut refusal =
+            Self::plain(409, "Conflict", format!("Operation cannot be fulfilled on {kind} \"{name}\": {why}"));
+        refusal.details = Some(json!({ "name": name, "kind": kind }));
+        refusal
+    }
+
+    /// What a real cluster does and this one does not.
+    pub fn not_implemented(why: &str) -> Self {
+        Self::plain(501, "NotImplemented", why)
+    }
+
     pub fn modified(resource: &Resource, name: &str) -> Self {
         let why = "the object has been modified; please apply your changes to the latest version and try again";
         Self::conflict(resource, name, why)

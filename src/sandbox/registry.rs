@@ -37,8 +37,6 @@ struct Served {
     resources: BTreeMap<(String, String, String), Arc<Resource>>,
     /// Groups in the order of discovery: built-in ones first, then custom ones as they came.
     groups: Vec<String>,
-    /// Counts changes, so that documents made from it can be kept.
-    revision: u64,
 }
 
 /// A version of a group and its resources.
@@ -78,6 +76,10 @@ impl Registry {
         served.resources.range(from..).next().is_some_and(|((g, v, _), _)| g == group && v == version)
     }
 
+    pub fn has_group(&self, group: &str) -> bool {
+        self.read().groups.iter().any(|served| served == group)
+    }
+
     /// Any served version of the objects in a collection.
     pub fn of_collection(&self, collection: &CollectionId) -> Option<Arc<Resource>> {
         let served = self.read();
@@ -104,11 +106,6 @@ impl Registry {
         served.tidy();
     }
 
-    /// Changes whenever the answers of the other methods may have changed.
-    pub fn revision(&self) -> u64 {
-        self.read().revision
-    }
-
     /// The groups, each with its versions in the order of preference and their resources by plural.
     pub fn groups(&self) -> Vec<(String, Vec<GroupVersion>)> {
         let served = self.read();
@@ -133,12 +130,10 @@ impl Served {
         }
         let key = (resource.group.clone(), resource.version.clone(), resource.plural.clone());
         self.resources.insert(key, resource);
-        self.revision += 1;
     }
 
     fn tidy(&mut self) {
         let resources = &self.resources;
         self.groups.retain(|group| resources.values().any(|r| r.group == *group));
-        self.revision += 1;
     }
 }

@@ -45,6 +45,11 @@ pub struct Options {
 impl Options {
     pub fn read(request: &Request, body: &Bytes) -> Result<Self, Refusal> {
         let value = if body.is_empty() { json!({}) } else { decode(&request.content_type, body)? };
+        Self::of(request, &value)
+    }
+
+    /// From a `DeleteOptions` object.
+    pub fn of(request: &Request, value: &Value) -> Result<Self, Refusal> {
         let text = |path: &str| value.pointer(path).and_then(Value::as_str).map(str::to_owned);
         let policy = text("/propagationPolicy").unwrap_or_else(|| request.query.get("propagationPolicy").to_owned());
         let propagation = match policy.as_str() {
@@ -123,7 +128,13 @@ impl Api {
             if options.dry_run {
                 return Ok(Some(success(resource, live)));
             }
-            return match self.store.remove(&resource.collection, &live.key(), live.version) {
+            // a Pod's last state says that it was deleted
+            let removed = if resource.is("", "pods") {
+                self.store.remove_as(&resource.collection, &live.key(), live.version, marked)
+            } else {
+                self.store.remove(&resource.collection, &live.key(), live.version)
+            };
+            return match removed {
                 Ok(object) => {
                     self.removed(&resource.collection, &object);
                     Ok(Some(success(resource, &object)))

@@ -6,6 +6,7 @@ use http::Method;
 use http::header::{ACCEPT, HeaderMap, USER_AGENT};
 use serde_json::json;
 
+use super::pods;
 use super::refusal::{Cause, Refusal};
 use super::registry::Registry;
 use super::resource::Resource;
@@ -61,6 +62,10 @@ pub enum Subresource {
     Scale,
     /// `namespaces/finalize`.
     Finalize,
+    /// `pods/binding`.
+    Binding,
+    /// `pods/eviction`.
+    Eviction,
 }
 
 impl Subresource {
@@ -71,6 +76,18 @@ impl Subresource {
             Subresource::Status => "status",
             Subresource::Scale => "scale",
             Subresource::Finalize => "finalize",
+            Subresource::Binding => "binding",
+            Subresource::Eviction => "eviction",
+        }
+    }
+
+    fn takes(self, verb: Verb) -> bool {
+        match self {
+            Subresource::None => true,
+            Subresource::Binding | Subresource::Eviction => verb == Verb::Create,
+            Subresource::Status | Subresource::Scale | Subresource::Finalize => {
+                matches!(verb, Verb::Get | Verb::Update | Verb::Patch)
+            }
         }
     }
 }
@@ -138,9 +155,11 @@ pub enum Target {
         name: String,
         subresource: Subresource,
     },
+    /// A subresource that real clusters have, and why this one hasn't.
+    Unserved(&'static str),
     /// Anything else: discovery, health, version.
     Other,
-    /// Nothing in a group version that is served.
+    /// Nothing in a group that is served.
     Nothing,
     /// Nothing at all.
     NoGroup,
@@ -159,7 +178,7 @@ pub fn target(registry: &Registry, path: &str) -> Target {
         _ => return Target::Other,
     };
     if !registry.serves(group, version) {
-        return Target::NoGroup;
+        return if !group.is_empty() && registry.has_group(group) { Target::Nothing } else { Target::NoGroup };
     }
     let find = |plural: &str| registry.find(group, version, plural);
     let found = |resource: Arc<Resource>, namespace: &str, name: &str, sub: &str| {
@@ -168,7 +187,9 @@ pub fn target(registry: &Registry, path: &str) -> Target {
             "status" if resource.status => Subresource::Status,
             "scale" if resource.scale => Subresource::Scale,
             "finalize" if resource.is("", "namespaces") => Subresource::Finalize,
-            _ => return Target::Nothing,
+            "binding" if resource.is("", "pods") => Subresource::Binding,
+            "eviction" if resource.is("", "pods") => Subresource::Eviction,
+            other => return pods::unserved(&resource, other).map_or(Target::Nothing, Target::Unserved),
         };
         Target::Resource { resource, namespace: namespace.to_owned(), name: name.to_owned(), subresource }
     };
@@ -185,7 +206,9 @@ pub fn target(registry: &Registry, path: &str) -> Target {
         ["namespaces", namespace, plural, tail @ ..] => in_namespace(find(plural), namespace, tail, found),
         [plural] => find(plural).map_or(Target::Nothing, |r| found(r, "", "", "")),
         [plural, name] => cluster_scoped(find(plural)).map_or(Target::Nothing, |r| found(r, "", name, "")),
-        [plural, name, sub] => cluster_scoped(find(plural)).map_or(Target::Nothing, |r| found(r, "", name, sub)),
+        [plural, name, sub @ "proxy", ..] | [plural, name, sub] => {
+            cluster_scoped(find(plural)).map_or(Target::Nothing, |r| found(r, "", name, sub))
+        }
         _ => Target::Nothing,
     }
 }
@@ -205,6 +228,8 @@ fn in_namespace(
         [] => found(resource, namespace, "", ""),
         [name] => found(resource, namespace, name, ""),
         [name, sub] => found(resource, namespace, name, sub),
+        // the path behind a proxy
+        [name, "proxy", ..] => found(resource, namespace, name, "proxy"),
         _ => Target::Nothing,
     }
 }
@@ -219,11 +244,13 @@ impl Request {
     ) -> Result<Self, Refusal> {
         let (resource, namespace, name, subresource) = target;
         let verb = match (method, name.is_empty()) {
-            (&Method::GET, false) if query.flag("watch") => Verb::Watch,
             (&Method::GET, false) => Verb::Get,
             (&Method::GET, true) if query.flag("watch") => Verb::Watch,
             (&Method::GET, true) => Verb::List,
             (&Method::POST, true) => Verb::Create,
+            (&Method::POST, false) if subresource.takes(Verb::Create) && subresource != Subresource::None => {
+                Verb::Create
+            }
             (&Method::PUT, false) => Verb::Update,
             (&Method::PATCH, false) => Verb::Patch,
             (&Method::DELETE, false) => Verb::Delete,
@@ -236,7 +263,7 @@ impl Request {
         if resource.namespaced && namespace.is_empty() && verb.writes() {
             return Err(Refusal::method_not_allowed());
         }
-        if subresource != Subresource::None && !matches!(verb, Verb::Get | Verb::Update | Verb::Patch) {
+        if !subresource.takes(verb) {
             return Err(Refusal::method_not_allowed());
         }
         let dry_run = match query.get("dryRun") {
@@ -353,6 +380,7 @@ mod tests {
             }
             Target::Other => "other".into(),
             Target::Nothing => "nothing".into(),
+            Target::Unserved(why) => why.into(),
             Target::NoGroup => "no group".into(),
         }
     }
@@ -374,8 +402,12 @@ mod tests {
             ("/apis/apps/v1", "other"),
             ("/healthz", "other"),
             ("/apis/apps/v1/deployments/b", "nothing"),
-            ("/apis/apps/v2/deployments", "no group"),
-            ("/api/v1/namespaces/a/pods/b/log", "nothing"),
+            ("/apis/apps/v2/deployments", "nothing"),
+            ("/apis/nonsense/v1/deployments", "no group"),
+            ("/api/v1/namespaces/a/pods/b/binding", "pods a/b binding"),
+            ("/api/v1/namespaces/a/pods/b/nonsense", "nothing"),
+            ("/api/v1/namespaces/a/pods/b/log", "the sandbox runs no containers: there are no logs"),
+            ("/api/v1/nodes/a/proxy/stats", "the sandbox runs no containers: there is nothing to proxy to"),
         ] {
             assert_eq!(describe(path), expected, "{path}");
         }

@@ -97,6 +97,28 @@ impl Resource {
 
     /// The served subresources, by name.
     pub fn subresources(&self) -> impl Iterator<Item = &'static str> {
-        [(self.scale, "scale"), (self.status, "status")].into_iter().filter(|(has, _)| *has).map(|(_, name)| name)
+        let pod = self.is("", "pods");
+        [(pod, "binding"), (pod, "eviction"), (self.scale, "scale"), (self.status, "status")]
+            .into_iter()
+            .filter(|(has, _)| *has)
+            .map(|(_, name)| name)
+    }
+}
+
+/// What a subresource exchanges, if that is not the resource's own kind: group, version and kind.
+pub fn subresource_kind(name: &str) -> Option<(&'static str, &'static str, &'static str)> {
+    match name {
+        "binding" => Some(("", "v1", "Binding")),
+        "eviction" => Some(("policy", "v1", "Eviction")),
+        "scale" => Some(("autoscaling", "v1", "Scale")),
+        _ => None,
+    }
+}
+
+/// The verbs of a subresource.
+pub fn subresource_verbs(name: &str) -> &'static [&'static str] {
+    match name {
+        "binding" | "eviction" => &["create"],
+        _ => &["get", "patch", "update"],
     }
 }

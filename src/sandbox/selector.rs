@@ -129,7 +129,7 @@ impl FieldSelector {
             } else if let Some((path, value)) = part.split_once("==").or_else(|| part.split_once('=')) {
                 (path, value, true)
             } else {
-                return Err(Refusal::bad_request(format!("invalid field selector: '{part}': can't understand it")));
+                return Err(Refusal::bad_request(format!("invalid selector: '{part}'; can't understand '{part}'")));
             };
             let path = path.trim();
             if !matches!(path, "metadata.name" | "metadata.namespace") {

@@ -29,7 +29,7 @@ use super::journal::Journal;
 use super::metadata;
 use super::refusal::Refusal;
 use super::removal::Options as DeleteOptions;
-use super::request::{Query, Request, Target, Verb, View, target};
+use super::request::{Query, Request, Subresource, Target, Verb, View, target};
 use super::{body, kubeconfig, watching};
 
 /// The API server's own limit on a request's body.
@@ -206,6 +206,7 @@ impl Server {
         let path = parts.uri.path();
         let found = match target(&self.api.registry, path) {
             Target::Resource { resource, namespace, name, subresource } => (resource, namespace, name, subresource),
+            Target::Unserved(why) => return Ok(refused(&Refusal::not_implemented(why))),
             Target::Nothing => return Ok(refused(&Refusal::no_such_resource())),
             Target::NoGroup => return Ok(no_such_page()),
             Target::Other => return Ok(self.other(&parts.method, path, &parts.headers)),
@@ -360,7 +361,14 @@ fn perform(api: &Api, request: &Request, created: Option<Value>, body: &Bytes) -
     let answer = match request.verb {
         Verb::Get => api.get(request),
         Verb::List => api.list(request),
-        Verb::Create => api.create(request, created.unwrap_or_default()),
+        Verb::Create => {
+            let object = created.unwrap_or_default();
+            match request.subresource {
+                Subresource::Binding => api.bind(request, &object),
+                Subresource::Eviction => api.evict(request, &object),
+                _ => api.create(request, object),
+            }
+        }
         Verb::Update => api.update(request, body::decode(&request.content_type, body)?),
         Verb::Patch => api.patch(request, body),
         Verb::Delete => api.delete(request, &DeleteOptions::read(request, body)?),

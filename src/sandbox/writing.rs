@@ -46,12 +46,17 @@ impl Api {
         self.create_prepared(request, value, warnings.clone(), track).map_err(|r| r.with_warnings(&warnings))
     }
 
+    /// Reads an object into its type, and gives the warnings.
     fn check(&self, request: &Request, value: &mut Value) -> Result<Vec<String>, Refusal> {
         let level = FieldValidation::of(request)?;
         let (kind, version) = (&request.resource.kind, &request.resource.version);
-        typing::check(&request.resource, value, level).map_err(|why| {
+        let mut warnings = typing::check(&request.resource, value, level).map_err(|why| {
             Refusal::bad_request(format!("{kind} in version \"{version}\" cannot be handled as a {kind}: {why}"))
-        })
+        })?;
+        if request.resource.custom.is_none() {
+            warnings.extend(typed::warnings(&request.resource.group, kind, value));
+        }
+        Ok(warnings)
     }
 
     /// The part of a creation that POST and apply share. `track` notes the field managers.

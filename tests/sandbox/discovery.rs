@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use crate::support::{Cluster, cluster};
 
 /// Subresources that the sandbox serves.
-const SUBRESOURCES: [&str; 2] = ["scale", "status"];
+const SUBRESOURCES: [&str; 4] = ["binding", "eviction", "scale", "status"];
 
 fn recorded(name: &str) -> Value {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/tools/discovery").join(name);

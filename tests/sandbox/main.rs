@@ -9,6 +9,7 @@ mod deletion;
 mod discovery;
 mod faults;
 mod kubectl;
+mod openapi;
 mod recorded;
 mod refusals;
 mod support;

@@ -31,8 +31,8 @@ fn columns(group: &str, kind: &str) -> Columns {
         ("apps", "Deployment") => &[
             NAME,
             ("Ready", "string", 0),
-            ("Up-to-date", "integer", 0),
-            ("Available", "integer", 0),
+            ("Up-to-date", "string", 0),
+            ("Available", "string", 0),
             AGE,
             CONTAINERS,
             IMAGES,
@@ -505,9 +505,9 @@ impl<'a> Row<'a> {
     fn other(&self, group: &str, kind: &str, column: &str) -> Value {
         let entries = |path: &str| self.at(path).and_then(Value::as_object).map_or(0, Map::len);
         match (group, kind, column) {
-            ("", "ConfigMap", _) => (entries("/data") + entries("/binaryData")).to_string().into(),
+            ("", "ConfigMap", _) => (entries("/data") + entries("/binaryData")).into(),
             ("", "Secret", "Type") => self.text("/type").into(),
-            ("", "Secret", _) => entries("/data").to_string().into(),
+            ("", "Secret", _) => entries("/data").into(),
             ("", "Namespace", _) => self.text("/status/phase").into(),
             ("", "ServiceAccount", _) => self.list("/secrets").len().to_string().into(),
             ("policy", _, "Min Available") => self.text_or("/spec/minAvailable", "N/A"),

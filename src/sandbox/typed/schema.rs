@@ -186,6 +186,11 @@ impl Schema {
         self.info.api_version()
     }
 
+    /// The `openAPIV3Schema` of a custom resource.
+    pub fn document(&self) -> Option<&Value> {
+        self.custom.as_deref()
+    }
+
     pub fn is_custom(&self) -> bool {
         self.custom.is_some()
     }
@@ -201,6 +206,22 @@ impl Schema {
     }
 }
 
+impl Type<'static> {
+    /// The type of a built-in kind.
+    pub fn of_kind(group: &str, version: &str, kind: &str) -> Option<Self> {
+        let table = Table::get();
+        let (root, _) = table.kinds.get(&(group.into(), version.into(), kind.into()))?;
+        Some(Self { arena: &table.arena, id: *root })
+    }
+
+    /// A type of the table.
+    pub fn named(name: &str) -> Option<Self> {
+        let arena = &Table::get().arena;
+        let id = arena.types.iter().position(|def| *def.name == *name)?;
+        Some(Self { arena, id: TypeId::try_from(id).ok()? })
+    }
+}
+
 impl<'a> Type<'a> {
     pub fn name(self) -> &'a str {
         &self.def().name
@@ -212,6 +233,12 @@ impl<'a> Type<'a> {
 
     fn def(self) -> &'a TypeDef {
         &self.arena.types[self.id as usize]
+    }
+
+    /// The type of this name without what one of its users says of it.
+    pub fn base(self) -> Self {
+        let named = self.arena.types.iter().position(|def| def.name == self.def().name);
+        named.and_then(|id| TypeId::try_from(id).ok()).map_or(self, |id| self.at(id))
     }
 
     fn at(self, id: TypeId) -> Self {
@@ -279,7 +306,8 @@ impl<'a> Type<'a> {
         Value::Object(map)
     }
 
-    pub(super) fn zero_scalar(self) -> Value {
+    /// What a scalar of this type is when nothing is set.
+    pub fn zero_scalar(self) -> Value {
         match self.shape() {
             Shape::Scalar(Primitive::Int32 | Primitive::Int64 | Primitive::Number) => Value::from(0),
             Shape::Scalar(Primitive::Boolean) => Value::from(false),

@@ -1,6 +1,7 @@
 // Command gotypes writes what an API server's Go types say about JSON and its OpenAPI document does not: which fields
-// are written although empty, which are left out when zero, which integers have 32 bits. One line per type; the
-// letters are explained in src/sandbox/typed/table.rs.
+// are written although empty, which are left out when zero, which integers have 32 bits; and, in a second file, the
+// numbers of fields in protocol buffers. One line per type; the letters are explained in src/sandbox/typed/table.rs,
+// the numbers in src/sandbox/protobuf.rs.
 package main
 
 import (
@@ -11,6 +12,7 @@ import (
 	"os"
 	"reflect"
 	"sort"
+	"strconv"
 	"strings"
 
 	apiextensions "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
@@ -35,6 +37,12 @@ var opaque = map[reflect.Type]bool{
 
 var types = map[string]map[string]string{}
 
+// Field numbers by type and JSON name. What JSON inlines is a message of its own there: "+" and the name of its type.
+var numbers = map[string]map[string]int{}
+
+// Types that others inline.
+var inlined = map[string]bool{}
+
 func name(t reflect.Type) string {
 	path := t.PkgPath()
 	for _, prefix := range []string{"k8s.io/api/", "k8s.io/apimachinery/pkg/apis/", "k8s.io/apiextensions-apiserver/pkg/apis/", "k8s.io/kube-aggregator/pkg/apis/"} {
@@ -54,6 +62,7 @@ func visit(t reflect.Type) {
 		fields := map[string]string{}
 		types[name(t)] = fields
 		collect(t, fields)
+		number(t)
 	}
 }
 
@@ -72,6 +81,37 @@ func collect(t reflect.Type, fields map[string]string) {
 		visit(f.Type)
 		if code := code(f.Type, strings.Contains(options, "omitempty"), strings.Contains(options, "omitzero")); code != "" {
 			fields[tag[0]] = code
+		}
+	}
+}
+
+func number(t reflect.Type) {
+	if numbers[name(t)] != nil {
+		return
+	}
+	fields := map[string]int{}
+	numbers[name(t)] = fields
+	for i := range t.NumField() {
+		f := t.Field(i)
+		parts := strings.Split(f.Tag.Get("protobuf"), ",")
+		if len(parts) < 2 {
+			continue
+		}
+		tagged, err := strconv.Atoi(parts[1])
+		if err != nil {
+			log.Fatal(err)
+		}
+		tag := strings.Split(f.Tag.Get("json"), ",")
+		if strings.Contains(f.Tag.Get("json"), "inline") {
+			inner := f.Type
+			if inner.Kind() == reflect.Pointer {
+				inner = inner.Elem()
+			}
+			fields["+"+name(inner)] = tagged
+			inlined[name(inner)] = true
+			number(inner)
+		} else {
+			fields[tag[0]] = tagged
 		}
 	}
 }
@@ -134,9 +174,16 @@ func main() {
 	for _, t := range scheme.Scheme.AllKnownTypes() {
 		visit(t)
 	}
+	write(os.Args[2], types, func(name string) bool { return table.Types[name] != nil })
+	write(os.Args[3], numbers, func(name string) bool {
+		return (table.Types[name] != nil || inlined[name]) && len(numbers[name]) > 0
+	})
+}
+
+func write[T any](path string, types map[string]T, wanted func(string) bool) {
 	var names []string
 	for name := range types {
-		if table.Types[name] != nil {
+		if wanted(name) {
 			names = append(names, name)
 		}
 	}
@@ -155,7 +202,7 @@ func main() {
 		fmt.Fprintf(&out, "%q:%s%s\n", name, line, end)
 	}
 	out.WriteString("}\n")
-	if err := os.WriteFile(os.Args[2], out.Bytes(), 0o644); err != nil {
+	if err := os.WriteFile(path, out.Bytes(), 0o644); err != nil {
 		log.Fatal(err)
 	}
 }

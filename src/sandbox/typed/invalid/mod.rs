@@ -10,6 +10,7 @@ mod forms;
 mod network;
 mod node;
 mod pod;
+mod schedule;
 mod storage;
 mod workload;
 
@@ -46,6 +47,17 @@ pub fn invalid(group: &str, kind: &str, old: Option<&Value>, new: &Value) -> Vec
         }
         _ => Vec::new(),
     }
+}
+
+/// What the server takes and warns of.
+pub fn warnings(group: &str, kind: &str, object: &Value) -> Vec<String> {
+    let path = match (group, kind) {
+        ("", "Pod") => "spec",
+        ("", "ReplicationController") | ("apps", _) | ("batch", "Job") => "spec.template.spec",
+        ("batch", "CronJob") => "spec.jobTemplate.spec.template.spec",
+        _ => return Vec::new(),
+    };
+    pod::warnings(&Node::root(object).at(path))
 }
 
 /// A cause if a field differs from what it was.

@@ -13,29 +13,56 @@ const PROTOCOLS: [&str; 3] = ["SCTP", "TCP", "UDP"];
 const USER_RANGE: &str = "must be between 0 and 2147483647, inclusive";
 /// Fields of a volume that don't say what it is.
 const VOLUME_NAME: &str = "name";
+const GRACE: &str = "terminationGracePeriodSeconds";
+/// The kinds of a volume in the order in which the server looks for them; the others come last.
+const VOLUME_KINDS: [&str; 14] = [
+    "emptyDir",
+    "hostPath",
+    "gitRepo",
+    "secret",
+    "nfs",
+    "iscsi",
+    "persistentVolumeClaim",
+    "downwardAPI",
+    "fc",
+    "configMap",
+    "projected",
+    "csi",
+    "ephemeral",
+    "image",
+];
 
 pub fn pod(pod: &Node<'_>, old: Option<&Node<'_>>) -> Vec<Cause> {
     let spec = pod.get("spec");
     let mut causes = pod_spec(&spec, &[]);
     if let Some(old) = old {
         let old = old.get("spec");
-        let is_bound = old.get("nodeName").is_set();
-        if fixed_part(spec.value, is_bound) != fixed_part(old.value, is_bound) {
+        if fixed_part(spec.value) != fixed_part(old.value) && !shortens_negative_grace(&spec, &old) {
             causes.push(Cause::forbidden(&spec.path, UPDATE_FORBIDDEN));
         }
     }
     causes
 }
 
-/// What of a Pod's spec can't change. The scheduler sets the node by the subresource `binding`; here, where there is
-/// none, a Pod without a node is given one by an update.
-fn fixed_part(spec: &Value, is_bound: bool) -> Value {
+/// A grace period that should never have been stored may be mended.
+fn shortens_negative_grace(new: &Node<'_>, old: &Node<'_>) -> bool {
+    let of = |spec: &Node<'_>| spec.get(GRACE).int();
+    if !(of(old).is_some_and(|seconds| seconds < 0) && of(new) == Some(1)) {
+        return false;
+    }
+    let without = |spec: &Node<'_>| {
+        let mut rest = fixed_part(spec.value);
+        rest.as_object_mut().and_then(|map| map.remove(GRACE));
+        rest
+    };
+    without(new) == without(old)
+}
+
+/// What of a Pod's spec can't change.
+fn fixed_part(spec: &Value) -> Value {
     let mut spec = spec.clone();
     if let Some(map) = spec.as_object_mut() {
-        if !is_bound {
-            map.remove("nodeName");
-        }
-        for name in ["activeDeadlineSeconds", "tolerations", "terminationGracePeriodSeconds", "schedulingGates"] {
+        for name in ["activeDeadlineSeconds", "tolerations", "schedulingGates"] {
             map.remove(name);
         }
         for list in ["containers", "initContainers", "ephemeralContainers"] {
@@ -82,6 +109,7 @@ fn pod_spec(spec: &Node<'_>, claims: &[&str]) -> Vec<Cause> {
         causes.extend(lifecycle(container));
     }
 
+    causes.extend(host_ports(&containers));
     causes.extend(one_of(&spec.get("restartPolicy"), &["Always", "OnFailure", "Never"]));
     causes.extend(one_of(&spec.get("dnsPolicy"), &["ClusterFirstWithHostNet", "ClusterFirst", "Default", "None"]));
     causes.extend(labels(&spec.get("nodeSelector")));
@@ -107,6 +135,38 @@ fn pod_spec(spec: &Node<'_>, claims: &[&str]) -> Vec<Cause> {
         }
     }
     causes
+}
+
+/// Two containers of a Pod can't have the same port of the node.
+fn host_ports(containers: &Node<'_>) -> Vec<Cause> {
+    let mut taken: Vec<String> = Vec::new();
+    let mut causes = Vec::new();
+    for port in containers.items().iter().flat_map(|container| container.get("ports").items()) {
+        let number = port.get("hostPort");
+        let Some(host) = number.int().filter(|port| *port != 0) else { continue };
+        let key = format!("{}/{}/{host}", port.get("protocol").text(), port.get("hostIP").text());
+        if taken.contains(&key) {
+            causes.push(Cause::duplicate(&number.path, &Value::from(key.as_str())));
+        }
+        taken.push(key);
+    }
+    causes
+}
+
+/// What the server takes and warns of, in a Pod's spec.
+pub fn warnings(spec: &Node<'_>) -> Vec<String> {
+    let mut warnings = Vec::new();
+    let grace = spec.get(GRACE);
+    if grace.int().is_some_and(|seconds| seconds < 0) {
+        warnings.push(format!("{}: must be >= 0; negative values are invalid and will be treated as 1", grace.path));
+    }
+    for secret in spec.get("imagePullSecrets").items() {
+        let name = secret.get("name");
+        if name.text().is_empty() {
+            warnings.push(format!("{}: invalid empty name \"\"", name.path));
+        }
+    }
+    warnings
 }
 
 /// A value of a closed list.
@@ -140,8 +200,10 @@ fn volume_list(volumes: &Node<'_>) -> Vec<Cause> {
             }
         }
         names.push(name.text());
-        let kinds = volume.value.as_object().into_iter().flatten().map(|(kind, _)| kind).filter(|k| *k != VOLUME_NAME);
-        for kind in kinds.skip(1) {
+        let kinds = volume.value.as_object().into_iter().flatten().map(|(kind, _)| kind);
+        let mut kinds: Vec<&String> = kinds.filter(|kind| *kind != VOLUME_NAME).collect();
+        kinds.sort_by_key(|kind| VOLUME_KINDS.iter().position(|k| k == kind).unwrap_or(VOLUME_KINDS.len()));
+        for kind in kinds.into_iter().skip(1) {
             let detail = "may not specify more than 1 volume type";
             causes.push(Cause::forbidden(volume.get(kind).path, detail));
         }

@@ -6,6 +6,7 @@ use super::forms::{labels, non_negative, number_or_percent};
 use super::immutable;
 use super::node::Node;
 use super::pod::{one_of, template};
+use super::schedule;
 use super::storage::claim_spec;
 use crate::sandbox::typed::cause::Cause;
 
@@ -183,7 +184,7 @@ pub fn cron_job(cron: &Node<'_>, old: Option<&Node<'_>>) -> Vec<Cause> {
         let detail = format!("must be no more than {CRON_JOB_NAME_MAX} characters");
         causes.push(Cause::invalid(&name.path, name.value, &detail));
     }
-    causes.extend(schedule(&spec.get("schedule")));
+    causes.extend(schedule::schedule(&spec.get("schedule")));
     causes.extend(non_negative(&spec.get("startingDeadlineSeconds")));
     let zone = spec.get("timeZone");
     if zone.is_set() && jiff::tz::TimeZone::get(zone.text()).is_err() {
@@ -195,25 +196,6 @@ pub fn cron_job(cron: &Node<'_>, old: Option<&Node<'_>>) -> Vec<Cause> {
         causes.extend(non_negative(&spec.get(name)));
     }
     causes
-}
-
-fn schedule(schedule: &Node<'_>) -> Option<Cause> {
-    let text = schedule.text();
-    if text.is_empty() {
-        return Some(Cause::required(&schedule.path, ""));
-    }
-    if text.contains("TZ") {
-        let detail = "cannot use TZ or CRON_TZ in schedule, use timeZone field instead";
-        return Some(Cause::invalid(&schedule.path, schedule.value, detail));
-    }
-    if text.starts_with('@') {
-        return None;
-    }
-    let fields: Vec<&str> = text.split_whitespace().collect();
-    (fields.len() != 5).then(|| {
-        let detail = format!("expected exactly 5 fields, found {}: [{}]", fields.len(), fields.join(" "));
-        Cause::invalid(&schedule.path, schedule.value, &detail)
-    })
 }
 
 fn deployment_strategy(strategy: &Node<'_>) -> Vec<Cause> {
