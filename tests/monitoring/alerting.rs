@@ -6,55 +6,34 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use axum::extract::State;
-use axum::routing::post;
 use serde_json::{Map, Value, json};
 
 use crate::manifests::{dashboard, monitoring, queries, yaml};
 use crate::scrape::{address, client};
 use crate::servers::Server;
+use crate::support::daemon::Runner;
 use crate::support::env::Env;
 use crate::support::manifests::config_map;
+use crate::support::receiver::Receiver;
 use crate::support::wait::eventually;
 
 /// Prometheus and Alertmanager need seconds to start and to notice; a machine that compiles beside them needs more.
 const NOTICED_WITHIN: Duration = Duration::from_secs(90);
 
 /// What Alertmanager told its receiver so far: each alert, `firing` or `resolved`.
-#[derive(Clone, Default)]
-struct Pager(Arc<Mutex<Vec<Value>>>);
+fn told(pager: &Receiver) -> Vec<Value> {
+    let messages = pager.received();
+    messages.iter().flat_map(|message| message.json()["alerts"].as_array().cloned().unwrap_or_default()).collect()
+}
 
-impl Pager {
-    /// Gives the address of the receiver.
-    async fn serve(&self) -> String {
-        let take = async |State(pager): State<Pager>, body: String| {
-            let message: Value = serde_json::from_str(&body).expect("Alertmanager sends JSON");
-            let alerts = message["alerts"].as_array().cloned().unwrap_or_default();
-            pager.0.lock().unwrap_or_else(PoisonError::into_inner).extend(alerts);
-        };
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
-        let address = listener.local_addr().expect("an address");
-        let router = axum::Router::new().route("/", post(take)).with_state(self.clone());
-        tokio::spawn(async move { axum::serve(listener, router).await });
-        format!("http://{address}/")
-    }
-
-    fn told(&self) -> Vec<Value> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    /// Waits to be told that an alert about the application has this status.
-    async fn is_told(&self, status: &str, alert: &str) -> Value {
-        let found = eventually(NOTICED_WITHIN, async || {
-            self.told().into_iter().find(|told| {
-                told["status"] == status && told["labels"]["alertname"] == alert && told["labels"]["name"] == "app"
-            })
-        });
-        found.await.unwrap_or_else(|| panic!("{alert} {status}: nobody was told; told was {:#?}", self.told()))
-    }
+/// Waits for the receiver to be told that an alert has this status.
+async fn is_told(pager: &Receiver, status: &str, alert: &str) -> Value {
+    let found = eventually(NOTICED_WITHIN, async || {
+        told(pager).into_iter().find(|told| told["status"] == status && told["labels"]["alertname"] == alert)
+    });
+    found.await.unwrap_or_else(|| panic!("{alert} {status}: nobody was told; told was {:#?}", told(pager)))
 }
 
 /// The rules with each `for:` shortened to one second. Expressions, labels and annotations stay as they are: what is
@@ -128,10 +107,11 @@ async fn active(alertmanager: &str) -> Vec<String> {
 #[ignore = "needs prometheus and alertmanager; .ci/run runs it"]
 async fn a_broken_push_pages_someone_and_its_fix_resolves_the_page() {
     let mut env = Env::on_sandbox("alerting").await;
+    env.runner = Runner::Process;
     env.begin(&[("app/settings.yaml", &config_map("settings", "a"))]).await;
     let dir = tempfile::Builder::new().prefix("afresh-alerting-").tempdir().expect("a folder");
-    let pager = Pager::default();
-    let alertmanager = Server::alertmanager(dir.path(), &pager.serve().await);
+    let pager = Receiver::start().await;
+    let alertmanager = Server::alertmanager(dir.path(), &pager.url);
     let config = prometheus_config(dir.path(), &address(&env).await, &alertmanager.address);
     let prometheus = Server::prometheus(dir.path(), &config);
 
@@ -145,21 +125,22 @@ async fn a_broken_push_pages_someone_and_its_fix_resolves_the_page() {
         let seen = eventually(NOTICED_WITHIN, async || query(&prometheus.address, expr).await.pop());
         assert!(seen.await.is_some(), "Prometheus sees {expr}");
     }
-    assert!(pager.told().is_empty(), "all is well: {:#?}", pager.told());
+    assert!(told(&pager).is_empty(), "all is well: {:#?}", told(&pager));
 
     let broken = env.push("B", &[("app/settings.yaml", "kind: ConfigMap\n  name: [")]);
     env.announce().await;
     env.failed_at("app", &broken, "app/settings.yaml").await;
-    let page = pager.is_told("firing", "AfreshReconcileFailing").await;
+    let page = is_told(&pager, "firing", "AfreshReconcileFailing").await;
     assert_eq!(page["labels"]["namespace"], env.namespace.as_str());
     assert_eq!(page["labels"]["kind"], "Kustomization");
+    assert_eq!(page["labels"]["name"], "app");
     assert_eq!(page["labels"]["severity"], "critical");
     assert_eq!(page["annotations"]["runbook_url"], "docs/operations.md#afreshreconcilefailing");
     assert_eq!(active(&alertmanager.address).await, ["AfreshReconcileFailing"]);
 
     let fix = env.push("C", &[("app/settings.yaml", &config_map("settings", "c"))]);
     env.ready_at("app", &fix).await;
-    pager.is_told("resolved", "AfreshReconcileFailing").await;
+    is_told(&pager, "resolved", "AfreshReconcileFailing").await;
     let settled = eventually(NOTICED_WITHIN, async || active(&alertmanager.address).await.is_empty().then_some(()));
     assert!(settled.await.is_some(), "nothing is left: {:?}", active(&alertmanager.address).await);
 }
@@ -168,20 +149,19 @@ async fn a_broken_push_pages_someone_and_its_fix_resolves_the_page() {
 #[ignore = "needs prometheus and alertmanager; .ci/run runs it"]
 async fn a_daemon_that_is_gone_pages_someone() {
     let mut env = Env::on_sandbox("nobody_leads").await;
+    env.runner = Runner::Process;
     env.begin(&[("app/settings.yaml", &config_map("settings", "a"))]).await;
     let dir = tempfile::Builder::new().prefix("afresh-alerting-").tempdir().expect("a folder");
-    let pager = Pager::default();
-    let alertmanager = Server::alertmanager(dir.path(), &pager.serve().await);
+    let pager = Receiver::start().await;
+    let alertmanager = Server::alertmanager(dir.path(), &pager.url);
     let config = prometheus_config(dir.path(), &address(&env).await, &alertmanager.address);
     let prometheus = Server::prometheus(dir.path(), &config);
     let leads = eventually(NOTICED_WITHIN, async || query(&prometheus.address, "afresh_leader == 1").await.pop());
     assert!(leads.await.is_some(), "it leads");
 
     env.daemon.take().expect("the daemon runs").kill().await.expect("it is killed");
-    let paged = eventually(NOTICED_WITHIN, async || {
-        pager.told().into_iter().find(|told| told["labels"]["alertname"] == "AfreshNoLeader")
-    });
-    assert!(paged.await.is_some(), "told was {:#?}", pager.told());
+    let page = is_told(&pager, "firing", "AfreshNoLeader").await;
+    assert_eq!(page["labels"]["severity"], "critical");
 }
 
 /// promtool knows PromQL; a query is to it what a recording rule is.

@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use kube::api::DeleteParams;
+use kube::api::{DeleteParams, Patch, PatchParams};
+use serde_json::json;
 
 use crate::support::env::{Env, PATIENCE, SOURCE};
 use crate::support::manifests::config_map;
@@ -13,6 +14,8 @@ scenarios! {
     a_broken_push_shows_in_the_metrics_until_its_fix,
     the_series_of_what_is_deleted_are_gone_counters_included,
     a_failure_outlasts_a_restart_of_the_daemon,
+    what_waits_for_a_dependency_is_behind_but_has_not_failed,
+    what_is_put_back_is_counted,
 }
 
 /// Where the daemon serves its metrics, by its log.
@@ -142,4 +145,61 @@ async fn a_failure_outlasts_a_restart_of_the_daemon(env: &mut Env) {
         format!("afresh_consecutive_failures{{kind=\"Kustomization\",namespace=\"{}\",name=\"app\"}}", env.namespace);
     let seen = scrape_until(&address, "the application is served", |s| s.contains_key(&failures)).await;
     assert!(seen[&failures] >= 1.0, "from the first scrape on: an alert does not resolve by a restart");
+}
+
+async fn what_waits_for_a_dependency_is_behind_but_has_not_failed(env: &mut Env) {
+    let files = |value: &str| {
+        [("db/settings.yaml", config_map("db", value)), ("app/settings.yaml", config_map("settings", value))]
+    };
+    let push = |env: &Env, message: &str, files: [(&str, String); 2]| {
+        env.push(message, &files.each_ref().map(|(path, text)| (*path, text.as_str())))
+    };
+    let first = push(env, "A", files("a"));
+    env.source(|_| {}).await;
+    env.kustomization("db", |_| {}).await;
+    env.kustomization("app", |spec| spec["dependsOn"] = json!([{ "name": "db" }])).await;
+    env.start();
+    env.ready_at("app", &first).await;
+    let address = address(env).await;
+    let of = |metric: &str, name: &str| format!("{metric}{{namespace=\"{}\",name=\"{name}\"}}", env.namespace);
+    let failures = |name: &str| {
+        let labels = format!("kind=\"Kustomization\",namespace=\"{}\",name=\"{name}\"", env.namespace);
+        format!("afresh_consecutive_failures{{{labels}}}")
+    };
+
+    let mut broken = files("b");
+    broken[0].1 = "kind: ConfigMap\n  name: [".into();
+    push(env, "B", broken);
+    env.announce().await;
+    let waiting = scrape_until(&address, "the dependent waits", |s| {
+        s[&of("afresh_dependency_wait_seconds", "app")] > 0.0 && s[&failures("db")] > 0.0
+    })
+    .await;
+    assert_eq!(waiting[&failures("app")], 0.0, "one broken application is one alert");
+    assert!(waiting[&of("afresh_commit_lag_seconds", "app")] > 0.0);
+    assert!(waiting[&of("afresh_attempt_in_progress_seconds", "app")] > 0.0);
+
+    let fix = push(env, "C", files("c"));
+    env.ready_at("app", &fix).await;
+    scrape_until(&address, "nothing waits", |s| {
+        ["afresh_dependency_wait_seconds", "afresh_commit_lag_seconds", "afresh_attempt_in_progress_seconds"]
+            .iter()
+            .all(|metric| s[&of(metric, "app")] == 0.0)
+    })
+    .await;
+}
+
+async fn what_is_put_back_is_counted(env: &mut Env) {
+    env.begin(&[("app/settings.yaml", &config_map("settings", "a"))]).await;
+    let address = address(env).await;
+    let of_app = |metric: &str, more: &str| format!("{metric}{{namespace=\"{}\",name=\"app\"{more}}}", env.namespace);
+    let (drift, created) =
+        (of_app("afresh_drift_corrections_total", ""), of_app("afresh_objects_total", ",action=\"created\""));
+    let before = scrape(&address).await;
+    assert_eq!((before[&drift], before[&created]), (0.0, 1.0));
+
+    let by_hand = Patch::Merge(json!({ "data": { "value": "by hand" } }));
+    let person = PatchParams { field_manager: Some("kubectl-edit".into()), ..PatchParams::default() };
+    env.objects("ConfigMap").patch("settings", &person, &by_hand).await.expect("it is changed");
+    scrape_until(&address, "it is put back", |s| s[&drift] == 1.0).await;
 }
