@@ -50,6 +50,12 @@ pub struct GitRepositorySpec {
     /// A Secret in the same namespace: `address`, `username`, `password` of a proxy.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub proxy_secret_ref: Option<LocalReference>,
+    /// Parts of other GitRepositories of the same namespace.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub include: Option<Vec<IncludeSpec>>,
+    /// The directories that are seen; default: all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sparse_checkout: Option<Vec<String>>,
 
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "carried")]
@@ -60,12 +66,19 @@ pub struct GitRepositorySpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "carried")]
     pub recurse_submodules: Option<Value>,
+}
+
+/// A part of another GitRepository, seen in this one.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct IncludeSpec {
+    pub repository: LocalReference,
+    /// The directory that is taken; default: all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(schema_with = "carried")]
-    pub include: Option<Value>,
+    pub from_path: Option<String>,
+    /// Where it is seen; default: the name of the repository.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(schema_with = "carried")]
-    pub sparse_checkout: Option<Value>,
+    pub to_path: Option<String>,
 }
 
 /// What to follow; Flux's precedence: commit, name, tag, semver, branch.
@@ -104,18 +117,16 @@ pub struct GitRepositoryStatus {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_handled_reconcile_at: Option<String>,
 
+    /// Of the sources in `spec.include`, in its order.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(schema_with = "carried")]
-    pub included_artifacts: Option<Value>,
+    pub included_artifacts: Option<Vec<Artifact>>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(schema_with = "carried")]
-    pub observed_include: Option<Value>,
+    pub observed_include: Option<Vec<IncludeSpec>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "carried")]
     pub observed_recurse_submodules: Option<Value>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(schema_with = "carried")]
-    pub observed_sparse_checkout: Option<Value>,
+    pub observed_sparse_checkout: Option<Vec<String>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "carried")]
     pub source_verification_mode: Option<Value>,
@@ -151,8 +162,6 @@ impl GitRepositorySpec {
             ("spec.serviceAccountName", is_set(&self.service_account_name)),
             ("spec.verify", is_set(&self.verify)),
             ("spec.recurseSubmodules", is_set(&self.recurse_submodules)),
-            ("spec.include", is_set(&self.include)),
-            ("spec.sparseCheckout", is_set(&self.sparse_checkout)),
         ]
         .into_iter()
         .filter_map(|(field, set)| set.then_some(field))

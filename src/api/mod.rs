@@ -17,7 +17,9 @@ pub use alert::{Alert, AlertSpec, EventSeverity, EventSource};
 pub use condition::{Condition, Conditions, HEALTHY, READY, RECONCILING, STALLED, Truth, rfc3339};
 pub use definitions::{definitions, definitions_yaml};
 pub use duration::GoDuration;
-pub use git_repository::{Artifact, GitRepository, GitRepositorySpec, GitRepositoryStatus, LocalReference, RefSpec};
+pub use git_repository::{
+    Artifact, GitRepository, GitRepositorySpec, GitRepositoryStatus, IncludeSpec, LocalReference, RefSpec,
+};
 pub use kustomization::{
     CommonMetadata, DeletionPolicy, Dependency, Inventory, InventoryEntry, Kustomization, KustomizationSpec,
     KustomizationStatus, PostBuild, Snapshot as HistoryEntry, SourceReference, SubstituteReference,

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use git2::Oid;
 
-use super::reference::Reference;
+use super::reference::{Reference, Revision};
 use super::url::SourceUrl;
 
 /// How to go on after a failure; [`super::pacing`] turns it into times.
@@ -76,6 +76,9 @@ pub enum SourceError {
     /// The server doesn't give this commit: a pinned one was never there, another was dropped since its id was read.
     #[error("`{url}` doesn't give commit `{commit}`")]
     CommitNotFound { url: SourceUrl, commit: Oid, pinned: bool },
+    /// `spec.sparseCheckout` names what the revision doesn't have.
+    #[error("`{url}` has no directory `{paths}` at `{revision}`")]
+    NoDirectory { url: SourceUrl, revision: Revision, paths: String },
     #[error("the repository `{url}` has no commits")]
     EmptyRepository { url: SourceUrl },
     /// The ref or pinned id names a tree or a blob.
@@ -115,6 +118,7 @@ impl SourceError {
             // The repository is there: a push is all it takes, and whoever pushes doesn't wait.
             SourceError::RefNotFound { .. }
             | SourceError::EmptyRepository { .. }
+            | SourceError::NoDirectory { .. }
             | SourceError::RateLimited { .. }
             | SourceError::CommitNotFound { pinned: false, .. }
             | SourceError::Protocol { .. }
@@ -163,6 +167,7 @@ impl SourceError {
             }
             SourceError::RefNotFound { .. } => "check `spec.ref`, or push it",
             SourceError::Redirected { .. } => "set `spec.url` to the address it leads to",
+            SourceError::NoDirectory { .. } => "check `spec.sparseCheckout`, or push the directory",
             SourceError::EmptyRepository { .. } => "push a first commit",
             SourceError::Timeout { .. } => "raise `spec.timeout` if the repository is large",
             SourceError::TooLarge { .. } => "keep large files out of the repository",

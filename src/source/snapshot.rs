@@ -3,14 +3,16 @@
 //! Nothing is walked or copied up front: a path costs the trees on its way, a file its blob. Ignore rules are applied on
 //! the way down. A snapshot keeps its generation of the cache alive, so it stays readable whatever happens to the cache.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use git2::{ObjectType, Oid};
+use sha2::{Digest, Sha256};
 
 use super::cache::{Generation, StoreError};
 use super::ignore::{self, IGNORE_FILE, IGNORE_FILE_BYTES_MAX, Pattern, Rules, Verdict};
+use super::mount::{Mount, Sparse, leads_to};
 use super::reference::{Revision, parse_id};
 use crate::manifest::{Entry, EntryId, EntryKind, Tree, TreeError};
 
@@ -26,6 +28,19 @@ pub struct Snapshot {
     pub revision: Revision,
     inner: Arc<Inner>,
     rules: Arc<Rules>,
+    sparse: Arc<Sparse>,
+    /// Places that don't hide each other.
+    mounts: Arc<[Mount]>,
+}
+
+/// What a path leads to, as far as other trees are seen in this one.
+enum Place<'a> {
+    /// Nothing but this tree.
+    Own,
+    /// A directory on the way to other trees.
+    OnTheWay,
+    /// Another tree, and the path in it.
+    Mounted(&'a Mount, String),
 }
 
 #[derive(Debug)]
@@ -90,7 +105,9 @@ impl Snapshot {
         let commit = CommitInfo::parse(object.data())
             .ok_or_else(|| OpenError::Store(StoreError::new("the commit object is malformed")))?;
         let inner = Inner { generation: Arc::clone(generation), commit, patterns: Mutex::default() };
-        let snapshot = Snapshot { revision, inner: Arc::new(inner), rules: Arc::new(Rules::new(spec_ignore)) };
+        let rules = Arc::new(Rules::new(spec_ignore));
+        let (sparse, mounts) = (Arc::default(), Arc::new([]) as Arc<[Mount]>);
+        let snapshot = Snapshot { revision, inner: Arc::new(inner), rules, sparse, mounts };
         // The root must be there; the rest is found out when it is read.
         snapshot.inner.tree(snapshot.inner.commit.tree).map_err(OpenError::Store)?;
         Ok(snapshot)
@@ -106,9 +123,62 @@ impl Snapshot {
         Snapshot { revision, ..self.clone() }
     }
 
-    /// The id of the root tree: equal ids mean equal content (before ignore rules).
+    /// The same revision with some directories only; the inner `Err` has those that it lacks.
+    pub fn with_sparse(&self, sparse: Sparse) -> Result<Result<Snapshot, Vec<String>>, TreeError> {
+        let mut missing = Vec::new();
+        for directory in sparse.directories() {
+            let path = directory.join("/");
+            if !self.own_entry(&path)?.is_some_and(|entry| entry.kind == EntryKind::Directory) {
+                missing.push(path);
+            }
+        }
+        let snapshot = Snapshot { sparse: Arc::new(sparse), ..self.clone() };
+        Ok(if missing.is_empty() { Ok(snapshot) } else { Err(missing) })
+    }
+
+    /// The same revision with parts of other trees in it, at places that don't hide each other.
+    pub fn with_mounts(&self, mounts: Vec<Mount>) -> Snapshot {
+        Snapshot { mounts: mounts.into(), ..self.clone() }
+    }
+
+    /// The id of the root: equal ids mean equal content (before ignore rules), that of other trees included.
     pub fn tree_id(&self) -> EntryId {
-        entry_id(self.inner.commit.tree)
+        let own = entry_id(self.inner.commit.tree);
+        if self.mounts.is_empty() {
+            return own;
+        }
+        // A mount that can't be read has no id here; reading it tells.
+        self.id_on_the_way(&[], Some(own)).unwrap_or(own)
+    }
+
+    fn place(&self, names: &[&str]) -> Place<'_> {
+        for mount in &*self.mounts {
+            if leads_to(&mount.at, names) {
+                let rest = names[mount.at.len()..].iter().copied();
+                let path: Vec<_> = mount.from.iter().map(String::as_str).chain(rest).collect();
+                return Place::Mounted(mount, path.join("/"));
+            }
+            if leads_to(names, &mount.at) {
+                return Place::OnTheWay;
+            }
+        }
+        Place::Own
+    }
+
+    /// The id of a directory with other trees in it.
+    fn id_on_the_way(&self, names: &[&str], own: Option<EntryId>) -> Result<EntryId, TreeError> {
+        let mut hash = Sha256::new();
+        hash.update(own.map_or([0; 20], |id| id.0));
+        for mount in self.mounts.iter().filter(|mount| leads_to(names, &mount.at)) {
+            let at = mount.at[names.len()..].join("/");
+            let id = mount.snapshot.entry(&mount.from.join("/"))?.map_or([0; 20], |entry| entry.id.0);
+            hash.update((at.len() as u64).to_be_bytes());
+            hash.update(at);
+            hash.update(id);
+        }
+        let mut id = [0; 20];
+        id.copy_from_slice(&hash.finalize()[..20]);
+        Ok(EntryId(id))
     }
 
     pub fn commit(&self) -> &CommitInfo {
@@ -116,7 +186,12 @@ impl Snapshot {
     }
 
     /// The rules at the entries of a directory that is `depth` names under the root.
-    fn rules_in(&self, entries: &[Entry], depth: usize, above: &Arc<Rules>) -> Result<Arc<Rules>, TreeError> {
+    fn rules_in(&self, entries: &[Entry], names: &[&str], above: &Arc<Rules>) -> Result<Arc<Rules>, TreeError> {
+        // What is not seen rules nothing.
+        if !self.sparse.holds(names) {
+            return Ok(Arc::clone(above));
+        }
+        let depth = names.len();
         let Some(file) = find(entries, IGNORE_FILE).filter(|entry| entry.kind == EntryKind::File) else {
             return Ok(Arc::clone(above));
         };
@@ -141,16 +216,17 @@ impl Snapshot {
             self.inner.tree(id).map_err(|error| TreeError::Store { path: path(), reason: error.reason })
         };
         let mut entries = tree(self.inner.commit.tree)?;
-        let mut rules = self.rules_in(&entries, 0, &self.rules)?;
+        let mut rules = self.rules_in(&entries, &[], &self.rules)?;
         for (index, name) in names.iter().enumerate() {
             let Some(entry) = find(&entries, name).filter(|entry| entry.kind == EntryKind::Directory) else {
                 return Ok(None);
             };
-            if rules.verdict(&names[..=index], true) == Verdict::Hidden {
+            let path = &names[..=index];
+            if rules.verdict(path, true) == Verdict::Hidden || !self.sparse.shows(path, true) {
                 return Ok(None);
             }
             let below = tree(Oid::from_bytes(&entry.id.0).unwrap_or(Oid::ZERO_SHA1))?;
-            rules = self.rules_in(&below, index + 1, &rules)?;
+            rules = self.rules_in(&below, path, &rules)?;
             entries = below;
         }
         Ok(Some(Directory { entries, rules }))
@@ -159,26 +235,86 @@ impl Snapshot {
 
 impl Tree for Snapshot {
     fn entry(&self, path: &str) -> Result<Option<Entry>, TreeError> {
+        if self.mounts.is_empty() {
+            return self.own_entry(path);
+        }
+        let Some(names) = names(path) else { return Ok(None) };
+        let name = names.last().map_or(String::new(), |name| (*name).to_owned());
+        match self.place(&names) {
+            Place::Own => self.own_entry(path),
+            Place::Mounted(mount, path) => Ok(mount.snapshot.entry(&path)?.map(|entry| Entry { name, ..entry })),
+            Place::OnTheWay => {
+                let own = self.own_entry(path)?.filter(|entry| entry.kind == EntryKind::Directory);
+                let id = self.id_on_the_way(&names, own.map(|entry| entry.id))?;
+                Ok(Some(Entry { name, kind: EntryKind::Directory, id }))
+            }
+        }
+    }
+
+    fn list(&self, path: &str) -> Result<Option<Vec<Entry>>, TreeError> {
+        if self.mounts.is_empty() {
+            return self.own_list(path);
+        }
+        let Some(names) = names(path) else { return Ok(None) };
+        match self.place(&names) {
+            Place::Own => self.own_list(path),
+            Place::Mounted(mount, path) => mount.snapshot.list(&path),
+            Place::OnTheWay => {
+                let own = self.own_list(path)?.unwrap_or_default();
+                let mut entries: BTreeMap<_, _> = own.into_iter().map(|entry| (entry.name.clone(), entry)).collect();
+                for mount in self.mounts.iter().filter(|mount| leads_to(&names, &mount.at)) {
+                    let name = &mount.at[names.len()];
+                    let path = if path.is_empty() { name.clone() } else { format!("{path}/{name}") };
+                    if let Some(entry) = self.entry(&path)? {
+                        entries.insert(name.clone(), entry);
+                    }
+                }
+                Ok(Some(entries.into_values().collect()))
+            }
+        }
+    }
+
+    fn read(&self, path: &str, limit: u64) -> Result<Option<Bytes>, TreeError> {
+        if self.mounts.is_empty() {
+            return self.own_read(path, limit);
+        }
+        let Some(names) = names(path) else { return Ok(None) };
+        match self.place(&names) {
+            Place::Own => self.own_read(path, limit),
+            Place::Mounted(mount, path) => mount.snapshot.read(&path, limit),
+            Place::OnTheWay => Ok(None),
+        }
+    }
+}
+
+/// Without other trees.
+impl Snapshot {
+    fn own_entry(&self, path: &str) -> Result<Option<Entry>, TreeError> {
         if path.is_empty() {
-            return Ok(Some(Entry { name: String::new(), kind: EntryKind::Directory, id: self.tree_id() }));
+            let id = entry_id(self.inner.commit.tree);
+            return Ok(Some(Entry { name: String::new(), kind: EntryKind::Directory, id }));
         }
         let Some(names) = names(path) else { return Ok(None) };
         let Some((name, parents)) = names.split_last() else { return Ok(None) };
         let Some(Directory { entries, rules }) = self.directory(parents)? else { return Ok(None) };
         let Some(entry) = find(&entries, name) else { return Ok(None) };
+        if !self.sparse.shows(&names, entry.kind == EntryKind::Directory) {
+            return Ok(None);
+        }
         // A file of ignore rules that hides itself is found all the same: who remembers what was read depends on it.
         let visible =
             *name == IGNORE_FILE || rules.verdict(&names, entry.kind == EntryKind::Directory) == Verdict::Visible;
         Ok(visible.then(|| entry.clone()))
     }
 
-    fn list(&self, path: &str) -> Result<Option<Vec<Entry>>, TreeError> {
+    fn own_list(&self, path: &str) -> Result<Option<Vec<Entry>>, TreeError> {
         let Some(mut names) = names(path) else { return Ok(None) };
         let Some(Directory { entries, rules }) = self.directory(&names)? else { return Ok(None) };
         let mut visible = Vec::with_capacity(entries.len());
         for entry in &*entries {
             names.push(&entry.name);
-            if rules.verdict(&names, entry.kind == EntryKind::Directory) == Verdict::Visible {
+            let is_directory = entry.kind == EntryKind::Directory;
+            if rules.verdict(&names, is_directory) == Verdict::Visible && self.sparse.shows(&names, is_directory) {
                 visible.push(entry.clone());
             }
             names.pop();
@@ -186,8 +322,8 @@ impl Tree for Snapshot {
         Ok(Some(visible))
     }
 
-    fn read(&self, path: &str, limit: u64) -> Result<Option<Bytes>, TreeError> {
-        match self.entry(path)? {
+    fn own_read(&self, path: &str, limit: u64) -> Result<Option<Bytes>, TreeError> {
+        match self.own_entry(path)? {
             Some(Entry { kind: EntryKind::File | EntryKind::Symlink, id, .. }) => {
                 self.inner.blob(path, id, limit).map(Some)
             }

@@ -19,6 +19,7 @@ mod preemption;
 mod quiet;
 mod recovery;
 mod secrecy;
+mod sources;
 mod traces;
 mod truth;
 mod webhook;

@@ -179,3 +179,63 @@ async fn a_path_without_a_repository_is_not_found() {
     let error = remote.probe(&main_branch(), TIMEOUT).await.unwrap_err();
     assert!(matches!(error, SourceError::NotFound { .. }), "{error}");
 }
+
+#[tokio::test]
+async fn some_directories_alone_and_parts_of_other_trees_are_seen() {
+    use afresh::manifest::{EntryKind, Tree};
+    use afresh::source::mount::names as path;
+    use afresh::source::{Mount, Sparse};
+
+    let world = World::new();
+    let files = [
+        (".sourceignore", "apps/a/\n"),
+        ("root.yaml", "r"),
+        ("apps/a/x.yaml", "a"),
+        ("apps/b/y.yaml", "b"),
+        ("base/z.yaml", "z"),
+        ("base/file", "f"),
+    ];
+    let all: Vec<_> = files.iter().map(|(path, text)| (*path, Some(*text))).collect();
+    world.repository.commit("first", &all).unwrap();
+    let whole = observe(&world.remote(), &main_branch()).await.unwrap();
+    assert_eq!(names(&whole, "apps"), ["b"], "the root's rules hide the other");
+
+    let sparse =
+        |paths: &[&str]| Sparse::parse(&paths.iter().map(|path| (*path).to_owned()).collect::<Vec<_>>()).unwrap();
+    let some = whole.with_sparse(sparse(&["apps/b", "base"])).unwrap().unwrap();
+    assert_eq!(names(&some, ""), ["apps", "base"]);
+    assert_eq!(names(&some, "apps"), ["b"]);
+    assert_eq!(read(&some, "apps/b/y.yaml").as_deref(), Some("b"));
+    assert_eq!((read(&some, "root.yaml"), some.list("apps/a").unwrap()), (None, None));
+    assert_eq!(
+        whole.with_sparse(sparse(&["nowhere", "root.yaml", "base"])).unwrap().unwrap_err(),
+        ["nowhere", "root.yaml"]
+    );
+
+    // The tree of the second commit with a directory of the first one in it.
+    world.repository.commit("second", &[("base/z.yaml", Some("z2")), ("apps/b/y.yaml", Some("b2"))]).unwrap();
+    let newer = observe(&world.remote(), &main_branch()).await.unwrap();
+    let mount =
+        |at: &str, from: &str| Mount { at: path(at).unwrap(), from: path(from).unwrap(), snapshot: some.clone() };
+    let mixed = newer.with_mounts(vec![mount("base/file", "base"), mount("vendor/deep/b", "apps/b")]);
+    assert_eq!(names(&mixed, ""), ["apps", "base", "root.yaml", "vendor"].map(String::from).to_vec());
+    assert_eq!(names(&mixed, "base"), ["file", "z.yaml"]);
+    assert_eq!(names(&mixed, "base/file"), ["file", "z.yaml"], "it replaces the file of that name");
+    assert_eq!(names(&mixed, "vendor/deep/b"), ["y.yaml"]);
+    for (at, content) in [("base/z.yaml", "z2"), ("base/file/z.yaml", "z"), ("vendor/deep/b/y.yaml", "b")] {
+        assert_eq!(read(&mixed, at).as_deref(), Some(content), "{at}");
+    }
+    assert_eq!(read(&mixed, "vendor/deep"), None);
+    let kind = |path: &str| mixed.entry(path).unwrap().map(|entry| (entry.name, entry.kind));
+    assert_eq!(kind("vendor"), Some(("vendor".to_owned(), EntryKind::Directory)));
+    assert_eq!(kind("vendor/deep/b"), Some(("b".to_owned(), EntryKind::Directory)));
+    assert_eq!(kind("vendor/other"), None);
+
+    // Ids tell whether anything below changed, also in what others bring.
+    let id = |tree: &afresh::source::Snapshot, path: &str| tree.entry(path).unwrap().unwrap().id;
+    let other = newer.with_mounts(vec![mount("base/file", "apps"), mount("vendor/deep/b", "apps/b")]);
+    for (path, same) in [("vendor", true), ("apps", true), ("base", false), ("", false)] {
+        assert_eq!(id(&mixed, path) == id(&other, path), same, "{path}");
+    }
+    assert_ne!(mixed.tree_id(), newer.tree_id());
+}

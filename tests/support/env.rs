@@ -316,8 +316,12 @@ impl Env {
 
     /// Announces the newest commit as `flux reconcile source git` does.
     pub async fn announce(&self) {
+        self.announce_source(SOURCE).await;
+    }
+
+    pub async fn announce_source(&self, name: &str) {
         let patch = Patch::Merge(requested());
-        self.sources().patch(SOURCE, &PatchParams::default(), &patch).await.expect("the source is annotated");
+        self.sources().patch(name, &PatchParams::default(), &patch).await.expect("the source is annotated");
     }
 
     /// Asks for a reconciliation as `flux reconcile kustomization` does; gives the token that will be echoed.

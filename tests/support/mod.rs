@@ -10,6 +10,7 @@ pub mod control_plane;
 pub mod daemon;
 pub mod env;
 pub mod forge;
+pub mod forward_proxy;
 pub mod in_process;
 pub mod installation;
 pub mod manifests;

@@ -1,10 +1,11 @@
 //! One attempt, from a head to a cluster that was seen to hold it.
 
-use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
 use std::time::Instant;
 
 use crate::cluster::{Holding, Ssa};
+use crate::engine::source::Head;
 use crate::plan::{Desired, Handling, Inventory};
 use crate::report::Stage;
 
@@ -12,9 +13,9 @@ use super::report::Changes;
 use super::{Application, Failure, Mode, Stop, Work};
 
 impl Application {
-    /// Carries the work through all stages; answers the revision that was reported as applied. Dropping the future at any await leaves the cluster in a state that the
+    /// Carries the work through all stages; answers the head that was reported as applied. Dropping the future at any await leaves the cluster in a state that the
     /// next attempt finds out and repairs: what may exist is recorded before it does.
-    pub async fn attempt(&self, work: &Work) -> Result<String, Stop> {
+    pub async fn attempt(&self, work: &Work) -> Result<Arc<Head>, Stop> {
         let applied = {
             let mut memory = self.memory();
             memory.mode = Mode::Unsettled;

@@ -24,7 +24,7 @@ impl Application {
         let mut measured = None;
         let reason = (!quiet).then_some(DEPENDENCY_NOT_READY);
         self.wait_by_edge(work, reason, || {
-            let wait = match self.shared.registry.dependencies(&self.key, &work.revision()) {
+            let wait = match self.shared.registry.dependencies(&self.key, &work.identity()) {
                 Dependencies::Met => return Wait::Over,
                 Dependencies::Waiting(message) => Wait::For(message),
                 Dependencies::Cycle(members) => {
@@ -43,7 +43,7 @@ impl Application {
     pub async fn await_claims(&self, work: &Work, prepared: &Prepared) {
         let declared = prepared.desired.iter().map(|d| d.object.id.clone()).collect();
         self.wait_by_edge(work, Some("ReconciliationFailed"), || {
-            match self.shared.registry.claim(&self.key, &work.revision(), &declared) {
+            match self.shared.registry.claim(&self.key, &work.identity(), &declared) {
                 Claim::Granted => Wait::Over,
                 // they are about to say whether they let go
                 Claim::Pending => Wait::Brief,

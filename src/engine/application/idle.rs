@@ -41,7 +41,8 @@ struct Asked {
 /// What of a source makes an attempt when it changes.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 struct Offered {
-    revision: Option<String>,
+    /// The identity of the head.
+    head: Option<String>,
     /// Counts only while there is no revision.
     failure: Option<String>,
     exists: bool,
@@ -127,8 +128,8 @@ impl Idle {
     }
 
     /// A newer revision was taken up by the running attempt.
-    pub fn taken_up(&mut self, revision: &str) {
-        self.offered.revision = Some(revision.into());
+    pub fn taken_up(&mut self, identity: &str) {
+        self.offered.head = Some(identity.into());
     }
 
     /// News that could not be answered yet.
@@ -208,7 +209,7 @@ impl Idle {
                 let state = source.borrow_and_update();
                 !state.suspended
                     && offered(&state) != *dealt_with
-                    && (state.head.is_some() || dealt_with.revision.is_none())
+                    && (state.head.is_some() || dealt_with.head.is_none())
             };
             if different {
                 return News::of(Cause::Revision);
@@ -241,9 +242,9 @@ fn asked(object: &Kustomization) -> Asked {
 }
 
 fn offered(state: &SourceState) -> Offered {
-    let revision = state.head.as_ref().map(|h| h.revision.clone());
-    let failure = if revision.is_none() { state.failure.as_deref().map(str::to_owned) } else { None };
-    Offered { exists: revision.is_some() || state.exists, revision, failure }
+    let head = state.head.as_ref().map(|h| h.identity.clone());
+    let failure = if head.is_none() { state.failure.as_deref().map(str::to_owned) } else { None };
+    Offered { exists: head.is_some() || state.exists, head, failure }
 }
 
 /// The source that a Kustomization follows.

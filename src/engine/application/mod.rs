@@ -249,8 +249,14 @@ impl Work {
         *self.head.lock().unwrap_or_else(PoisonError::into_inner) = head;
     }
 
+    /// For people.
     fn revision(&self) -> String {
         self.head().revision.clone()
+    }
+
+    /// For comparisons: the same revision may have other content.
+    fn identity(&self) -> String {
+        self.head().identity.clone()
     }
 
     /// The digest of what it renders to.

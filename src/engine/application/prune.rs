@@ -106,7 +106,7 @@ impl Application {
         let wait = async {
             loop {
                 changes.borrow_and_update();
-                match self.shared.registry.handover(&self.key, &work.revision()) {
+                match self.shared.registry.handover(&self.key, &work.identity()) {
                     Handover::Pending => {}
                     other => return other,
                 }

@@ -38,7 +38,7 @@ impl Application {
         self.shared.metrics.stage(Stage::Render, started.elapsed());
         let declared: Option<BTreeSet<ObjectId>> =
             result.as_ref().ok().map(|p| p.desired.iter().map(|d| d.object.id.clone()).collect());
-        self.shared.registry.rendered(&self.key, &head.revision, declared.as_ref());
+        self.shared.registry.rendered(&self.key, &head.identity, declared.as_ref());
         result
     }
 
@@ -255,7 +255,7 @@ fn inputs(object: &Kustomization, head: &Head, substitutions: Option<&BTreeMap<S
         spec.target_namespace,
         spec.common_metadata,
         substitutions,
-        head.ignore
+        head.view
     ]);
     Inputs(Sha256::digest(parts.to_string()).into())
 }

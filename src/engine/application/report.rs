@@ -4,6 +4,7 @@
 //! revision that changes nothing only moves its name.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::jiff::Timestamp;
@@ -15,6 +16,7 @@ use crate::api::{
 use crate::cluster::{ApiError, ApiKind, ErrorClass};
 use crate::engine::permits::Urgency;
 use crate::engine::shared::Shared;
+use crate::engine::source::Head;
 use crate::plan::Inventory;
 use crate::report::{CommitState, Event, Recorded, RecordedFailure, Severity, StatusWriter, Subject, Verdict};
 
@@ -86,10 +88,12 @@ impl Application {
         self.write_or_log(report).await;
     }
 
-    /// Says that the cluster holds the revision, and answers which: a newer one may be adopted a moment later.
-    pub async fn applied(&self, work: &Work, inventory: &Inventory, changes: &Changes) -> String {
+    /// Says that the cluster holds the revision, and answers which head that is: a newer one may be adopted a moment
+    /// later.
+    pub async fn applied(&self, work: &Work, inventory: &Inventory, changes: &Changes) -> Arc<Head> {
         let mut report = self.report.clone().lock_owned().await;
-        let (generation, now, revision) = (work.object.metadata.generation, Timestamp::now(), work.revision());
+        let (generation, now, head) = (work.object.metadata.generation, Timestamp::now(), work.head());
+        let revision = head.revision.clone();
         let before = report.status.clone();
         let status = &mut report.status;
         let message = format!("Applied revision: {revision}");
@@ -114,13 +118,13 @@ impl Application {
         self.metrics.ready(Some(true));
         self.metrics.applied(&revision);
         // dependents use what the engine knows, not the status
-        self.shared.registry.ready(&self.key, &revision);
+        self.shared.registry.ready(&self.key, &head.identity);
         if only_the_revision_moved {
             if report.writer.differs(&report.status) {
                 self.shared.background.turn(&self.shared.applies).await;
                 self.write_or_log(report).await;
             }
-            return revision;
+            return head;
         }
         let state = changes.corrected.is_empty().then(|| state_of(&report.status));
         self.write_or_log(report).await;
@@ -139,7 +143,7 @@ impl Application {
             let verdict = if note { Verdict::Note } else { Verdict::Ready { changed: changes.any() } };
             self.event(&work.object, Severity::Normal, verdict, reason, text, Some(&revision), state);
         }
-        revision
+        head
     }
 
     /// Says why not. True if that was not said before.

@@ -203,12 +203,12 @@ impl Worker {
         // whatever is still queued for this attempt is void now
         work.stop.cancel();
         match result {
-            Some(Ok(revision)) => {
+            Some(Ok(head)) => {
                 // what was adopted too late to be reported is still to be answered
-                self.idle.taken_up(&revision);
-                let message = format!("applied revision {revision}");
+                self.idle.taken_up(&head.identity);
+                let message = format!("applied revision {}", head.revision);
                 app.commits_became(&work, CommitState::Success, "ReconciliationSucceeded", &message);
-                work.trace.ended("applied", Some(&revision), None);
+                work.trace.ended("applied", Some(&head.revision), None);
                 Ended::Applied
             }
             Some(Err(failure)) => {
@@ -224,7 +224,7 @@ impl Worker {
     }
 
     /// Runs the attempt, and beside it whatever news come in. `None`: preempted.
-    async fn carry(&mut self, app: &Arc<Application>, work: &Work) -> Option<Result<String, Failure>> {
+    async fn carry(&mut self, app: &Arc<Application>, work: &Work) -> Option<Result<Arc<Head>, Failure>> {
         let attempt = app.attempt(work);
         tokio::pin!(attempt);
         loop {
@@ -234,7 +234,7 @@ impl Worker {
                 news = self.idle.next_while_busy() => news,
             };
             if news.cause == Cause::Revision {
-                let Some(head) = work.source.state().head.filter(|head| head.revision != work.revision()) else {
+                let Some(head) = work.source.state().head.filter(|head| head.identity != work.identity()) else {
                     continue;
                 };
                 // the attempt goes on while the newer revision is rendered beside it
@@ -248,7 +248,7 @@ impl Worker {
                 };
                 if same {
                     tracing::debug!(object = %app.key, revision = %head.revision, "a newer revision renders the same: going on under it");
-                    self.idle.taken_up(&head.revision);
+                    self.idle.taken_up(&head.identity);
                     work.adopt(head);
                     continue;
                 }
@@ -332,9 +332,9 @@ impl Application {
 }
 
 /// `None`: it gave way.
-fn finished(result: Result<String, Stop>) -> Option<Result<String, Failure>> {
+fn finished(result: Result<Arc<Head>, Stop>) -> Option<Result<Arc<Head>, Failure>> {
     match result {
-        Ok(revision) => Some(Ok(revision)),
+        Ok(head) => Some(Ok(head)),
         Err(Stop::Failed(failure)) => Some(Err(failure)),
         Err(Stop::Yielded) => None,
     }

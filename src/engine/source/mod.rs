@@ -1,13 +1,15 @@
 //! One worker for each GitRepository: probes its remote when it may, fetches what is new, publishes the newest revision.
 //!
 //! ```text
-//!  object, Secret ──▶ goal ─┐
-//!  applications ──▶ wishes ─┼──▶ worker ──▶ SourceState (watch) ──▶ applications
-//!  pacing (time) ───────────┘       └─────▶ status, events, metrics
+//!  object, Secrets ─▶ goal ─┐
+//!  applications ──▶ wishes ─┼──▶ worker ──▶ SourceState (watch) ──▶ applications, sources that include it
+//!  pacing (time) ───────────┤       └─────▶ status, events, metrics
+//!  included sources ────────┘
 //! ```
 //!
 //! A probe never waits for a fetch: while revision B is being fetched, the next probe may find C, and B is given up.
 
+mod include;
 mod sources;
 mod worker;
 
@@ -33,8 +35,10 @@ pub struct Head {
     pub snapshot: Arc<Snapshot>,
     /// As Flux writes it: `main@sha1:…`.
     pub revision: String,
-    /// The `spec.ignore` that the tree is seen through.
-    pub ignore: Option<String>,
+    /// Differs whenever the content may: the revision alone, unless rules or included sources have a say, too.
+    pub identity: String,
+    /// How the trees are seen: what hides parts of them, and where other trees are.
+    pub view: String,
     pub found: Found,
 }
 
@@ -52,6 +56,8 @@ pub struct SourceState {
     /// There is such an object, and it is served.
     pub exists: bool,
     pub suspended: bool,
+    /// The sources that `spec.include` names.
+    pub includes: Vec<Key>,
     /// The newest revision seen; stays when later probes fail.
     pub head: Option<Arc<Head>>,
     /// Why the last probe or fetch failed, or why the object can't be served.

@@ -24,8 +24,9 @@ use crate::report::{Event, Recorded, RecordedFailure, Severity, SourceMetrics, S
 use crate::source::credentials::{self, Access, CredentialsError};
 use crate::source::pacing::{ATTENTION_PERIOD, ATTENTION_PERIOD_SSH, Failure, Pacing, ProbeKind};
 use crate::source::url::Location;
-use crate::source::{self, Class, Remote, Snapshot, SourceError, SourceUrl, proxy};
+use crate::source::{self, Class, Remote, Snapshot, SourceError, SourceUrl, Sparse, proxy};
 
+use super::include::{Composed, Includes, Unavailable};
 use super::{Found, Head, Hint, KIND, SourceHandle, SourceState};
 
 /// The cell that the API watch writes: the newest object, `None` once it is gone.
@@ -85,6 +86,9 @@ struct Target {
     remote: Arc<Remote>,
     reference: source::Reference,
     ignore: Option<String>,
+    sparse: Sparse,
+    /// What hides parts of the repository's own tree; empty if nothing but the defaults does.
+    view: String,
 }
 
 type Boxed<T> = Pin<Box<dyn Future<Output = T> + Send>>;
@@ -92,8 +96,19 @@ type Boxed<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 /// A running probe and a running fetch; both may be there at once.
 #[derive(Default)]
 struct Running {
+    own: Option<Own>,
+    /// The last look at the repository itself failed: what others bring is news all the same, but no success.
+    failed: bool,
     probe: Option<(Instant, Boxed<Result<source::Revision, SourceError>>)>,
     fetch: Option<Fetch>,
+}
+
+/// The newest tree of the repository itself.
+struct Own {
+    snapshot: Snapshot,
+    /// When the newest probe began that showed it.
+    since: Instant,
+    found: Found,
 }
 
 struct Fetch {
@@ -144,7 +159,7 @@ impl Worker {
             } else {
                 self.watch_secret(&object);
                 match self.target(&object).await {
-                    Ok(target) => self.follow(target).await,
+                    Ok((target, includes)) => self.follow(target, includes).await,
                     Err(refusal) => {
                         self.refuse(&object, &refusal).await;
                         self.retry_target(&object, &refusal).await
@@ -160,7 +175,8 @@ impl Worker {
     }
 
     /// Follows one remote until the spec or the Secret changes.
-    async fn follow(&mut self, target: Target) -> Changed {
+    async fn follow(&mut self, target: Target, mut includes: Includes) -> Changed {
+        self.publish(|state| state.includes = includes.keys());
         let mut running = Running::default();
         self.pacing.on_probe_abandoned();
         self.refused = None;
@@ -179,15 +195,16 @@ impl Worker {
                 },
                 _ = self.secret.changed() => return Changed::Target,
                 () = self.handle.wake.notified() => {}
-                (started, result) = probed(&mut running.probe) => self.on_probe(&target, &mut running, started, result).await,
-                (fetch, result) = fetched(&mut running.fetch) => self.on_fetch(&target, fetch, result).await,
+                (started, result) = probed(&mut running.probe) => self.on_probe(&target, &includes, &mut running, started, result).await,
+                (fetch, result) = fetched(&mut running.fetch) => self.on_fetch(&target, &includes, &mut running, fetch, result).await,
+                () = includes.changed() => self.compose(&target, &includes, &mut running).await,
                 () = sleep_until(due) => self.probe(&target, &mut running),
             }
-            self.take_wishes();
+            self.take_wishes(&includes);
         }
     }
 
-    fn take_wishes(&mut self) {
+    fn take_wishes(&mut self, includes: &Includes) {
         let now = Instant::now();
         let mut wishes = self.handle.wishes();
         let (announced, routine) = (std::mem::take(&mut wishes.announced), std::mem::take(&mut wishes.routine));
@@ -196,6 +213,10 @@ impl Worker {
         let attention = !wishes.attention.is_empty();
         drop(wishes);
         self.pacing.set_attention(attention, now);
+        includes.attention(attention, changed);
+        if announced || routine {
+            includes.ask(announced);
+        }
         if changed {
             self.pacing.state_changed(now);
         }
@@ -244,6 +265,7 @@ impl Worker {
     async fn on_probe(
         &mut self,
         target: &Target,
+        includes: &Includes,
         running: &mut Running,
         started: Instant,
         result: Result<source::Revision, SourceError>,
@@ -256,6 +278,7 @@ impl Worker {
             Ok(found) => found,
             Err(error) => {
                 self.metrics.probed("failed");
+                running.failed = true;
                 if matches!(error, SourceError::RefNotFound { .. } | SourceError::EmptyRepository { .. }) {
                     self.on_shown(None);
                 }
@@ -263,26 +286,26 @@ impl Worker {
             }
         };
         self.metrics.probed("ok");
+        running.failed = false;
         self.on_shown(Some(found.commit));
         let interval = target.object.spec.interval.0;
         if let Some(Refused { error, .. }) =
             self.refused.as_ref().filter(|refused| refused.revision == found && refused.at.elapsed() < interval)
         {
             let error = error.clone();
+            running.failed = true;
             self.pacing.on_probe_ended(Err(Failure { class: Class::Commit, retry_after: None }), now);
             return self.on_failure(&target.object, &error, started).await;
         }
         self.refused = None;
-        let revision = found.to_string();
         let readable = !std::mem::take(&mut self.handle.wishes().unreadable);
-        let held = self
-            .handle
-            .state()
-            .head
-            .filter(|head| readable && head.revision == revision && head.ignore == target.ignore);
-        if let Some(head) = held {
+        if !readable {
+            includes.unreadable();
+        }
+        if let Some(own) = running.own.as_mut().filter(|own| readable && own.snapshot.revision == found) {
+            own.since = started;
             running.fetch = None;
-            self.succeed(target, head, started).await;
+            self.compose(target, includes, running).await;
             return;
         }
         match &mut running.fetch {
@@ -296,13 +319,22 @@ impl Worker {
         let cancel = CancellationToken::new();
         let (remote, reference, ignore) = (target.remote.clone(), target.reference.clone(), target.ignore.clone());
         let (timeout, token) = (timeout(&target.object), cancel.clone());
-        let wanted = revision.clone();
-        let result =
-            Box::pin(async move { remote.snapshot(&reference, &wanted, ignore.as_deref(), timeout, token).await });
+        let (wanted, sparse) = (revision.clone(), target.sparse.clone());
+        let result = Box::pin(async move {
+            let snapshot = remote.snapshot(&reference, &wanted, ignore.as_deref(), timeout, token).await?;
+            if sparse.directories().is_empty() { Ok(snapshot) } else { sparsely(&remote, snapshot, sparse).await }
+        });
         Fetch { revision, since, first: since, begun: Instant::now(), result, cancel }
     }
 
-    async fn on_fetch(&mut self, target: &Target, fetch: Fetch, result: Result<Snapshot, SourceError>) {
+    async fn on_fetch(
+        &mut self,
+        target: &Target,
+        includes: &Includes,
+        running: &mut Running,
+        fetch: Fetch,
+        result: Result<Snapshot, SourceError>,
+    ) {
         let (since, revision) = (fetch.since, fetch.revision.clone());
         let found = Found { probed_at: fetch.first, seen_at: fetch.begun, fetched_at: Instant::now() };
         self.shared.metrics.stage(Stage::Fetch, fetch.begun.elapsed());
@@ -311,13 +343,12 @@ impl Worker {
         drop(fetch);
         match result {
             Ok(snapshot) => {
-                let revision = snapshot.revision.to_string();
-                let head =
-                    Arc::new(Head { snapshot: Arc::new(snapshot), revision, ignore: target.ignore.clone(), found });
                 self.pacing.state_changed(Instant::now());
-                self.succeed(target, head, since).await;
+                running.own = Some(Own { snapshot, since, found });
+                self.compose(target, includes, running).await;
             }
             Err(error) => {
+                running.failed = true;
                 let now = Instant::now();
                 let mut failure = Failure::from(&error);
                 if matches!(error, SourceError::TooLarge { .. } | SourceError::NotACommit { .. }) {
@@ -331,7 +362,27 @@ impl Worker {
         }
     }
 
-    async fn succeed(&mut self, target: &Target, head: Arc<Head>, since: Instant) {
+    /// Publishes the repository's own tree with the others in it.
+    async fn compose(&mut self, target: &Target, includes: &Includes, running: &mut Running) {
+        let Some(own) = &running.own else { return };
+        match includes.compose(&own.snapshot, own.found, &target.view, &self.shared).await {
+            Ok(composed) if running.failed => self.publish(|state| state.head = Some(Arc::new(composed.head))),
+            Ok(composed) => self.succeed(target, composed, own.since).await,
+            Err(_) if running.failed => {}
+            Err(Unavailable { reason, message }) => {
+                self.publish(|state| {
+                    state.failure = Some(message.as_str().into());
+                    state.observed_since = Some(own.since);
+                });
+                self.metrics.took(own.since.elapsed());
+                self.fail(&target.object, INCLUDE_UNAVAILABLE, reason, &message, false).await;
+            }
+        }
+    }
+
+    async fn succeed(&mut self, target: &Target, composed: Composed, since: Instant) {
+        let Composed { head, included } = composed;
+        let head = Arc::new(head);
         // first those who wait for it, then the record
         self.publish(|state| {
             state.failure = None;
@@ -347,12 +398,20 @@ impl Worker {
         let message = format!("stored artifact for revision '{}'", head.revision);
         status.conditions.remove(RECONCILING);
         status.conditions.remove(STALLED);
-        status.conditions.remove("FetchFailed");
+        status.conditions.remove(FETCH_FAILED);
+        status.conditions.remove(INCLUDE_UNAVAILABLE);
         status.conditions.set(READY, Truth::True, "Succeeded", &message, generation, now);
         status.conditions.set("ArtifactInStorage", Truth::True, "Succeeded", &message, generation, now);
-        if status.artifact.as_ref().is_none_or(|a| a.revision != head.revision) {
-            status.artifact = Some(artifact(&self.key, &head, now));
+        let newest = artifact(&self.key, &head, now);
+        if status.artifact.as_ref().is_none_or(|a| differs(a, &newest)) {
+            status.artifact = Some(newest);
         }
+        let before = status.included_artifacts.take().unwrap_or_default();
+        let same = before.len() == included.len() && before.iter().zip(&included).all(|(a, b)| !differs(a, b));
+        let included = if same { before } else { included };
+        status.included_artifacts = Some(included).filter(|included| !included.is_empty());
+        status.observed_include.clone_from(&target.object.spec.include);
+        status.observed_sparse_checkout.clone_from(&target.object.spec.sparse_checkout);
         status.observed_generation = generation;
         status.observed_ignore.clone_from(&target.ignore);
         self.report(&target.object, "NewArtifact", message, Some(head.revision.clone())).await;
@@ -370,7 +429,7 @@ impl Worker {
         });
         self.metrics.error(error.class().as_str());
         self.metrics.took(since.elapsed());
-        self.fail(object, reason, &text, false).await;
+        self.fail(object, FETCH_FAILED, reason, &text, false).await;
     }
 
     /// The spec can't be served as it is.
@@ -379,10 +438,17 @@ impl Worker {
             state.failure = Some(refusal.message.as_str().into());
             state.observed_since = Some(Instant::now());
         });
-        self.fail(object, refusal.reason, &refusal.message, refusal.stalled).await;
+        self.fail(object, FETCH_FAILED, refusal.reason, &refusal.message, refusal.stalled).await;
     }
 
-    async fn fail(&mut self, object: &Arc<GitRepository>, reason: &'static str, message: &str, stalled: bool) {
+    async fn fail(
+        &mut self,
+        object: &Arc<GitRepository>,
+        condition: &'static str,
+        reason: &'static str,
+        message: &str,
+        stalled: bool,
+    ) {
         self.metrics.ready(Some(false));
         self.metrics.failed(reason);
         let (generation, now) = (object.metadata.generation, Timestamp::now());
@@ -396,7 +462,10 @@ impl Worker {
             conditions.set(RECONCILING, Truth::True, "ProgressingWithRetry", "looking again", generation, now);
         }
         let conditions = &mut self.status.conditions;
-        conditions.set("FetchFailed", Truth::True, reason, message, generation, now);
+        for other in [FETCH_FAILED, INCLUDE_UNAVAILABLE].into_iter().filter(|other| *other != condition) {
+            conditions.remove(other);
+        }
+        conditions.set(condition, Truth::True, reason, message, generation, now);
         conditions.set(READY, Truth::False, reason, message, generation, now);
         self.report(object, reason, message.to_owned(), None).await;
     }
@@ -459,7 +528,7 @@ impl Worker {
         self.secret = self.shared.references.watch(named.collect(), std::mem::take(&mut self.secret));
     }
 
-    async fn target(&mut self, object: &Arc<GitRepository>) -> Result<Target, Refusal> {
+    async fn target(&mut self, object: &Arc<GitRepository>) -> Result<(Target, Includes), Refusal> {
         let spec = &object.spec;
         let unserved = spec.unserved();
         if !unserved.is_empty() {
@@ -486,7 +555,17 @@ impl Worker {
         let access = self.access(object, &url).await?;
         let remote =
             self.shared.remotes.get(&url, &access).map_err(|e| Refusal::stalled("URLInvalid", e.to_string()))?;
-        Ok(Target { object: object.clone(), remote, reference, ignore: spec.ignore.clone() })
+        let directories = spec.sparse_checkout.as_deref().unwrap_or_default();
+        let sparse = Sparse::parse(directories)
+            .map_err(|e| Refusal::stalled("InvalidSparseCheckout", format!("`spec.sparseCheckout`: {e}")))?;
+        let includes =
+            Includes::of(&self.key, spec, &self.shared).map_err(|e| Refusal::stalled("InvalidInclude", e))?;
+        let view = match (&spec.ignore, sparse.directories()) {
+            (None, []) => String::new(),
+            (ignore, directories) => serde_json::json!([ignore, directories]).to_string(),
+        };
+        let ignore = spec.ignore.clone();
+        Ok((Target { object: object.clone(), remote, reference, ignore, sparse, view }, includes))
     }
 
     async fn access(&self, object: &GitRepository, url: &SourceUrl) -> Result<Access, Refusal> {
@@ -533,6 +612,10 @@ impl Worker {
         Ok(secret.data.iter().map(|(key, value)| (key.clone(), value.expose_secret().to_vec())).collect())
     }
 }
+
+/// Conditions that are true while something is wrong.
+const FETCH_FAILED: &str = "FetchFailed";
+const INCLUDE_UNAVAILABLE: &str = "IncludeUnavailable";
 
 /// The one provider that is not `generic`.
 const PROVIDER_GITHUB: &str = "github";
@@ -609,8 +692,24 @@ fn timeout(object: &GitRepository) -> Duration {
     object.spec.timeout.map_or(config::SOURCE_TIMEOUT, |t| t.0)
 }
 
+async fn sparsely(remote: &Remote, snapshot: Snapshot, sparse: Sparse) -> Result<Snapshot, SourceError> {
+    let (url, revision) = (remote.url().clone(), snapshot.revision.clone());
+    let store = |reason: String| SourceError::Store { url: url.clone(), reason };
+    match tokio::task::spawn_blocking(move || snapshot.with_sparse(sparse)).await {
+        Ok(Ok(Ok(snapshot))) => Ok(snapshot),
+        Ok(Ok(Err(missing))) => Err(SourceError::NoDirectory { url, revision, paths: missing.join("`, `") }),
+        Ok(Err(error)) => Err(store(error.to_string())),
+        Err(_) => Err(store("the thread that reads objects died".to_owned())),
+    }
+}
+
+/// Whether more than the time is another one.
+fn differs(a: &Artifact, b: &Artifact) -> bool {
+    (&a.revision, &a.digest, &a.path) != (&b.revision, &b.digest, &b.path)
+}
+
 /// Valid for Flux's schema; there is no tarball behind it.
-fn artifact(key: &Key, head: &Head, now: Timestamp) -> Artifact {
+pub(super) fn artifact(key: &Key, head: &Head, now: Timestamp) -> Artifact {
     let commit = head.revision.rsplit_once("sha1:").map_or("", |(_, commit)| commit);
     let path = format!("gitrepository/{}/{}/{commit}", key.namespace, key.name);
     Artifact {
