@@ -11,6 +11,7 @@
 
 mod include;
 mod sources;
+mod target;
 mod worker;
 
 use std::collections::HashSet;

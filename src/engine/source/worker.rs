@@ -1,19 +1,16 @@
 //! The worker's loop: probe when it may be, fetch beside further probes, publish.
 
-use std::collections::BTreeMap;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use k8s_openapi::jiff::Timestamp;
-use secrecy::ExposeSecret as _;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::api::{
-    self, Artifact, GitRepository, GitRepositoryStatus, Key, LocalReference, READY, RECONCILING, STALLED, Truth,
-    rfc3339,
+    self, Artifact, GitRepository, GitRepositoryStatus, Key, READY, RECONCILING, STALLED, Truth, rfc3339,
 };
 use crate::cluster::ApiKind;
 use crate::config;
@@ -21,12 +18,11 @@ use crate::engine::permits::Urgency;
 use crate::engine::references::{Reference, Watched};
 use crate::engine::shared::Shared;
 use crate::report::{Event, Recorded, RecordedFailure, Severity, SourceMetrics, Stage, StatusWriter, Subject, Verdict};
-use crate::source::credentials::{self, Access, CredentialsError};
-use crate::source::pacing::{ATTENTION_PERIOD, ATTENTION_PERIOD_SSH, Failure, Pacing, ProbeKind};
-use crate::source::url::Location;
-use crate::source::{self, Class, Remote, Snapshot, SourceError, SourceUrl, Sparse, proxy};
+use crate::source::pacing::{Failure, Pacing, ProbeKind};
+use crate::source::{self, Class, Remote, Snapshot, SourceError, Sparse};
 
 use super::include::{Composed, Includes, Unavailable};
+use super::target::{Refusal, Target};
 use super::{Found, Head, Hint, KIND, SourceHandle, SourceState};
 
 /// The cell that the API watch writes: the newest object, `None` once it is gone.
@@ -63,32 +59,21 @@ pub async fn run(key: Key, shared: Arc<Shared>, goal: Goal, cancel: Cancellation
     }
 }
 
-struct Worker {
-    key: Key,
-    shared: Arc<Shared>,
+pub(super) struct Worker {
+    pub(super) key: Key,
+    pub(super) shared: Arc<Shared>,
     metrics: SourceMetrics,
     goal: Goal,
     handle: SourceHandle,
     status: GitRepositoryStatus,
     writer: StatusWriter,
-    pacing: Pacing,
+    pub(super) pacing: Pacing,
     secret: Watched,
     /// The request (`requestedAt`) that was answered last.
     handled: Option<String>,
     refused: Option<Refused>,
     /// What was said to be there and was not seen yet.
     hint: Option<Hint>,
-}
-
-/// What one spec (and Secret) comes to.
-struct Target {
-    object: Arc<GitRepository>,
-    remote: Arc<Remote>,
-    reference: source::Reference,
-    ignore: Option<String>,
-    sparse: Sparse,
-    /// What hides parts of the repository's own tree; empty if nothing but the defaults does.
-    view: String,
 }
 
 type Boxed<T> = Pin<Box<dyn Future<Output = T> + Send>>;
@@ -527,115 +512,14 @@ impl Worker {
         let named = named.into_iter().flatten().map(|r| Reference::secret(&self.key.namespace, &r.name));
         self.secret = self.shared.references.watch(named.collect(), std::mem::take(&mut self.secret));
     }
-
-    async fn target(&mut self, object: &Arc<GitRepository>) -> Result<(Target, Includes), Refusal> {
-        let spec = &object.spec;
-        let unserved = spec.unserved();
-        if !unserved.is_empty() {
-            let named: Vec<_> = unserved.iter().map(|f| format!("`{f}`")).collect();
-            return Err(Refusal::stalled(
-                "UnservedField",
-                format!("not served by this version of Afresh: {}", named.join(", ")),
-            ));
-        }
-        let url = SourceUrl::parse(&spec.url).map_err(|e| Refusal::stalled("URLInvalid", e.to_string()))?;
-        let written = spec.reference.clone().unwrap_or_default();
-        let reference = source::Reference::from_spec(source::reference::Fields {
-            branch: written.branch.as_deref(),
-            tag: written.tag.as_deref(),
-            semver: written.semver.as_deref(),
-            name: written.name.as_deref(),
-            commit: written.commit.as_deref(),
-        })
-        .map_err(|e| Refusal::stalled("URLInvalid", e.to_string()))?;
-        self.pacing.set_attention_period(match url.location() {
-            Location::Ssh(_) => ATTENTION_PERIOD_SSH,
-            Location::Http(_) | Location::Local(_) => ATTENTION_PERIOD,
-        });
-        let access = self.access(object, &url).await?;
-        let remote =
-            self.shared.remotes.get(&url, &access).map_err(|e| Refusal::stalled("URLInvalid", e.to_string()))?;
-        let directories = spec.sparse_checkout.as_deref().unwrap_or_default();
-        let sparse = Sparse::parse(directories)
-            .map_err(|e| Refusal::stalled("InvalidSparseCheckout", format!("`spec.sparseCheckout`: {e}")))?;
-        let includes =
-            Includes::of(&self.key, spec, &self.shared).map_err(|e| Refusal::stalled("InvalidInclude", e))?;
-        let view = match (&spec.ignore, sparse.directories()) {
-            (None, []) => String::new(),
-            (ignore, directories) => serde_json::json!([ignore, directories]).to_string(),
-        };
-        let ignore = spec.ignore.clone();
-        Ok((Target { object: object.clone(), remote, reference, ignore, sparse, view }, includes))
-    }
-
-    async fn access(&self, object: &GitRepository, url: &SourceUrl) -> Result<Access, Refusal> {
-        let spec = &object.spec;
-        let github = spec.provider.as_deref() == Some(PROVIDER_GITHUB);
-        if github && !matches!(url.location(), Location::Http(_)) {
-            let message = "`spec.provider: github` needs a URL that begins with `https://`";
-            return Err(Refusal::stalled("InvalidProviderConfiguration", message.to_owned()));
-        }
-        let mut access = match &spec.secret_ref {
-            Some(reference) => {
-                let data = self.secret_data("spec.secretRef", reference).await?;
-                credentials::from_secret(&data, credentials::Use::of(url, github))
-                    .map_err(|e| self.unusable(reference, &e))?
-            }
-            None if github => {
-                let message = "`spec.provider: github` needs the App's keys in a Secret, named by `spec.secretRef`";
-                return Err(Refusal::stalled("InvalidProviderConfiguration", message.to_owned()));
-            }
-            None => Access::default(),
-        };
-        if let Some(reference) = &spec.proxy_secret_ref {
-            let data = self.secret_data("spec.proxySecretRef", reference).await?;
-            access.proxy = Some(proxy::from_secret(&data).map_err(|e| self.unusable(reference, &e))?);
-        }
-        Ok(access.or_userinfo(url))
-    }
-
-    fn unusable(&self, reference: &LocalReference, error: &CredentialsError) -> Refusal {
-        let message = format!("Secret `{}/{}`: {error}", self.key.namespace, reference.name);
-        Refusal { reason: "AuthenticationFailed", message, stalled: false }
-    }
-
-    async fn secret_data(&self, field: &str, reference: &LocalReference) -> Result<BTreeMap<String, Vec<u8>>, Refusal> {
-        let name = format!("{}/{}", self.key.namespace, reference.name);
-        let failed = |what: String| Refusal { reason: "AuthenticationFailed", message: what, stalled: false };
-        let secret = self
-            .shared
-            .cluster
-            .get_secret(&self.key.namespace, &reference.name)
-            .await
-            .map_err(|e| failed(format!("can't read Secret `{name}`: {e}")))?
-            .ok_or_else(|| failed(format!("Secret `{name}` of `{field}` does not exist")))?;
-        Ok(secret.data.iter().map(|(key, value)| (key.clone(), value.expose_secret().to_vec())).collect())
-    }
 }
 
 /// Conditions that are true while something is wrong.
 const FETCH_FAILED: &str = "FetchFailed";
 const INCLUDE_UNAVAILABLE: &str = "IncludeUnavailable";
 
-/// The one provider that is not `generic`.
-const PROVIDER_GITHUB: &str = "github";
-
 /// How long a refusal that may pass by itself is left alone at most.
 const REFUSED_RETRY_MAX: Duration = Duration::from_secs(60);
-
-/// A spec or Secret that can't be used.
-struct Refusal {
-    reason: &'static str,
-    message: String,
-    /// Only another spec helps.
-    stalled: bool,
-}
-
-impl Refusal {
-    fn stalled(reason: &'static str, message: String) -> Self {
-        Self { reason, message, stalled: true }
-    }
-}
 
 /// Waits for a change of the object. `None`: the same target was asked for anew (`requestedAt`).
 async fn next_target(goal: &mut Goal, object: &Arc<GitRepository>, handled: &mut Option<String>) -> Option<Changed> {
