@@ -218,7 +218,7 @@ async fn some_directories_alone_and_parts_of_other_trees_are_seen() {
     let mount =
         |at: &str, from: &str| Mount { at: path(at).unwrap(), from: path(from).unwrap(), snapshot: some.clone() };
     let mixed = newer.with_mounts(vec![mount("base/file", "base"), mount("vendor/deep/b", "apps/b")]);
-    assert_eq!(names(&mixed, ""), ["apps", "base", "root.yaml", "vendor"].map(String::from).to_vec());
+    assert_eq!(names(&mixed, ""), [".sourceignore", "apps", "base", "root.yaml", "vendor"].map(String::from).to_vec());
     assert_eq!(names(&mixed, "base"), ["file", "z.yaml"]);
     assert_eq!(names(&mixed, "base/file"), ["file", "z.yaml"], "it replaces the file of that name");
     assert_eq!(names(&mixed, "vendor/deep/b"), ["y.yaml"]);

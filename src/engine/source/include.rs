@@ -106,15 +106,17 @@ impl Includes {
     }
 
     /// Somebody who looks at the whole fails or waits: what is in it may be what has to be repaired.
-    pub fn attention(&self, needed: bool, changed: bool) {
+    pub fn attention(&self, needed: bool, changed: bool, shared: &Shared) {
+        let needed = needed && self.circle(shared).is_none();
         for include in &self.list {
-            include.source.attention(&self.voice(), needed, changed);
+            include.source.attention(&self.voice(), needed, needed && changed);
         }
     }
 
-    pub fn ask(&self, announced: bool) {
-        for include in &self.list {
-            include.source.ask(announced);
+    /// Passes a wish on. In a circle it would never come to rest.
+    pub fn ask(&self, announced: bool, shared: &Shared) {
+        if self.circle(shared).is_none() {
+            self.list.iter().for_each(|include| include.source.ask(announced));
         }
     }
 
@@ -123,6 +125,13 @@ impl Includes {
         for include in &self.list {
             include.source.unreadable();
         }
+    }
+
+    fn circle(&self, shared: &Shared) -> Option<Vec<Key>> {
+        if self.list.is_empty() {
+            return None;
+        }
+        circle(&self.owner, &|key| shared.source(key).state().includes)
     }
 
     /// A name among the applications of a source that none of them can have.
@@ -144,7 +153,7 @@ impl Includes {
             let head = Head { snapshot: Arc::new(own.clone()), revision, identity, view: view.to_owned(), found };
             return Ok(Composed { head, included: Vec::new() });
         }
-        if let Some(circle) = circle(&self.owner, &|key| shared.source(key).state().includes) {
+        if let Some(circle) = self.circle(shared) {
             let names: Vec<_> = circle.iter().map(|key| format!("`{key}`")).collect();
             let message = format!("`spec.include` leads in a circle: {}", names.join(" → "));
             return Err(Unavailable { reason: "IncludeCycle", message });
@@ -165,7 +174,9 @@ impl Includes {
 
 impl Drop for Includes {
     fn drop(&mut self) {
-        self.attention(false, false);
+        for include in &self.list {
+            include.source.attention(&self.voice(), false, false);
+        }
     }
 }
 

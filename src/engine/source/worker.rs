@@ -198,9 +198,9 @@ impl Worker {
         let attention = !wishes.attention.is_empty();
         drop(wishes);
         self.pacing.set_attention(attention, now);
-        includes.attention(attention, changed);
+        includes.attention(attention, changed, &self.shared);
         if announced || routine {
-            includes.ask(announced);
+            includes.ask(announced, &self.shared);
         }
         if changed {
             self.pacing.state_changed(now);

@@ -143,6 +143,9 @@ fn arguments(address: &SshAddress) -> Vec<String> {
         "ClearAllForwardings=yes",
         "PermitLocalCommand=no",
         "ConnectTimeout=10",
+        // A child that outlives us ends by itself.
+        "ServerAliveInterval=15",
+        "ServerAliveCountMax=2",
         "SendEnv=GIT_PROTOCOL",
     ];
     let mut arguments = vec!["-F".to_owned(), "none".to_owned(), "-T".to_owned()];
