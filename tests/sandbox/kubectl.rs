@@ -185,7 +185,6 @@ async fn kubectl_works_on_what_runs() {
     let described = kubectl.run(&["describe", "deploy", "web"], "").await;
     assert!(described.contains("Image:") && described.contains("it is there"), "{described}");
     assert!(kubectl.run(&["describe", "node", "sandbox"], "").await.contains("Non-terminated Pods:"));
-    kubectl.run(&["autoscale", "deploy/web", "--max=3"], "").await;
     kubectl.run(&["create", "job", "once", "--image=example.com/once:1"], "").await;
     kubectl.run(&["wait", "--for=condition=complete", "job/once", "--timeout=20s"], "").await;
     kubectl.run(&["cordon", "sandbox"], "").await;

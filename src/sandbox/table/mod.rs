@@ -63,7 +63,7 @@ impl<'a> Table<'a> {
                 };
                 let mut row = json!({ "cells": cells });
                 match self.include {
-                    IncludeObject::None => {}
+                    IncludeObject::None => row["object"] = Value::Null,
                     IncludeObject::Metadata => row["object"] = metadata::partial(&object.value),
                     IncludeObject::Object => {
                         let mut value = object.value.clone();
