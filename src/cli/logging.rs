@@ -25,6 +25,9 @@ pub fn install_into(file: std::fs::File) {
     let _ = to_file.with_ansi(false).try_init();
 }
 
+/// The HTTP client's own lines about an answer name no object; whoever asked tells what it means.
+const DEFAULT: &str = "info,kube_client=off";
+
 fn filter() -> EnvFilter {
-    EnvFilter::try_from_env("AFRESH_LOG").unwrap_or_else(|_| EnvFilter::new("info"))
+    EnvFilter::try_from_env("AFRESH_LOG").unwrap_or_else(|_| EnvFilter::new(DEFAULT))
 }
