@@ -75,8 +75,7 @@ impl Current {
         self.error(&[field.into(), index.into()], message)
     }
 
-    fn place(&self, field: &str, index: usize) -> Place {
-        let line = yaml::locate(&self.file.text, 0, &[field.into(), index.into()]).map_or(1, |(line, _)| line);
+    fn place(&self, line: u32) -> Place {
         Place { text: self.text, document: 0, item: None, line }
     }
 }
@@ -162,34 +161,44 @@ impl Build<'_> {
     }
 
     fn resources(&mut self, current: &Current, built: &mut Built) -> Result<(), RenderError> {
-        for (index, name) in current.file.fields.resources.iter().enumerate() {
-            // what `bases` names was appended
-            let field = if yaml_list_has(&current.file, "resources", index) { "resources" } else { "bases" };
-            if is_remote(name) {
-                let error =
-                    current.file.error(&[field.into(), index.into()], format!("`{name}` is not in this repository"));
-                return Err(error.with_hint("remote bases are not fetched: copy it into the repository").into());
-            }
-            let target = self.place_of(current, field, index, name)?;
-            let more = match self.reader.resolve(&target)? {
-                Some(found) if found.kind == EntryKind::Directory => {
-                    self.check_circle(current, field, index, &target)?;
-                    self.base(&target, built)?
+        let fields = &current.file.fields;
+        for (field, names) in [("resources", &fields.resources), ("bases", &fields.bases)] {
+            for (index, name) in names.iter().enumerate() {
+                for resource in self.resource(current, field, index, name, built)? {
+                    self.add(&mut built.resources, resource)?;
                 }
-                Some(found) if found.kind == EntryKind::Submodule => {
-                    return Err(RenderError::Submodule { path: found.path });
-                }
-                Some(_) => self.file(&target)?,
-                None => {
-                    let message = format!("there is no file or directory `{target}`{}", self.near(&target)?);
-                    return Err(current.at(field, index, message));
-                }
-            };
-            for resource in more {
-                self.add(&mut built.resources, resource)?;
             }
         }
         Ok(())
+    }
+
+    /// What one entry of `resources` or `bases` names.
+    fn resource(
+        &mut self,
+        current: &Current,
+        field: &str,
+        index: usize,
+        name: &str,
+        built: &mut Built,
+    ) -> Result<Vec<Resource>, RenderError> {
+        if is_remote(name) {
+            let error =
+                current.file.error(&[field.into(), index.into()], format!("`{name}` is not in this repository"));
+            return Err(error.with_hint("remote bases are not fetched: copy it into the repository").into());
+        }
+        let target = self.place_of(current, field, index, name)?;
+        match self.reader.resolve(&target)? {
+            Some(found) if found.kind == EntryKind::Directory => {
+                self.check_circle(current, field, index, &target)?;
+                self.base(&target, built)
+            }
+            Some(found) if found.kind == EntryKind::Submodule => Err(RenderError::Submodule { path: found.path }),
+            Some(_) => self.file(&target),
+            None => {
+                let message = format!("there is no file or directory `{target}`{}", self.near(&target)?);
+                Err(current.at(field, index, message))
+            }
+        }
     }
 
     /// The names that a missing one may have been meant for.
@@ -288,6 +297,7 @@ impl Build<'_> {
             (Kind::ConfigMap, "configMapGenerator", &fields.config_map_generator),
             (Kind::Secret, "secretGenerator", &fields.secret_generator),
         ] {
+            let lines = yaml::item_lines(&current.file.text, 0, field);
             for (index, generator) in generators.iter().enumerate() {
                 let options = GeneratorOptions::merged(generator.options.as_ref(), fields.generator_options.as_ref());
                 let mut load = |name: &str| -> Result<Vec<u8>, Failure> {
@@ -296,7 +306,7 @@ impl Build<'_> {
                     let content = self.reader.file(&path, MAX_FILE_BYTES).map_err(Failure::Render)?;
                     Ok(content.ok_or_else(|| format!("there is no file `{path}`"))?.to_vec())
                 };
-                let place = current.place(field, index);
+                let place = current.place(lines.get(index).copied().unwrap_or(1));
                 let made =
                     generate::resource(kind, generator, &options, place, &mut load).map_err(
                         |failure| match failure {
@@ -387,20 +397,21 @@ impl Build<'_> {
     }
 
     fn patch(&self, current: &Current, field: &str, index: usize, entry: &PatchEntry) -> Result<Patch, RenderError> {
-        let place = current.place(field, index);
         let (name, text) = match (entry.patch.trim(), entry.path.as_str()) {
             ("", "") => return Err(current.at(field, index, "a patch needs `patch` or `path`")),
             (inline, "") => (current.file.path.clone(), inline.to_owned()),
             ("", path) => {
                 let path = self.place_of(current, field, index, path)?;
-                let text = self.reader.text(&path, MAX_FILE_BYTES)?;
-                let near = self.near(&path)?;
-                let text = text.ok_or_else(|| current.at(field, index, format!("there is no file `{path}`{near}")))?;
+                let Some(text) = self.reader.text(&path, MAX_FILE_BYTES)? else {
+                    let message = format!("there is no file `{path}`{}", self.near(&path)?);
+                    return Err(current.at(field, index, message));
+                };
                 (path, text)
             }
             _ => return Err(current.at(field, index, "`patch` and `path` exclude each other")),
         };
-        let patch = patch::read(&name, &text, entry.options.as_ref(), place);
+        // a patch is merged into what stands elsewhere: its own place is never told
+        let patch = patch::read(&name, &text, entry.options.as_ref(), current.place(1));
         patch.map_err(|message| current.at(field, index, message))
     }
 
@@ -451,10 +462,6 @@ impl Build<'_> {
         }
         Ok(drafts)
     }
-}
-
-fn yaml_list_has(file: &File, field: &str, index: usize) -> bool {
-    index < yaml::item_lines(&file.text, 0, field).len()
 }
 
 /// An address rather than a path.

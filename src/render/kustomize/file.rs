@@ -37,17 +37,6 @@ pub struct Kustomization {
     pub replacements: Vec<Replacement>,
     pub configurations: Vec<String>,
     pub sort_options: Option<SortOptions>,
-    pub build_metadata: Vec<String>,
-    // known to kustomize, not served
-    pub openapi: Value,
-    pub crds: Vec<String>,
-    pub vars: Value,
-    pub generators: Vec<String>,
-    pub transformers: Vec<String>,
-    pub validators: Vec<String>,
-    pub helm_globals: Value,
-    pub helm_charts: Value,
-    pub helm_chart_inflation_generator: Value,
 }
 
 /// Text, or a number or boolean that stands for its text: kustomize's own reader is as lenient.
@@ -223,9 +212,15 @@ impl File {
         let Value::Object(map) = &document.value else {
             return Err(SourceError::new(path, &text, document.line, 1, "the kustomization is empty"));
         };
-        // field by field, so that an error has its place; null counts as absent
+        // null counts as absent
         let mut given = map.clone();
         given.retain(|_, value| !value.is_null());
+        for (field, hint) in UNSERVED {
+            if given.contains_key(field) {
+                return Err(at(field, format!("`{field}` is not served by this version of Afresh")).with_hint(hint));
+            }
+        }
+        // field by field, so that an error has its place
         for (field, value) in &given {
             let alone = Value::Object([(field.clone(), value.clone())].into_iter().collect());
             if let Err(error) = serde_json::from_value::<Kustomization>(alone) {
@@ -243,11 +238,6 @@ impl File {
         if given.keys().all(|field| field == "apiVersion" || field == "kind") {
             return Err(SourceError::new(path, &text, document.line, 1, "the kustomization is empty"));
         }
-        for (field, hint) in UNSERVED {
-            if given.contains_key(field) {
-                return Err(at(field, format!("`{field}` is not served by this version of Afresh")).with_hint(hint));
-            }
-        }
         if fields.kind.is_empty() {
             fields.kind = KUSTOMIZATION.0.into();
         }
@@ -257,7 +247,6 @@ impl File {
         if !fields.api_version.is_empty() && fields.api_version != version {
             return Err(at("apiVersion", format!("the API version of a {} is `{version}`", fields.kind)));
         }
-        fields.resources.append(&mut fields.bases);
         fields.images.append(&mut fields.image_tags);
         for generator in fields.config_map_generator.iter_mut().chain(&mut fields.secret_generator) {
             if !generator.env.is_empty() {

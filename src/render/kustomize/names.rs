@@ -4,13 +4,14 @@ use std::collections::{HashMap, HashSet};
 
 use super::field_spec::{Create, FieldSpec, NameReference, Tables};
 use super::node::{Node, Scalar, Tag, keep_style};
-use super::resource::{Gvk, Id, Resource};
+use super::resource::{Affixes, Gvk, Id, Resource};
 
 /// What is known of each object while references are written.
 struct Known {
     now: Id,
     previous: Vec<Id>,
     original: Gvk,
+    affixes: Affixes,
     /// Namespaces of the accounts that a RoleBinding names.
     account_namespaces: HashSet<String>,
     role: Option<Gvk>,
@@ -31,12 +32,10 @@ pub fn fix(all: &mut [Resource], tables: &Tables) -> Result<(), (usize, String)>
     for list in by_old_name.values_mut() {
         list.sort_unstable();
     }
-    let affixes: Vec<Resource> = all.iter().map(without_content).collect();
     for (index, resource) in all.iter_mut().enumerate() {
         for reference in &tables.name_reference {
             for spec in reference.field_specs.iter().filter(|spec| spec.selects(&known[index].original)) {
-                let referrer =
-                    Referrer { index, known: &known, affixes: &affixes, by_old_name: &by_old_name, spec, reference };
+                let referrer = Referrer { index, known: &known, by_old_name: &by_old_name, spec, reference };
                 let gvk = &known[index].now.gvk;
                 let here = FieldSpec {
                     group: gvk.group.clone(),
@@ -51,14 +50,6 @@ pub fn fix(all: &mut [Resource], tables: &Tables) -> Result<(), (usize, String)>
         }
     }
     Ok(())
-}
-
-/// Names and what was put around them, without the object.
-fn without_content(resource: &Resource) -> Resource {
-    let mut bare = Resource::new(Node::null(), resource.place);
-    bare.prefixes.clone_from(&resource.prefixes);
-    bare.suffixes.clone_from(&resource.suffixes);
-    bare
 }
 
 impl Known {
@@ -79,6 +70,7 @@ impl Known {
             now: resource.id(),
             previous: resource.previous_ids().collect(),
             original: resource.original_id().gvk,
+            affixes: resource.affixes.clone(),
             account_namespaces,
             role,
         }
@@ -93,7 +85,6 @@ impl Known {
 struct Referrer<'a> {
     index: usize,
     known: &'a [Known],
-    affixes: &'a [Resource],
     by_old_name: &'a HashMap<&'a str, Vec<usize>>,
     spec: &'a FieldSpec,
     reference: &'a NameReference,
@@ -196,10 +187,10 @@ impl Referrer<'_> {
             })
             .collect();
         if found.len() > 1 {
-            found.retain(|index| self.affixes[*index].same_affixes(&self.affixes[self.index], true));
+            found.retain(|index| self.known[*index].affixes.same(&me.affixes, true));
         }
         if found.len() > 1 {
-            found.retain(|index| self.affixes[*index].same_affixes(&self.affixes[self.index], false));
+            found.retain(|index| self.known[*index].affixes.same(&me.affixes, false));
         }
         let Some(first) = found.first().copied() else { return Ok(None) };
         let all_same = found.iter().all(|index| same(&self.known[*index].now, &self.known[first].now));

@@ -88,14 +88,34 @@ pub enum Behaviour {
     Merge,
 }
 
+/// What was put around a name, in order.
+#[derive(Clone, Debug, Default)]
+pub struct Affixes {
+    pub prefixes: Vec<String>,
+    pub suffixes: Vec<String>,
+}
+
+impl Affixes {
+    fn is_empty(&self) -> bool {
+        self.prefixes.is_empty() && self.suffixes.is_empty()
+    }
+
+    /// Whether both names were given the same. `allow_none`: or one of them none.
+    pub fn same(&self, other: &Affixes, allow_none: bool) -> bool {
+        let same = |a: &[String], b: &[String]| {
+            (allow_none && (a.is_empty() || b.is_empty())) || a.ends_with(b) || b.ends_with(a)
+        };
+        same(&self.prefixes, &other.prefixes) && same(&self.suffixes, &other.suffixes)
+    }
+}
+
 #[derive(Clone, Debug)]
 pub struct Resource {
     pub node: Node,
     pub place: Place,
     /// What it was called before each change of its name or namespace.
     previous: Vec<Id>,
-    pub prefixes: Vec<String>,
-    pub suffixes: Vec<String>,
+    pub affixes: Affixes,
     pub behaviour: Behaviour,
     pub needs_hash: bool,
     pub may_change_name: bool,
@@ -108,8 +128,7 @@ impl Resource {
             node,
             place,
             previous: Vec::new(),
-            prefixes: Vec::new(),
-            suffixes: Vec::new(),
+            affixes: Affixes::default(),
             behaviour: Behaviour::Create,
             needs_hash: false,
             may_change_name: false,
@@ -179,7 +198,7 @@ impl Resource {
 
     /// Kustomize's own notes live among the annotations: something noted means that there are annotations.
     pub fn has_notes(&self) -> bool {
-        !self.previous.is_empty() || self.needs_hash || !self.prefixes.is_empty() || !self.suffixes.is_empty()
+        !self.previous.is_empty() || self.needs_hash || !self.affixes.is_empty()
     }
 
     pub fn text_map(&self, field: &str) -> Vec<(String, String)> {
@@ -189,14 +208,6 @@ impl Resource {
             }
             _ => Vec::new(),
         }
-    }
-
-    /// Whether both were given the same names around theirs. `allow_none`: or one of them none.
-    pub fn same_affixes(&self, other: &Resource, allow_none: bool) -> bool {
-        let same = |a: &[String], b: &[String]| {
-            (allow_none && (a.is_empty() || b.is_empty())) || a.ends_with(b) || b.ends_with(a)
-        };
-        same(&self.prefixes, &other.prefixes) && same(&self.suffixes, &other.suffixes)
     }
 
     pub fn value(&self) -> Result<Value, String> {
@@ -213,8 +224,7 @@ impl Resource {
     /// Takes over what the object that it replaces was called.
     pub fn take_history(&mut self, old: &Resource) {
         self.previous.clone_from(&old.previous);
-        self.prefixes.clone_from(&old.prefixes);
-        self.suffixes.clone_from(&old.suffixes);
+        self.affixes.clone_from(&old.affixes);
     }
 }
 

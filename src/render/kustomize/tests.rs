@@ -26,6 +26,10 @@ fn an_error_names_its_place_and_what_is_there_instead() {
             "resources:\n- settings.yml\n",
             "app/kustomization.yaml:2:3: there is no file or directory `app/settings.yml`, but `settings.yaml`",
         ),
+        (
+            "resources: [settings.yaml]\nbases:\n- ../nowhere\n",
+            "app/kustomization.yaml:3:3: there is no file or directory `nowhere`",
+        ),
         ("resources: []\nresorces: [a]\n", "app/kustomization.yaml:2:1: a kustomization has no field `resorces`"),
         ("vars: [{name: A}]\n", "app/kustomization.yaml:1:1: `vars` is not served by this version of Afresh"),
         (
@@ -66,7 +70,11 @@ fn the_target_namespace_stands_in_for_that_of_the_kustomization() {
 #[test]
 fn what_a_build_did_not_read_does_not_change_it() {
     let tree = MemoryTree::new()
-        .with("app/kustomization.yaml", "resources: [../base]\nconfigMapGenerator: [{name: m, files: [f.txt]}]\n")
+        .with(
+            "app/kustomization.yaml",
+            "resources: [../base]\nconfigMapGenerator: [{name: m, files: [f.txt]}]\npatches: [{path: patches/p.yaml}]\n",
+        )
+        .with("app/patches/p.yaml", CONFIG_MAP)
         .with("app/f.txt", "f")
         .with("app/other.txt", "o")
         .with("base/kustomization.yaml", "resources: [settings.yaml]\n")
@@ -74,6 +82,8 @@ fn what_a_build_did_not_read_does_not_change_it() {
     let read_set = build(&tree, None).expect("it is built").read_set;
     for (path, changes) in [
         ("elsewhere/x.yaml", false),
+        ("app/patches/beside.yaml", false),
+        ("app/patches/p.yaml", true),
         ("base/settings.yaml", true),
         ("app/f.txt", true),
         ("base/kustomization.yaml", true),

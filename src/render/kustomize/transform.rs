@@ -99,8 +99,8 @@ pub fn affix(all: &mut [Resource], side: Affix, text: &str, tables: &Tables) -> 
         for spec in specs.iter().filter(|spec| spec.selects(&original)) {
             if spec.path == "metadata/name" {
                 match side {
-                    Affix::Prefix => resource.prefixes.push(text.to_owned()),
-                    Affix::Suffix => resource.suffixes.push(text.to_owned()),
+                    Affix::Prefix => resource.affixes.prefixes.push(text.to_owned()),
+                    Affix::Suffix => resource.affixes.suffixes.push(text.to_owned()),
                 }
                 resource.remember_id();
             }
