@@ -17,7 +17,7 @@ use crate::manifest::{EntryKind, Tree as _, TreeError};
 use crate::source::mount::{self, Names};
 use crate::source::{Mount, Snapshot};
 
-use super::worker::artifact;
+use super::report::artifact;
 use super::{Found, Head, SourceHandle, SourceState};
 
 /// Nobody writes more by hand, and each is looked up on every path.

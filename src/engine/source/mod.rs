@@ -10,6 +10,8 @@
 //! A probe never waits for a fetch: while revision B is being fetched, the next probe may find C, and B is given up.
 
 mod include;
+mod observation;
+mod report;
 mod sources;
 mod target;
 mod worker;

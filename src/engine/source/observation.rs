@@ -1,0 +1,242 @@
+//! One look at the remote: a probe, and the fetch of what it showed; both may be under way at once. Comes in: a target and
+//! the sources it includes. Goes out: a tree that is published, or a failure that is. Never decides when to look: the
+//! pacing does.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio_util::sync::CancellationToken;
+
+use crate::api::GitRepository;
+use crate::config;
+use crate::report::Stage;
+use crate::source::pacing::{Failure, ProbeKind};
+use crate::source::{self, Class, Remote, Snapshot, SourceError, Sparse};
+
+use super::include::{Includes, Unavailable};
+use super::report::INCLUDE_UNAVAILABLE;
+use super::target::Target;
+use super::worker::Worker;
+use super::{Found, Hint};
+
+type Boxed<T> = Pin<Box<dyn Future<Output = T> + Send>>;
+
+/// A running probe and a running fetch; both may be there at once.
+#[derive(Default)]
+pub(super) struct Running {
+    own: Option<Own>,
+    /// The last look at the repository itself failed: what others bring is news all the same, but no success.
+    failed: bool,
+    pub(super) probe: Option<(Instant, Boxed<Result<source::Revision, SourceError>>)>,
+    pub(super) fetch: Option<Fetch>,
+}
+
+/// The newest tree of the repository itself.
+struct Own {
+    snapshot: Snapshot,
+    /// When the newest probe began that showed it.
+    since: Instant,
+    found: Found,
+}
+
+pub(super) struct Fetch {
+    revision: source::Revision,
+    /// When the newest probe began that showed this revision.
+    since: Instant,
+    /// When the first one began that did.
+    first: Instant,
+    begun: Instant,
+    result: Boxed<Result<Snapshot, SourceError>>,
+    cancel: CancellationToken,
+}
+
+/// A commit that can't be taken as it is: fetching it again and again would bring gigabytes of the same.
+pub(super) struct Refused {
+    revision: source::Revision,
+    error: SourceError,
+    at: Instant,
+}
+
+impl Drop for Fetch {
+    fn drop(&mut self) {
+        self.cancel.cancel();
+    }
+}
+
+impl Worker {
+    /// The remote shows this now (`None`: nothing of that name); whether that was waited for.
+    fn on_shown(&mut self, commit: Option<git2::Oid>) {
+        if self.hint.is_some_and(|hint| hint == commit.map_or(Hint::Gone, Hint::Commit)) {
+            self.hint = None;
+            self.pacing.seen();
+        }
+    }
+
+    pub(super) fn probe(&mut self, target: &Target, running: &mut Running) {
+        let now = Instant::now();
+        let kind = self.pacing.next(now).map_or(ProbeKind::Unannounced, |when| when.kind);
+        // other sources may share the remote or the host
+        if let Err(until) = target.remote.permit(kind, now) {
+            self.pacing.on_refused(kind, until);
+            return;
+        }
+        self.pacing.on_probe_started(now);
+        let (remote, reference) = (target.remote.clone(), target.reference.clone());
+        let timeout = timeout(&target.object);
+        running.probe = Some((now, Box::pin(async move { remote.probe(&reference, timeout).await })));
+    }
+
+    pub(super) async fn on_probe(
+        &mut self,
+        target: &Target,
+        includes: &Includes,
+        running: &mut Running,
+        started: Instant,
+        result: Result<source::Revision, SourceError>,
+    ) {
+        let now = Instant::now();
+        self.shared.metrics.stage(Stage::Probe, now - started);
+        self.metrics.received(target.remote.take_received());
+        self.pacing.on_probe_ended(result.as_ref().map(|_| ()).map_err(Failure::from), now);
+        let found = match result {
+            Ok(found) => found,
+            Err(error) => {
+                self.metrics.probed("failed");
+                running.failed = true;
+                if matches!(error, SourceError::RefNotFound { .. } | SourceError::EmptyRepository { .. }) {
+                    self.on_shown(None);
+                }
+                return self.on_failure(&target.object, &error, started).await;
+            }
+        };
+        self.metrics.probed("ok");
+        running.failed = false;
+        self.on_shown(Some(found.commit));
+        let interval = target.object.spec.interval.0;
+        if let Some(Refused { error, .. }) =
+            self.refused.as_ref().filter(|refused| refused.revision == found && refused.at.elapsed() < interval)
+        {
+            let error = error.clone();
+            running.failed = true;
+            self.pacing.on_probe_ended(Err(Failure { class: Class::Commit, retry_after: None }), now);
+            return self.on_failure(&target.object, &error, started).await;
+        }
+        self.refused = None;
+        let readable = !std::mem::take(&mut self.handle.wishes().unreadable);
+        if !readable {
+            includes.unreadable();
+        }
+        if let Some(own) = running.own.as_mut().filter(|own| readable && own.snapshot.revision == found) {
+            own.since = started;
+            running.fetch = None;
+            self.compose(target, includes, running).await;
+            return;
+        }
+        match &mut running.fetch {
+            Some(fetch) if fetch.revision == found => fetch.since = started,
+            // what was being fetched is no longer the newest
+            _ => running.fetch = Some(self.fetch(target, found, started)),
+        }
+    }
+
+    fn fetch(&self, target: &Target, revision: source::Revision, since: Instant) -> Fetch {
+        let cancel = CancellationToken::new();
+        let (remote, reference, ignore) = (target.remote.clone(), target.reference.clone(), target.ignore.clone());
+        let (timeout, token) = (timeout(&target.object), cancel.clone());
+        let (wanted, sparse) = (revision.clone(), target.sparse.clone());
+        let result = Box::pin(async move {
+            let snapshot = remote.snapshot(&reference, &wanted, ignore.as_deref(), timeout, token).await?;
+            if sparse.directories().is_empty() { Ok(snapshot) } else { sparsely(&remote, snapshot, sparse).await }
+        });
+        Fetch { revision, since, first: since, begun: Instant::now(), result, cancel }
+    }
+
+    pub(super) async fn on_fetch(
+        &mut self,
+        target: &Target,
+        includes: &Includes,
+        running: &mut Running,
+        fetch: Fetch,
+        result: Result<Snapshot, SourceError>,
+    ) {
+        let (since, revision) = (fetch.since, fetch.revision.clone());
+        let found = Found { probed_at: fetch.first, seen_at: fetch.begun, fetched_at: Instant::now() };
+        self.shared.metrics.stage(Stage::Fetch, fetch.begun.elapsed());
+        self.metrics.fetched(if result.is_ok() { "ok" } else { "failed" });
+        self.metrics.received(target.remote.take_received());
+        drop(fetch);
+        match result {
+            Ok(snapshot) => {
+                self.pacing.state_changed(Instant::now());
+                running.own = Some(Own { snapshot, since, found });
+                self.compose(target, includes, running).await;
+            }
+            Err(error) => {
+                running.failed = true;
+                let now = Instant::now();
+                let mut failure = Failure::from(&error);
+                if matches!(error, SourceError::TooLarge { .. } | SourceError::NotACommit { .. }) {
+                    failure.class = Class::Commit;
+                    self.refused = Some(Refused { revision, error: error.clone(), at: now });
+                    self.pacing.state_changed(now);
+                }
+                self.pacing.on_probe_ended(Err(failure), now);
+                self.on_failure(&target.object, &error, since).await;
+            }
+        }
+    }
+
+    /// Publishes the repository's own tree with the others in it.
+    pub(super) async fn compose(&mut self, target: &Target, includes: &Includes, running: &mut Running) {
+        let Some(own) = &running.own else { return };
+        match includes.compose(&own.snapshot, own.found, &target.view, &self.shared).await {
+            Ok(composed) if running.failed => self.publish(|state| state.head = Some(Arc::new(composed.head))),
+            Ok(composed) => self.succeed(target, composed, own.since).await,
+            Err(_) if running.failed => {}
+            Err(Unavailable { reason, message }) => {
+                self.publish(|state| {
+                    state.failure = Some(message.as_str().into());
+                    state.observed_since = Some(own.since);
+                });
+                self.metrics.took(own.since.elapsed());
+                self.fail(&target.object, INCLUDE_UNAVAILABLE, reason, &message, false).await;
+            }
+        }
+    }
+}
+
+pub(super) async fn probed(
+    probe: &mut Option<(Instant, Boxed<Result<source::Revision, SourceError>>)>,
+) -> (Instant, Result<source::Revision, SourceError>) {
+    let Some((started, running)) = probe else { return std::future::pending().await };
+    let result = running.await;
+    let started = *started;
+    *probe = None;
+    (started, result)
+}
+
+pub(super) async fn fetched(fetch: &mut Option<Fetch>) -> (Fetch, Result<Snapshot, SourceError>) {
+    let Some(running) = fetch else { return std::future::pending().await };
+    let result = (&mut running.result).await;
+    match fetch.take() {
+        Some(done) => (done, result),
+        None => std::future::pending().await,
+    }
+}
+
+fn timeout(object: &GitRepository) -> Duration {
+    object.spec.timeout.map_or(config::SOURCE_TIMEOUT, |t| t.0)
+}
+
+async fn sparsely(remote: &Remote, snapshot: Snapshot, sparse: Sparse) -> Result<Snapshot, SourceError> {
+    let (url, revision) = (remote.url().clone(), snapshot.revision.clone());
+    let store = |reason: String| SourceError::Store { url: url.clone(), reason };
+    match tokio::task::spawn_blocking(move || snapshot.with_sparse(sparse)).await {
+        Ok(Ok(Ok(snapshot))) => Ok(snapshot),
+        Ok(Ok(Err(missing))) => Err(SourceError::NoDirectory { url, revision, paths: missing.join("`, `") }),
+        Ok(Err(error)) => Err(store(error.to_string())),
+        Err(_) => Err(store("the thread that reads objects died".to_owned())),
+    }
+}

@@ -1,0 +1,183 @@
+//! What a look at the remote comes to for those who wait for it, in status, Events and metrics. Writes the status only
+//! where it differs; what could not be written is written with the next one.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use k8s_openapi::jiff::Timestamp;
+
+use crate::api::{Artifact, GitRepository, GitRepositoryStatus, Key, READY, RECONCILING, STALLED, Truth, rfc3339};
+use crate::engine::permits::Urgency;
+use crate::report::{Event, Recorded, RecordedFailure, Severity, Subject, Verdict};
+use crate::source::{Class, SourceError};
+
+use super::include::Composed;
+use super::target::{Refusal, Target};
+use super::worker::{Worker, requested_at};
+use super::{Head, KIND};
+
+/// Conditions that are true while something is wrong.
+const FETCH_FAILED: &str = "FetchFailed";
+pub(super) const INCLUDE_UNAVAILABLE: &str = "IncludeUnavailable";
+
+impl Worker {
+    pub(super) async fn succeed(&mut self, target: &Target, composed: Composed, since: Instant) {
+        let Composed { head, included } = composed;
+        let head = Arc::new(head);
+        // first those who wait for it, then the record
+        self.publish(|state| {
+            state.failure = None;
+            state.observed_since = Some(since);
+            state.head = Some(head.clone());
+        });
+        self.metrics.head(&head.revision);
+        self.metrics.ready(Some(true));
+        self.metrics.succeeded();
+        self.metrics.took(since.elapsed());
+        let (generation, now) = (target.object.metadata.generation, Timestamp::now());
+        let status = &mut self.status;
+        let message = format!("stored artifact for revision '{}'", head.revision);
+        status.conditions.remove(RECONCILING);
+        status.conditions.remove(STALLED);
+        status.conditions.remove(FETCH_FAILED);
+        status.conditions.remove(INCLUDE_UNAVAILABLE);
+        status.conditions.set(READY, Truth::True, "Succeeded", &message, generation, now);
+        status.conditions.set("ArtifactInStorage", Truth::True, "Succeeded", &message, generation, now);
+        let newest = artifact(&self.key, &head, now);
+        if status.artifact.as_ref().is_none_or(|a| differs(a, &newest)) {
+            status.artifact = Some(newest);
+        }
+        let before = status.included_artifacts.take().unwrap_or_default();
+        let same = before.len() == included.len() && before.iter().zip(&included).all(|(a, b)| !differs(a, b));
+        let included = if same { before } else { included };
+        status.included_artifacts = Some(included).filter(|included| !included.is_empty());
+        status.observed_include.clone_from(&target.object.spec.include);
+        status.observed_sparse_checkout.clone_from(&target.object.spec.sparse_checkout);
+        status.observed_generation = generation;
+        status.observed_ignore.clone_from(&target.ignore);
+        self.report(&target.object, "NewArtifact", message, Some(head.revision.clone())).await;
+    }
+
+    pub(super) async fn on_failure(&mut self, object: &Arc<GitRepository>, error: &SourceError, since: Instant) {
+        let text = match error.hint() {
+            Some(hint) => format!("{error}\nhint: {hint}"),
+            None => error.to_string(),
+        };
+        let reason = if error.class() == Class::Auth { "AuthenticationFailed" } else { "GitOperationFailed" };
+        self.publish(|state| {
+            state.failure = Some(text.as_str().into());
+            state.observed_since = Some(since);
+        });
+        self.metrics.error(error.class().as_str());
+        self.metrics.took(since.elapsed());
+        self.fail(object, FETCH_FAILED, reason, &text, false).await;
+    }
+
+    /// The spec can't be served as it is.
+    pub(super) async fn refuse(&mut self, object: &Arc<GitRepository>, refusal: &Refusal) {
+        self.publish(|state| {
+            state.failure = Some(refusal.message.as_str().into());
+            state.observed_since = Some(Instant::now());
+        });
+        self.fail(object, FETCH_FAILED, refusal.reason, &refusal.message, refusal.stalled).await;
+    }
+
+    pub(super) async fn fail(
+        &mut self,
+        object: &Arc<GitRepository>,
+        condition: &'static str,
+        reason: &'static str,
+        message: &str,
+        stalled: bool,
+    ) {
+        self.metrics.ready(Some(false));
+        self.metrics.failed(reason);
+        let (generation, now) = (object.metadata.generation, Timestamp::now());
+        let conditions = &mut self.status.conditions;
+        if stalled {
+            conditions.remove(RECONCILING);
+            conditions.set(STALLED, Truth::True, reason, message, generation, now);
+            self.status.observed_generation = generation;
+        } else {
+            conditions.remove(STALLED);
+            conditions.set(RECONCILING, Truth::True, "ProgressingWithRetry", "looking again", generation, now);
+        }
+        let conditions = &mut self.status.conditions;
+        for other in [FETCH_FAILED, INCLUDE_UNAVAILABLE].into_iter().filter(|other| *other != condition) {
+            conditions.remove(other);
+        }
+        conditions.set(condition, Truth::True, reason, message, generation, now);
+        conditions.set(READY, Truth::False, reason, message, generation, now);
+        self.report(object, reason, message.to_owned(), None).await;
+    }
+
+    /// `revision`: what was found; `None`: a failure.
+    async fn report(
+        &mut self,
+        object: &Arc<GitRepository>,
+        reason: &'static str,
+        message: String,
+        revision: Option<String>,
+    ) {
+        let newest = self.goal.borrow().clone();
+        let asked = requested_at(newest.as_ref().unwrap_or(object));
+        if asked.is_some() {
+            self.status.last_handled_reconcile_at = asked;
+        }
+        let (severity, verdict) = match revision {
+            Some(_) => (Severity::Normal, Verdict::Ready { changed: true }),
+            None => (Severity::Warning, Verdict::Failed { root: None }),
+        };
+        let (subject, state) = (subject(&self.key, object), Some(state_of(&self.status)));
+        self.shared.events.publish(Event { subject, severity, verdict, reason, message, revision, state });
+        if !self.writer.differs(&self.status) {
+            return;
+        }
+        let _permit = self.shared.statuses.acquire(Urgency::Routine).await;
+        if let Err(error) = self.writer.write(&self.shared.cluster, &self.status).await
+            && !error.is_not_found()
+        {
+            tracing::warn!(object = %self.key, %error, "the status could not be written; it is written with the next one");
+        }
+    }
+}
+
+/// Whether more than the time is another one.
+fn differs(a: &Artifact, b: &Artifact) -> bool {
+    (&a.revision, &a.digest, &a.path) != (&b.revision, &b.digest, &b.path)
+}
+
+/// Valid for Flux's schema; there is no tarball behind it.
+pub(super) fn artifact(key: &Key, head: &Head, now: Timestamp) -> Artifact {
+    let commit = head.revision.rsplit_once("sha1:").map_or("", |(_, commit)| commit);
+    let path = format!("gitrepository/{}/{}/{commit}", key.namespace, key.name);
+    Artifact {
+        digest: Some(format!("sha1:{}", hex::encode(head.snapshot.tree_id().0))),
+        last_update_time: rfc3339(now),
+        url: format!("afresh:///{path}"),
+        path,
+        revision: head.revision.clone(),
+        size: None,
+        metadata: None,
+    }
+}
+
+pub(super) fn subject(key: &Key, object: &GitRepository) -> Subject {
+    Subject::new("source.toolkit.fluxcd.io/v1", KIND, key, &object.metadata)
+}
+
+pub(super) fn recorded(status: &GitRepositoryStatus) -> Recorded {
+    let failed = status.conditions.get(READY).filter(|ready| ready.status == Truth::False);
+    let failure = failed.map(|ready| RecordedFailure {
+        reason: ready.reason.clone(),
+        message: ready.message.clone(),
+        revision: None,
+        root: None,
+    });
+    Recorded { state: state_of(status), failure }
+}
+
+fn state_of(status: &GitRepositoryStatus) -> String {
+    let Some(ready) = status.conditions.get(READY) else { return String::new() };
+    format!("{}/{}/{}", ready.status.as_str(), ready.reason, ready.message)
+}
