@@ -1,8 +1,10 @@
 //! Tables: what `kubectl get` shows, with the columns of the built-in kinds and those that definitions add.
 
+mod cells;
 mod columns;
 mod duration;
 mod json_path;
+mod workload;
 
 use std::sync::Arc;
 
@@ -59,7 +61,7 @@ impl<'a> Table<'a> {
             .map(|object| {
                 let cells = match &custom {
                     Some(custom) => custom.cells(&object.value, self.now),
-                    None => columns::cells(&self.resource.group, &self.resource.kind, &object.value, self.now),
+                    None => cells::cells(&self.resource.group, &self.resource.kind, &object.value, self.now),
                 };
                 let mut row = json!({ "cells": cells });
                 match self.include {
