@@ -16,23 +16,23 @@
 #[path = "../tests/support/control_plane.rs"]
 #[expect(dead_code, reason = "the tests use more of it")]
 mod control_plane;
+mod support;
 
 use std::path::Path;
-use std::process::Stdio;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use afresh::api::REQUESTED_AT;
-use afresh::cluster::{
-    ApiKind, ApplyOptions, Cluster, ClusterOptions, Collection, FieldValidation, NoObserver, WatchEvent, Watcher,
-};
-use afresh::manifest::ObjectId;
+use afresh::cluster::{ApiKind, Cluster, Watcher};
 use afresh::sandbox::git_server::GitServer;
 use afresh::sandbox::repository::TestRepository;
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
 use control_plane::ControlPlane;
 use serde_json::{Value, json};
-use tokio::process::{Child, Command};
+
+use support::NAMESPACE;
+use support::application::{APPLICATION, FILE, MANAGER, SOURCE, Settings, connect, install, settings, until, watcher};
+use support::process::{Daemon, SandboxProcess};
+use support::table::{Table, median, worst};
 
 const ANNOUNCED_ROUNDS: usize = 50;
 const UNANNOUNCED_ROUNDS: usize = 6;
@@ -40,14 +40,6 @@ const UNANNOUNCED_ROUNDS: usize = 6;
 const ROUND: Duration = Duration::from_millis(2100);
 /// How long an idle daemon is left alone before its memory is read.
 const SETTLE: Duration = Duration::from_secs(15);
-/// Nothing that works takes that long.
-const PATIENCE: Duration = Duration::from_secs(60);
-
-const NAMESPACE: &str = "bench";
-const APPLICATION: &str = "app";
-const SOURCE: &str = "platform";
-const MANAGER: &str = "bench";
-const FILE: &str = "app/settings.yaml";
 const BROKEN: &str = "apiVersion: v1\nkind: ConfigMap\nmetadata: { name: settings\n";
 
 fn main() -> anyhow::Result<()> {
@@ -116,7 +108,7 @@ struct Bench {
     repository: TestRepository,
     _git: GitServer,
     application: Watcher<Value>,
-    settings: Watcher<Value>,
+    settings: Settings,
     rounds: usize,
     _folder: tempfile::TempDir,
 }
@@ -128,13 +120,12 @@ impl Bench {
         let repository = TestRepository::create(&folder.path().join("git").join(SOURCE))?;
         let git = GitServer::start(&folder.path().join("git"))?;
         repository.commit("A", &[(FILE, Some(&settings(0)))])?;
-        let options = ClusterOptions { request_timeout: PATIENCE, observer: Arc::new(NoObserver) };
-        let cluster = Cluster::connect(Some(kubeconfig), None, options).await?;
+        let cluster = connect(kubeconfig).await?;
         install(&cluster, &git.url(SOURCE)).await?;
-        let daemon = Daemon::start(kubeconfig, folder.path())?;
+        let daemon = Daemon::start(kubeconfig, folder.path(), &["--metrics-addr", "127.0.0.1:0"])?;
         let mut bench = Self {
             application: watcher(&cluster, ApiKind::kustomization(), APPLICATION),
-            settings: watcher(&cluster, ApiKind::config_map(), "settings"),
+            settings: Settings::watch(&cluster),
             daemon,
             cluster,
             repository,
@@ -174,95 +165,9 @@ impl Bench {
         Ok(())
     }
 
-    /// The moment at which the watch shows a value.
     async fn is_live(&mut self, value: usize) -> anyhow::Result<Instant> {
-        let value = value.to_string();
-        until(&mut self.settings, |object| object["data"]["value"] == value.as_str())
-            .await
-            .with_context(|| format!("value {value} is not live; the daemon's log: {}", self.daemon.log.display()))
-    }
-}
-
-fn settings(value: usize) -> String {
-    format!(
-        "apiVersion: v1\nkind: ConfigMap\nmetadata: {{ name: settings, namespace: {NAMESPACE} }}\n\
-         data: {{ value: \"{value}\" }}\n"
-    )
-}
-
-/// The definitions, the namespace, the source and the application.
-async fn install(cluster: &Cluster, url: &str) -> anyhow::Result<()> {
-    let definitions = afresh::api::definitions();
-    for definition in &definitions {
-        apply(cluster, &serde_json::to_value(definition)?).await?;
-    }
-    let namespace = json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": NAMESPACE } });
-    apply(cluster, &namespace).await?;
-    let source = json!({
-        "apiVersion": "source.toolkit.fluxcd.io/v1", "kind": "GitRepository",
-        "metadata": { "name": SOURCE, "namespace": NAMESPACE },
-        "spec": { "url": url, "interval": "10m", "ref": { "branch": "main" } },
-    });
-    let application = json!({
-        "apiVersion": "kustomize.toolkit.fluxcd.io/v1", "kind": "Kustomization",
-        "metadata": { "name": APPLICATION, "namespace": NAMESPACE },
-        "spec": {
-            "interval": "10m", "path": "./app", "prune": true,
-            "sourceRef": { "kind": "GitRepository", "name": SOURCE },
-        },
-    });
-    for object in [source, application] {
-        // a definition serves some time after it was accepted
-        let deadline = Instant::now() + PATIENCE;
-        while let Err(error) = apply(cluster, &object).await {
-            if Instant::now() > deadline {
-                return Err(error);
-            }
-            tokio::time::sleep(Duration::from_millis(100)).await;
-            cluster.discover().await?;
-        }
-    }
-    Ok(())
-}
-
-async fn apply(cluster: &Cluster, object: &Value) -> anyhow::Result<()> {
-    let text = |pointer: &str| object.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
-    let (group, version) = text("/apiVersion").rsplit_once('/').unwrap_or(("", text("/apiVersion")));
-    let id = ObjectId::new(group, text("/kind"), text("/metadata/namespace"), text("/metadata/name"));
-    let kind = cluster.resolve(group, &id.kind, Some(version)).await?;
-    let options = ApplyOptions { manager: MANAGER, force: true, dry_run: false, validation: FieldValidation::Strict };
-    cluster.apply(&kind, &id, object, options).await?;
-    Ok(())
-}
-
-fn watcher(cluster: &Cluster, kind: ApiKind, name: &str) -> Watcher<Value> {
-    let collection = Collection {
-        namespace: Some(NAMESPACE.to_owned()),
-        fields: Some(format!("metadata.name={name}")),
-        ..Collection::all(kind)
-    };
-    Watcher::new(cluster.clone(), collection)
-}
-
-/// The moment at which the object is seen to pass the test.
-async fn until(watcher: &mut Watcher<Value>, test: impl Fn(&Value) -> bool) -> anyhow::Result<Instant> {
-    let mut last = Value::Null;
-    let seen = tokio::time::timeout(PATIENCE, async {
-        loop {
-            let object = match watcher.next().await {
-                WatchEvent::Listed { mut items, .. } => items.pop(),
-                WatchEvent::Changed(object) => Some(object),
-                _ => None,
-            };
-            last = object.unwrap_or_default();
-            if test(&last) {
-                return Instant::now();
-            }
-        }
-    });
-    match seen.await {
-        Ok(at) => Ok(at),
-        Err(_) => bail!("it is not seen within {} s; last seen: {last:#}", PATIENCE.as_secs()),
+        let live = self.settings.is_live(value).await;
+        live.with_context(|| format!("the daemon's log: {}", self.daemon.log.display()))
     }
 }
 
@@ -272,99 +177,4 @@ fn ready(object: &Value) -> (&str, &str) {
     let ready = conditions.and_then(|all| all.iter().find(|condition| condition["type"] == "Ready"));
     let text = |field: &str| ready.and_then(|ready| ready[field].as_str()).unwrap_or_default();
     (text("status"), text("message"))
-}
-
-/// `afresh sandbox` as a process of its own.
-struct SandboxProcess {
-    kubeconfig: std::path::PathBuf,
-    _child: Child,
-}
-
-impl SandboxProcess {
-    async fn start(folder: &Path) -> anyhow::Result<Self> {
-        let kubeconfig = folder.join("kubeconfig");
-        let child = afresh(folder, "sandbox.log")?
-            .args(["sandbox", "--listen", "127.0.0.1:0", "--kubeconfig-out"])
-            .arg(&kubeconfig)
-            .spawn()
-            .context("start the sandbox")?;
-        let deadline = Instant::now() + PATIENCE;
-        while !kubeconfig.exists() {
-            anyhow::ensure!(Instant::now() < deadline, "the sandbox writes no kubeconfig");
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-        Ok(Self { kubeconfig, _child: child })
-    }
-}
-
-/// `afresh run` as a process of its own.
-struct Daemon {
-    child: Child,
-    log: std::path::PathBuf,
-}
-
-impl Daemon {
-    fn start(kubeconfig: &Path, folder: &Path) -> anyhow::Result<Self> {
-        let child = afresh(folder, "daemon.log")?
-            .args(["run", "--metrics-addr", "127.0.0.1:0", "--watch-namespace", NAMESPACE, "--kubeconfig"])
-            .arg(kubeconfig)
-            .arg("--data-dir")
-            .arg(folder.join("cache"))
-            .spawn()
-            .context("start the daemon")?;
-        Ok(Self { child, log: folder.join("daemon.log") })
-    }
-
-    /// What the kernel counts as resident.
-    fn resident_mib(&self) -> anyhow::Result<f64> {
-        let id = self.child.id().context("the daemon has ended")?;
-        let status = std::fs::read_to_string(format!("/proc/{id}/status"))?;
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
-        let kib: f64 = line.trim().trim_end_matches(" kB").trim().parse()?;
-        Ok(kib / 1024.0)
-    }
-}
-
-/// The binary of this build, with an empty environment and its log in a file.
-fn afresh(folder: &Path, log: &str) -> anyhow::Result<Command> {
-    let log = std::fs::File::create(folder.join(log))?;
-    let mut command = Command::new(env!("CARGO_BIN_EXE_afresh"));
-    command
-        .env_clear()
-        .env("HOME", folder)
-        .current_dir(folder)
-        .stdin(Stdio::null())
-        .stdout(log.try_clone()?)
-        .stderr(log)
-        .kill_on_drop(true);
-    Ok(command)
-}
-
-fn median(values: &mut [f64]) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
-}
-
-fn worst(values: &[f64]) -> f64 {
-    values.iter().copied().fold(f64::NAN, f64::max)
-}
-
-/// What was measured, and what was promised.
-#[derive(Default)]
-struct Table(Vec<String>);
-
-impl Table {
-    fn row(&mut self, what: String, measured: f64, bar: f64, unit: &str) {
-        let verdict = if measured <= bar { "met" } else { "MISSED" };
-        let row = format!("{what:<46} {measured:>9.1} {unit:<4} {bar:>9.1} {unit:<4} {verdict}");
-        println!("{row}");
-        self.0.push(row);
-    }
-
-    fn print(&self) {
-        println!("\n{:<46} {:>14} {:>14} verdict", "", "measured", "bar");
-        for row in &self.0 {
-            println!("{row}");
-        }
-    }
 }

@@ -11,24 +11,24 @@
 //! the daemon is read. Rounds are paced so that they stay within the daemon's announced probes: what is measured is one
 //! push of a person, not a queue of them.
 
-use std::path::{Path, PathBuf};
-use std::process::Stdio;
-use std::sync::Arc;
+mod support;
+
+use std::path::Path;
 use std::time::{Duration, Instant};
 
-use afresh::cluster::{
-    ApiKind, ApplyOptions, Cluster, ClusterOptions, Collection, FieldValidation, NoObserver, WatchEvent, Watcher,
-};
-use afresh::manifest::ObjectId;
 use afresh::sandbox::git_server::GitServer;
 use afresh::sandbox::repository::TestRepository;
-use anyhow::{Context as _, bail, ensure};
+use anyhow::{Context as _, ensure};
 use hmac::{Hmac, KeyInit, Mac};
 use serde_json::{Value, json};
 use sha2::Sha256;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::process::{Child, Command};
+
+use support::PATIENCE;
+use support::application::{FILE, SOURCE, Settings, connect, install, settings};
+use support::process::{Daemon, SandboxProcess, until_some};
+use support::table::{Table, median, worst};
 
 const ROUNDS: usize = 50;
 /// An announced probe a second is the daemon's limit.
@@ -37,13 +37,7 @@ const PER_SECOND: usize = 1000;
 const SECONDS: usize = 10;
 /// Connections that the flood comes over.
 const SENDERS: usize = 20;
-/// Nothing that works takes that long.
-const PATIENCE: Duration = Duration::from_secs(60);
 
-const NAMESPACE: &str = "bench";
-const SOURCE: &str = "platform";
-const MANAGER: &str = "bench";
-const FILE: &str = "app/settings.yaml";
 const SECRET: &str = "correct-horse-battery";
 
 fn main() -> anyhow::Result<()> {
@@ -99,42 +93,40 @@ struct Bench {
     address: String,
     url: String,
     repository: TestRepository,
-    settings: Watcher<Value>,
+    settings: Settings,
     rounds: usize,
     floods: usize,
     _git: GitServer,
-    _sandbox: Child,
+    _sandbox: SandboxProcess,
 }
 
 impl Bench {
     /// Starts all and waits until the first commit is live and webhooks are taken.
     async fn begin(folder: &Path) -> anyhow::Result<Self> {
-        let kubeconfig = folder.join("kubeconfig");
-        let sandbox = afresh(folder, "sandbox.log")?
-            .args(["sandbox", "--listen", "127.0.0.1:0", "--kubeconfig-out"])
-            .arg(&kubeconfig)
-            .spawn()
-            .context("start the sandbox")?;
-        until_some("the sandbox writes a kubeconfig", || kubeconfig.exists().then_some(())).await?;
+        let sandbox = SandboxProcess::start(folder).await?;
         let repository = TestRepository::create(&folder.join("git").join(SOURCE))?;
         let git = GitServer::start(&folder.join("git"))?;
         repository.commit("A", &[(FILE, Some(&settings(0)))])?;
-        let options = ClusterOptions { request_timeout: PATIENCE, observer: Arc::new(NoObserver) };
-        let cluster = Cluster::connect(Some(&kubeconfig), None, options).await?;
+        let cluster = connect(&sandbox.kubeconfig).await?;
         install(&cluster, &git.url(SOURCE)).await?;
-        std::fs::write(folder.join("secret"), SECRET)?;
-        let daemon = Daemon::start(&kubeconfig, folder)?;
-        let address = until_some("the daemon serves webhooks", || daemon.webhook_address()).await?;
-        let collection = Collection {
-            namespace: Some(NAMESPACE.to_owned()),
-            fields: Some("metadata.name=settings".to_owned()),
-            ..Collection::all(ApiKind::config_map())
-        };
-        let settings = Watcher::new(cluster, collection);
+        let secret = folder.join("secret");
+        std::fs::write(&secret, SECRET)?;
+        let secret = secret.to_str().context("a path in UTF-8")?;
+        let daemon = Daemon::start(
+            &sandbox.kubeconfig,
+            folder,
+            &[
+                ["--metrics-addr", "none", "--no-leader-election", "--log-format", "json"].as_slice(),
+                &["--webhook-addr", "127.0.0.1:0", "--webhook-secret-file", secret],
+            ]
+            .concat(),
+        )?;
+        let address = until_some("the daemon serves webhooks", || webhook_address(&daemon)).await?;
+        let settings = Settings::watch(&cluster);
         let url = git.url(SOURCE);
         let mut bench =
             Self { daemon, address, url, repository, settings, rounds: 0, floods: 0, _git: git, _sandbox: sandbox };
-        bench.is_live(0).await.context("the first commit does not go live")?;
+        bench.settings.is_live(0).await.context("the first commit does not go live")?;
         let deadline = Instant::now() + PATIENCE;
         while !send(&mut bench.connect().await?, &request("ping", "{}")).await?.contains(" 200 ") {
             ensure!(Instant::now() < deadline, "webhooks are not taken");
@@ -160,7 +152,7 @@ impl Bench {
         let answer = send(&mut stream, &request).await?;
         let answered = begun.elapsed();
         ensure!(answer.contains(" 202 "), "it answers {answer}");
-        let live = self.is_live(self.rounds).await? - begun;
+        let live = self.settings.is_live(self.rounds).await? - begun;
         pace.await;
         Ok((answered.as_secs_f64() * 1000.0, live.as_secs_f64() * 1000.0))
     }
@@ -200,35 +192,6 @@ impl Bench {
         }
         Ok(latencies)
     }
-
-    /// The moment at which the watch shows a value.
-    async fn is_live(&mut self, value: usize) -> anyhow::Result<Instant> {
-        let value = value.to_string();
-        let mut last = Value::Null;
-        let watch = async {
-            loop {
-                match self.settings.next().await {
-                    WatchEvent::Listed { mut items, .. } => last = items.pop().unwrap_or_default(),
-                    WatchEvent::Changed(object) => last = object,
-                    _ => continue,
-                }
-                if last["data"]["value"] == value.as_str() {
-                    return Instant::now();
-                }
-            }
-        };
-        match tokio::time::timeout(PATIENCE, watch).await {
-            Ok(at) => Ok(at),
-            Err(_) => bail!("value {value} is not live; last seen: {last:#}"),
-        }
-    }
-}
-
-fn settings(value: usize) -> String {
-    format!(
-        "apiVersion: v1\nkind: ConfigMap\nmetadata: {{ name: settings, namespace: {NAMESPACE} }}\n\
-         data: {{ value: \"{value}\" }}\n"
-    )
 }
 
 /// What GitHub says of a push, as far as anybody reads it.
@@ -272,140 +235,9 @@ async fn send(stream: &mut TcpStream, request: &str) -> anyhow::Result<String> {
     }
 }
 
-/// The definitions, the namespace, the source and the application.
-async fn install(cluster: &Cluster, url: &str) -> anyhow::Result<()> {
-    for definition in &afresh::api::definitions() {
-        apply(cluster, &serde_json::to_value(definition)?).await?;
-    }
-    let namespace = json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": NAMESPACE } });
-    apply(cluster, &namespace).await?;
-    let source = json!({
-        "apiVersion": "source.toolkit.fluxcd.io/v1", "kind": "GitRepository",
-        "metadata": { "name": SOURCE, "namespace": NAMESPACE },
-        "spec": { "url": url, "interval": "10m", "ref": { "branch": "main" } },
-    });
-    let application = json!({
-        "apiVersion": "kustomize.toolkit.fluxcd.io/v1", "kind": "Kustomization",
-        "metadata": { "name": "app", "namespace": NAMESPACE },
-        "spec": {
-            "interval": "10m", "path": "./app", "prune": true,
-            "sourceRef": { "kind": "GitRepository", "name": SOURCE },
-        },
-    });
-    for object in [source, application] {
-        // a definition serves some time after it was accepted
-        let deadline = Instant::now() + PATIENCE;
-        while let Err(error) = apply(cluster, &object).await {
-            if Instant::now() > deadline {
-                return Err(error);
-            }
-            tokio::time::sleep(Duration::from_millis(100)).await;
-            cluster.discover().await?;
-        }
-    }
-    Ok(())
-}
-
-async fn apply(cluster: &Cluster, object: &Value) -> anyhow::Result<()> {
-    let text = |pointer: &str| object.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
-    let (group, version) = text("/apiVersion").rsplit_once('/').unwrap_or(("", text("/apiVersion")));
-    let id = ObjectId::new(group, text("/kind"), text("/metadata/namespace"), text("/metadata/name"));
-    let kind = cluster.resolve(group, &id.kind, Some(version)).await?;
-    let options = ApplyOptions { manager: MANAGER, force: true, dry_run: false, validation: FieldValidation::Strict };
-    cluster.apply(&kind, &id, object, options).await?;
-    Ok(())
-}
-
-async fn until_some<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> anyhow::Result<T> {
-    let deadline = Instant::now() + PATIENCE;
-    loop {
-        if let Some(found) = look() {
-            return Ok(found);
-        }
-        ensure!(Instant::now() < deadline, "not within {} s: {what}", PATIENCE.as_secs());
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-}
-
-/// `afresh run` as a process of its own.
-struct Daemon {
-    child: Child,
-    log: PathBuf,
-}
-
-impl Daemon {
-    fn start(kubeconfig: &Path, folder: &Path) -> anyhow::Result<Self> {
-        let child = afresh(folder, "daemon.log")?
-            .args(["run", "--metrics-addr", "none", "--watch-namespace", NAMESPACE, "--no-leader-election"])
-            .args(["--log-format", "json", "--webhook-addr", "127.0.0.1:0", "--webhook-secret-file"])
-            .arg(folder.join("secret"))
-            .arg("--kubeconfig")
-            .arg(kubeconfig)
-            .arg("--data-dir")
-            .arg(folder.join("cache"))
-            .spawn()
-            .context("start the daemon")?;
-        Ok(Self { child, log: folder.join("daemon.log") })
-    }
-
-    /// Where it takes webhooks, once it says so.
-    fn webhook_address(&self) -> Option<String> {
-        let log = std::fs::read_to_string(&self.log).ok()?;
-        let line: Value = serde_json::from_str(log.lines().find(|line| line.contains("serving webhooks"))?).ok()?;
-        line["fields"]["address"].as_str().or(line["address"].as_str()).map(str::to_owned)
-    }
-
-    /// What the kernel counts as resident.
-    fn resident_mib(&self) -> anyhow::Result<f64> {
-        let id = self.child.id().context("the daemon has ended")?;
-        let status = std::fs::read_to_string(format!("/proc/{id}/status"))?;
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
-        let kib: f64 = line.trim().trim_end_matches(" kB").trim().parse()?;
-        Ok(kib / 1024.0)
-    }
-}
-
-/// The binary of this build, with an empty environment and its log in a file.
-fn afresh(folder: &Path, log: &str) -> anyhow::Result<Command> {
-    let log = std::fs::File::create(folder.join(log))?;
-    let mut command = Command::new(env!("CARGO_BIN_EXE_afresh"));
-    command
-        .env_clear()
-        .env("HOME", folder)
-        .current_dir(folder)
-        .stdin(Stdio::null())
-        .stdout(log.try_clone()?)
-        .stderr(log)
-        .kill_on_drop(true);
-    Ok(command)
-}
-
-/// Sorts, too.
-fn median(values: &mut [f64]) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
-}
-
-fn worst(values: &[f64]) -> f64 {
-    values.iter().copied().fold(f64::NAN, f64::max)
-}
-
-/// What was measured, and what was promised.
-#[derive(Default)]
-struct Table(Vec<String>);
-
-impl Table {
-    fn row(&mut self, what: String, measured: f64, bar: f64, unit: &str) {
-        let verdict = if measured <= bar { "met" } else { "MISSED" };
-        let row = format!("{what:<46} {measured:>9.1} {unit:<4} {bar:>9.1} {unit:<4} {verdict}");
-        println!("{row}");
-        self.0.push(row);
-    }
-
-    fn print(&self) {
-        println!("\n{:<46} {:>14} {:>14} verdict", "", "measured", "bar");
-        for row in &self.0 {
-            println!("{row}");
-        }
-    }
+/// Where it takes webhooks, once it says so.
+fn webhook_address(daemon: &Daemon) -> Option<String> {
+    let log = std::fs::read_to_string(&daemon.log).ok()?;
+    let line: Value = serde_json::from_str(log.lines().find(|line| line.contains("serving webhooks"))?).ok()?;
+    line["fields"]["address"].as_str().or(line["address"].as_str()).map(str::to_owned)
 }
