@@ -3,12 +3,14 @@
 use std::sync::Arc;
 
 use super::field_spec::Tables;
-use super::file::{File, GeneratorOptions, Patch as PatchEntry, Replacement};
+use super::file::{File, GeneratorOptions};
 use super::generate::{self, Failure, Kind};
+use super::merge_keys::Schema;
 use super::node;
-use super::patch::{self, Patch};
+use super::origin::{self, Origin};
 use super::resource::{Resource, append};
-use super::{names, replace, transform};
+use super::steps::Asked;
+use super::{names, transform};
 use crate::manifest::yaml::{self, MAX_FILE_BYTES, PathSegment};
 use crate::manifest::{EntryKind, SourceError};
 use crate::render::error::RenderError;
@@ -31,25 +33,38 @@ pub fn build(
     namespace: Option<&str>,
     texts: &mut Vec<Text>,
 ) -> Result<Vec<Draft>, RenderError> {
-    let mut build = Build { request, reader, namespace, texts, above: Vec::new() };
-    let mut built = build.directory(directory, None, Wanted::Kustomization)?;
-    build.finish(&mut built)
+    let (above, schema) = (Vec::new(), Schema::default());
+    let mut build = Build { request, reader, namespace, texts, above, schema, is_tracked: false };
+    let root = build.open(directory, Origin::default())?;
+    build.is_tracked = !root.file.fields.build_metadata.is_empty();
+    let mut built = build.directory(&root, None, Wanted::Kustomization)?;
+    build.finish(&root, &mut built)
 }
 
-struct Build<'a> {
-    request: &'a Request<'a>,
-    reader: &'a Reader<'a>,
+pub(super) struct Build<'a> {
+    pub(super) request: &'a Request<'a>,
+    pub(super) reader: &'a Reader<'a>,
     /// Instead of the namespace of the first kustomization: Flux's `targetNamespace`.
-    namespace: Option<&'a str>,
+    pub(super) namespace: Option<&'a str>,
     texts: &'a mut Vec<Text>,
     /// The directories that led here, the root first.
     above: Vec<String>,
+    /// How lists merge.
+    pub(super) schema: Schema,
+    /// Whether the root wants to know what made and changed each object.
+    pub(super) is_tracked: bool,
 }
 
 /// What a directory came to, or what a component goes on from.
-struct Built {
-    resources: Vec<Resource>,
-    tables: Arc<Tables>,
+pub(super) struct Built {
+    pub(super) resources: Vec<Resource>,
+    pub(super) tables: Arc<Tables>,
+}
+
+impl Built {
+    pub(super) fn empty() -> Self {
+        Self { resources: Vec::new(), tables: Tables::defaults() }
+    }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -59,35 +74,40 @@ enum Wanted {
 }
 
 /// The file at work, and its index among the texts.
-struct Current {
-    file: File,
+pub(super) struct Current {
+    pub(super) file: File,
     text: usize,
-    directory: String,
+    pub(super) directory: String,
+    pub(super) origin: Origin,
 }
 
 impl Current {
-    fn error(&self, at: &[PathSegment], message: impl Into<String>) -> RenderError {
+    pub(super) fn error(&self, at: &[PathSegment], message: impl Into<String>) -> RenderError {
         self.file.error(at, message).into()
     }
 
     /// An entry of one of its lists.
-    fn at(&self, field: &str, index: usize, message: impl Into<String>) -> RenderError {
+    pub(super) fn at(&self, field: &str, index: usize, message: impl Into<String>) -> RenderError {
         self.error(&[field.into(), index.into()], message)
     }
 
-    fn place(&self, line: u32) -> Place {
+    pub(super) fn place(&self, line: u32) -> Place {
         Place { text: self.text, document: 0, item: None, line }
+    }
+
+    pub(super) fn file_name(&self) -> &str {
+        path::split(&self.file.path).1
     }
 }
 
 impl Build<'_> {
     /// `onto`: what a component goes on from.
-    fn directory(&mut self, directory: &str, onto: Option<Built>, wanted: Wanted) -> Result<Built, RenderError> {
+    fn directory(&mut self, current: &Current, onto: Option<Built>, wanted: Wanted) -> Result<Built, RenderError> {
         check_cancelled(self.request)?;
+        let directory = &current.directory;
         if self.above.len() >= DEPTH_MAX {
-            return Err(RenderError::TooDeep { path: directory.to_owned(), limit: DEPTH_MAX });
+            return Err(RenderError::TooDeep { path: directory.clone(), limit: DEPTH_MAX });
         }
-        let current = self.open(directory)?;
         if current.file.is_component() != (wanted == Wanted::Component) {
             let message = match wanted {
                 Wanted::Kustomization => "a Component can't be a resource: name it in `components`",
@@ -95,20 +115,23 @@ impl Build<'_> {
             };
             return Err(current.error(&["kind".into()], message));
         }
-        self.above.push(directory.to_owned());
-        let mut built = onto.unwrap_or_else(|| Built { resources: Vec::new(), tables: Tables::defaults() });
-        self.resources(&current, &mut built)?;
-        self.configurations(&current, &mut built)?;
-        self.generators(&current, &mut built)?;
+        self.above.push(directory.clone());
+        self.openapi(current)?;
+        let mut built = onto.unwrap_or_else(Built::empty);
+        self.resources(current, &mut built)?;
+        self.configurations(current, &mut built)?;
+        self.generators(current, &mut built)?;
         for (index, name) in current.file.fields.components.iter().enumerate() {
-            let target = self.place_of(&current, "components", index, name)?;
+            let target = self.place_of(current, "components", index, name)?;
             if self.reader.resolve(&target)?.is_none_or(|found| found.kind != EntryKind::Directory) {
                 return Err(current.at("components", index, format!("there is no directory `{target}`")));
             }
-            self.check_circle(&current, "components", index, &target)?;
-            built = self.directory(&target, Some(built), Wanted::Component)?;
+            self.check_circle(current, "components", index, &target)?;
+            let component = self.open(&target, current.origin.join(name))?;
+            built = self.directory(&component, Some(built), Wanted::Component)?;
         }
-        self.transform(&current, &mut built)?;
+        let steps = self.steps(current, &built.tables)?;
+        self.run(current, &steps, &mut built.resources)?;
         self.above.pop();
         if built.resources.len() > MAX_OBJECTS {
             return Err(RenderError::TooManyObjects { limit: MAX_OBJECTS });
@@ -116,7 +139,7 @@ impl Build<'_> {
         Ok(built)
     }
 
-    fn open(&mut self, directory: &str) -> Result<Current, RenderError> {
+    fn open(&mut self, directory: &str, origin: Origin) -> Result<Current, RenderError> {
         let entries = self.reader.list(directory)?;
         let names: Vec<&str> = entries.iter().filter(|e| is_file(e)).map(|e| e.name.as_str()).collect();
         let Some(name) = kustomization_file(&entries) else {
@@ -131,7 +154,12 @@ impl Build<'_> {
         let text = self.reader.text(&path, MAX_FILE_BYTES)?.unwrap_or_default();
         let file = File::read(&path, text)?;
         let text = self.text(&path, file.text.clone());
-        Ok(Current { file, text, directory: directory.to_owned() })
+        Ok(Current { file, text, directory: directory.to_owned(), origin })
+    }
+
+    /// Whether the kustomization at work is the one that was asked for.
+    pub(super) fn is_root(&self) -> bool {
+        self.above.len() == 1
     }
 
     fn text(&mut self, path: &str, content: String) -> usize {
@@ -190,10 +218,10 @@ impl Build<'_> {
         match self.reader.resolve(&target)? {
             Some(found) if found.kind == EntryKind::Directory => {
                 self.check_circle(current, field, index, &target)?;
-                self.base(&target, built)
+                self.base(&target, current.origin.join(name), built)
             }
             Some(found) if found.kind == EntryKind::Submodule => Err(RenderError::Submodule { path: found.path }),
-            Some(_) => self.file(&target),
+            Some(_) => self.file(&target, &current.origin.join(name)),
             None => {
                 let message = format!("there is no file or directory `{target}`{}", self.near(&target)?);
                 Err(current.at(field, index, message))
@@ -202,7 +230,7 @@ impl Build<'_> {
     }
 
     /// The names that a missing one may have been meant for.
-    fn near(&self, target: &str) -> Result<String, RenderError> {
+    pub(super) fn near(&self, target: &str) -> Result<String, RenderError> {
         let (parent, name) = path::split(target);
         let stem = name.split('.').next().unwrap_or(name);
         let entries = self.reader.list(parent)?;
@@ -215,20 +243,22 @@ impl Build<'_> {
     }
 
     /// A directory among the resources: another kustomization, or a folder of templates.
-    fn base(&mut self, directory: &str, built: &mut Built) -> Result<Vec<Resource>, RenderError> {
+    fn base(&mut self, directory: &str, origin: Origin, built: &mut Built) -> Result<Vec<Resource>, RenderError> {
         let entries = self.reader.list(directory)?;
         if entries.iter().any(|entry| entry.name == SETTINGS_FILE && is_file(entry)) {
             let settings = settings::read(self.reader, directory)?;
             if settings.mode == Mode::Template {
                 let mut resources = Vec::new();
                 for text in template::render(self.request, self.reader, &settings)? {
+                    let origin = Origin { path: text.path.to_string(), ..origin.clone() };
                     self.texts.push(text);
-                    resources.extend(self.documents(self.texts.len() - 1)?);
+                    resources.extend(self.documents(self.texts.len() - 1, &origin)?);
                 }
                 return Ok(resources);
             }
         }
-        let base = self.directory(directory, None, Wanted::Kustomization)?;
+        let current = self.open(directory, origin)?;
+        let base = self.directory(&current, None, Wanted::Kustomization)?;
         if base.tables != built.tables {
             let merged = Arc::make_mut(&mut built.tables).merge(&base.tables);
             merged.map_err(|message| SourceError::whole_file(directory, message))?;
@@ -236,13 +266,13 @@ impl Build<'_> {
         Ok(base.resources)
     }
 
-    fn file(&mut self, path: &str) -> Result<Vec<Resource>, RenderError> {
+    fn file(&mut self, path: &str, origin: &Origin) -> Result<Vec<Resource>, RenderError> {
         let content = self.reader.text(path, MAX_FILE_BYTES)?.unwrap_or_default();
         let index = self.text(path, content);
-        self.documents(index)
+        self.documents(index, origin)
     }
 
-    fn documents(&self, index: usize) -> Result<Vec<Resource>, RenderError> {
+    fn documents(&mut self, index: usize, origin: &Origin) -> Result<Vec<Resource>, RenderError> {
         let text = &self.texts[index];
         let noted = |error| RenderError::from(text.noted(error));
         let mut resources = Vec::new();
@@ -261,9 +291,13 @@ impl Build<'_> {
                 _ => resources.push(Resource::new(document.node, place)),
             }
         }
-        for resource in &resources {
+        for resource in &mut resources {
             let value = resource.value().map_err(|message| noted(text.error(resource.place, &[], message)))?;
             crate::render::objects::check(&value, resource.place, text)?;
+            self.schema.notice(&resource.gvk(), false);
+            if self.is_tracked {
+                origin.note(resource);
+            }
         }
         Ok(resources)
     }
@@ -275,6 +309,18 @@ impl Build<'_> {
             let error = text.error(place, &[], format!("`{id}` is declared twice"));
             error.with_related_in(&before.path, &before.content, all[first].place.line, 1, "first declared here").into()
         })
+    }
+
+    /// The first schema that is named is that of the whole build, as in kustomize.
+    fn openapi(&mut self, current: &Current) -> Result<(), RenderError> {
+        let Some(openapi) = &current.file.fields.openapi else { return Ok(()) };
+        let asked = Asked::Field("openapi");
+        let text = match &openapi.path {
+            Some(path) => Some(self.beside(current, asked, path)?.1),
+            None => None,
+        };
+        let chosen = self.schema.choose(openapi.version.as_deref(), text.as_deref());
+        chosen.map_err(|message| self.failed(current, asked, message))
     }
 
     fn configurations(&mut self, current: &Current, built: &mut Built) -> Result<(), RenderError> {
@@ -293,6 +339,7 @@ impl Build<'_> {
 
     fn generators(&mut self, current: &Current, built: &mut Built) -> Result<(), RenderError> {
         let fields = &current.file.fields;
+        let (reader, is_tracked) = (self.reader, self.is_tracked);
         for (kind, field, generators) in [
             (Kind::ConfigMap, "configMapGenerator", &fields.config_map_generator),
             (Kind::Secret, "secretGenerator", &fields.secret_generator),
@@ -303,158 +350,41 @@ impl Build<'_> {
                 let mut load = |name: &str| -> Result<Vec<u8>, Failure> {
                     let path = path::join(&current.directory, name)
                         .map_err(|_| format!("`{name}` leads out of the repository"))?;
-                    let content = self.reader.file(&path, MAX_FILE_BYTES).map_err(Failure::Render)?;
+                    let content = reader.file(&path, MAX_FILE_BYTES).map_err(Failure::Render)?;
                     Ok(content.ok_or_else(|| format!("there is no file `{path}`"))?.to_vec())
                 };
                 let place = current.place(lines.get(index).copied().unwrap_or(1));
-                let made =
+                let mut made =
                     generate::resource(kind, generator, &options, place, &mut load).map_err(
                         |failure| match failure {
                             Failure::Said(message) => current.at(field, index, message),
                             Failure::Render(error) => error,
                         },
                     )?;
+                if is_tracked {
+                    let kind = format!("{}Generator", kind.name());
+                    current.origin.by_field(current.file_name(), &kind).note_unless_known(&mut made);
+                }
                 generate::absorb(&mut built.resources, made).map_err(|message| current.at(field, index, message))?;
             }
         }
         Ok(())
     }
 
-    fn transform(&mut self, current: &Current, built: &mut Built) -> Result<(), RenderError> {
-        let fields = &current.file.fields;
-        let tables = built.tables.clone();
-        let all = &mut built.resources;
-        let whole = |field: &str, message: String| current.error(&[field.into()], message);
-
-        for (index, text) in fields.patches_strategic_merge.iter().enumerate() {
-            let field = "patchesStrategicMerge";
-            let entry = if text.contains('\n') || text.trim_start().starts_with('{') {
-                PatchEntry { patch: text.clone(), ..PatchEntry::default() }
-            } else {
-                PatchEntry { path: text.clone(), ..PatchEntry::default() }
-            };
-            self.patch(current, field, index, &entry)?.apply(all, None).map_err(|m| current.at(field, index, m))?;
-        }
-        for (index, entry) in fields.patches.iter().enumerate() {
-            let patch = self.patch(current, "patches", index, entry)?;
-            patch.apply(all, entry.target.as_ref()).map_err(|message| current.at("patches", index, message))?;
-            self.check_unique(current, "patches", index, all)?;
-        }
-        let namespace = self.namespace.filter(|_| self.above.len() == 1);
-        let namespace = namespace.unwrap_or(&fields.namespace);
-        if !namespace.is_empty() {
-            transform::namespace(all, namespace, &tables).map_err(|message| whole("namespace", message))?;
-        }
-        for (field, side, text) in [
-            ("namePrefix", transform::Affix::Prefix, &fields.name_prefix),
-            ("nameSuffix", transform::Affix::Suffix, &fields.name_suffix),
-        ] {
-            if !text.is_empty() {
-                transform::affix(all, side, text, &tables).map_err(|message| whole(field, message))?;
-            }
-        }
-        for (index, labels) in fields.labels.iter().enumerate() {
-            transform::label_fields(labels, &tables)
-                .and_then(|specs| transform::entries(all, labels.pairs.iter(), &specs))
-                .map_err(|message| current.at("labels", index, message))?;
-        }
-        transform::entries(all, fields.common_labels.iter(), &tables.common_labels)
-            .map_err(|message| whole("commonLabels", message))?;
-        transform::entries(all, fields.common_annotations.iter(), &tables.common_annotations)
-            .map_err(|message| whole("commonAnnotations", message))?;
-        for (index, entry) in fields.patches_json6902.iter().enumerate() {
-            let field = "patchesJson6902";
-            if entry.target.as_ref().is_none_or(|target| target.name.is_empty()) {
-                return Err(current.at(field, index, "a JSON patch needs a `target` with a name"));
-            }
-            let patch = self.patch(current, field, index, entry)?;
-            patch.apply(all, entry.target.as_ref()).map_err(|message| current.at(field, index, message))?;
-        }
-        for (index, replica) in fields.replicas.iter().enumerate() {
-            transform::replicas(all, replica, &tables).map_err(|message| current.at("replicas", index, message))?;
-        }
-        for (index, image) in fields.images.iter().enumerate() {
-            transform::image(all, image, &tables).map_err(|message| current.at("images", index, message))?;
-        }
-        for (index, entry) in fields.replacements.iter().enumerate() {
-            for replacement in self.replacements(current, index, entry)? {
-                replace::apply(all, &replacement).map_err(|message| current.at("replacements", index, message))?;
-            }
-        }
-        Ok(())
-    }
-
-    fn check_unique(&self, current: &Current, field: &str, index: usize, all: &[Resource]) -> Result<(), RenderError> {
-        let mut seen = std::collections::HashSet::new();
-        match all
-            .iter()
-            .map(|resource| resource.id().to_string() + &resource.gvk().group)
-            .find(|id| !seen.insert(id.clone()))
-        {
-            Some(id) => Err(current.at(field, index, format!("after this patch two objects are `{id}`"))),
-            None => Ok(()),
-        }
-    }
-
-    fn patch(&self, current: &Current, field: &str, index: usize, entry: &PatchEntry) -> Result<Patch, RenderError> {
-        let (name, text) = match (entry.patch.trim(), entry.path.as_str()) {
-            ("", "") => return Err(current.at(field, index, "a patch needs `patch` or `path`")),
-            (inline, "") => (current.file.path.clone(), inline.to_owned()),
-            ("", path) => {
-                let path = self.place_of(current, field, index, path)?;
-                let Some(text) = self.reader.text(&path, MAX_FILE_BYTES)? else {
-                    let message = format!("there is no file `{path}`{}", self.near(&path)?);
-                    return Err(current.at(field, index, message));
-                };
-                (path, text)
-            }
-            _ => return Err(current.at(field, index, "`patch` and `path` exclude each other")),
-        };
-        // a patch is merged into what stands elsewhere: its own place is never told
-        let patch = patch::read(&name, &text, entry.options.as_ref(), current.place(1));
-        patch.map_err(|message| current.at(field, index, message))
-    }
-
-    /// An entry of `replacements`: itself, or what its file holds.
-    fn replacements(
-        &self,
-        current: &Current,
-        index: usize,
-        entry: &Replacement,
-    ) -> Result<Vec<Replacement>, RenderError> {
-        if entry.path.is_empty() {
-            return Ok(vec![entry.clone()]);
-        }
-        if entry.source.is_some() || !entry.targets.is_empty() {
-            return Err(current.at("replacements", index, "`path` excludes `source` and `targets`"));
-        }
-        let path = self.place_of(current, "replacements", index, &entry.path)?;
-        let text = self.reader.text(&path, MAX_FILE_BYTES)?;
-        let text = text.ok_or_else(|| current.at("replacements", index, format!("there is no file `{path}`")))?;
-        let document = yaml::single(&path, text.as_bytes())?;
-        let read = match document.value {
-            list @ serde_json::Value::Array(_) => serde_json::from_value(list),
-            one => serde_json::from_value(one).map(|one| vec![one]),
-        };
-        read.map_err(|error| SourceError::new(&path, &text, document.line, 1, error.to_string()).into())
-    }
-
     /// The last steps, once for all: hashes, references, and what stays in the repository.
-    fn finish(&mut self, built: &mut Built) -> Result<Vec<Draft>, RenderError> {
+    fn finish(&mut self, root: &Current, built: &mut Built) -> Result<Vec<Draft>, RenderError> {
         let all = &mut built.resources;
         let failed = |texts: &[Text], place: Place, message: String| -> RenderError {
             texts[place.text].error(place, &[], message).into()
         };
-        for resource in all.iter_mut().filter(|resource| resource.needs_hash) {
-            let hash = generate::hash(resource).map_err(|message| failed(self.texts, resource.place, message))?;
-            resource.remember_id();
-            let name = format!("{}-{hash}", resource.name());
-            resource.set_name(&name);
+        for resource in all.iter_mut() {
+            transform::add_hash(resource).map_err(|message| failed(self.texts, resource.place, message))?;
         }
         names::fix(all, &built.tables).map_err(|(index, message)| failed(self.texts, all[index].place, message))?;
+        origin::finish(&root.file.fields, all);
         let mut drafts = Vec::with_capacity(all.len());
         for resource in all.iter() {
-            let value = resource.value().map_err(|message| failed(self.texts, resource.place, message))?;
+            let value = resource.written().map_err(|message| failed(self.texts, resource.place, message))?;
             let local = resource.node.text_at(&["metadata", "annotations", LOCAL_CONFIG]);
             if local.is_none_or(|local| local == "false") {
                 drafts.push(Draft { value, place: resource.place });

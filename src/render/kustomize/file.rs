@@ -37,6 +37,25 @@ pub struct Kustomization {
     pub replacements: Vec<Replacement>,
     pub configurations: Vec<String>,
     pub sort_options: Option<SortOptions>,
+    pub build_metadata: Vec<Metadata>,
+    pub openapi: Option<OpenApi>,
+}
+
+/// Which schema says how lists merge.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct OpenApi {
+    pub path: Option<String>,
+    pub version: Option<String>,
+}
+
+/// What is noted on objects about their build.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Metadata {
+    ManagedByLabel,
+    OriginAnnotations,
+    TransformerAnnotations,
 }
 
 /// Text, or a number or boolean that stands for its text: kustomize's own reader is as lenient.
@@ -268,8 +287,7 @@ impl File {
 }
 
 /// Fields of kustomize that are refused by name, and what helps.
-const UNSERVED: [(&str, &str); 10] = [
-    ("openapi", "lists of custom resources are replaced as a whole; patch them with JSON patches"),
+const UNSERVED: [(&str, &str); 8] = [
     ("crds", "name the fields in a file of `configurations`"),
     ("vars", "use `replacements`"),
     ("generators", "use configMapGenerator and secretGenerator"),
@@ -278,5 +296,4 @@ const UNSERVED: [(&str, &str); 10] = [
     ("helmGlobals", "render the chart and commit the result"),
     ("helmCharts", "render the chart and commit the result"),
     ("helmChartInflationGenerator", "render the chart and commit the result"),
-    ("buildMetadata", "leave it out: it only adds annotations about the build"),
 ];

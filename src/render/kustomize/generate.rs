@@ -9,6 +9,7 @@ use sha2::{Digest, Sha256};
 
 use super::file::{Generator, GeneratorOptions};
 use super::node::{Node, Scalar, Tag};
+use super::origin;
 use super::resource::{Behaviour, Resource, append};
 use crate::render::objects::Place;
 
@@ -188,6 +189,7 @@ pub fn absorb(all: &mut Vec<Resource>, mut made: Resource) -> Result<(), String>
             let old = &all[matches[0]];
             inherit(&mut made, old);
             if behaviour == Behaviour::Merge {
+                origin::keep(&mut made, old);
                 for field in ["data", "binaryData"] {
                     let Some(Node::Map(entries)) = old.node.at(&[field]) else { continue };
                     let Some(map) = made.node.map_at(field) else { continue };

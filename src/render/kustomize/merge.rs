@@ -1,9 +1,10 @@
 //! Strategic merge as kustomize does it: patches over objects, by the types where they are known.
 //!
 //! Maps merge by key and a null removes; lists with merge keys merge item by item, the patch's items first; all other
-//! lists and scalars are replaced. `$patch: delete|replace|merge` changes that for a mapping or a list.
+//! lists and scalars are replaced. `$patch: delete|replace|merge` changes that for a mapping or a list. Kustomize knows no
+//! other directive: `$setElementOrder`, `$deleteFromPrimitiveList` and `$retainKeys` are fields like any.
 
-use super::merge_keys::Shape;
+use super::merge_keys::{Schema, Shape};
 use super::node::{Node, Scalar, Tag, keep_style};
 use super::resource::gvk_of;
 
@@ -17,8 +18,8 @@ enum Directive {
 }
 
 /// `None`: nothing is left of the object.
-pub fn merge(object: Node, patch: Node) -> Result<Option<Node>, String> {
-    let shape = Shape::of_kind(&gvk_of(&object));
+pub fn merge(object: Node, patch: Node, schema: &Schema) -> Result<Option<Node>, String> {
+    let shape = schema.shape(&gvk_of(&object));
     both(Some(object), Some(patch), shape)
 }
 
@@ -26,7 +27,7 @@ fn present(node: &Option<Node>) -> Option<&Node> {
     node.as_ref().filter(|node| !node.is_null())
 }
 
-fn both(old: Option<Node>, new: Option<Node>, shape: Shape) -> Result<Option<Node>, String> {
+fn both(old: Option<Node>, new: Option<Node>, shape: Shape<'_>) -> Result<Option<Node>, String> {
     match (present(&old), present(&new)) {
         (Some(Node::Scalar(_)), None | Some(Node::Scalar(_))) | (None, Some(Node::Scalar(_))) => {
             Ok(if new.is_some() { new } else { old })
@@ -47,7 +48,7 @@ fn describe(node: &Node) -> &'static str {
     }
 }
 
-fn maps(old: Option<Node>, new: Option<Node>, shape: Shape) -> Result<Option<Node>, String> {
+fn maps(old: Option<Node>, new: Option<Node>, shape: Shape<'_>) -> Result<Option<Node>, String> {
     let had = present(&old).is_some();
     let mut new = new;
     if had && new.as_ref().is_some_and(Node::is_null) {
@@ -87,7 +88,7 @@ fn within(key: &str, error: String) -> String {
     }
 }
 
-fn lists(old: Option<Node>, new: Option<Node>, shape: Shape) -> Result<Option<Node>, String> {
+fn lists(old: Option<Node>, new: Option<Node>, shape: Shape<'_>) -> Result<Option<Node>, String> {
     let Some(keys) = shape.merge_keys() else {
         return Ok(if new.is_some() { new } else { old });
     };
@@ -118,7 +119,7 @@ type Values = Vec<String>;
 
 /// Merges lists item by item. The order is kustomize's: what the patch names comes first, but for lists with several
 /// keys each item that was there moves behind those.
-fn items_by_key(mut old: Vec<Node>, new: Vec<Node>, keys: &[&'static str], shape: Shape) -> Result<Vec<Node>, String> {
+fn items_by_key(mut old: Vec<Node>, new: Vec<Node>, keys: &[&str], shape: Shape<'_>) -> Result<Vec<Node>, String> {
     if keys.is_empty() {
         return Ok(scalars(old, new));
     }
@@ -285,17 +286,5 @@ fn list_directive(patch: &mut Node) -> Result<Directive, String> {
             directive(item.get(DIRECTIVE).and_then(Node::text).unwrap_or_default())
         }
         None => Ok(Directive::Merge),
-    }
-}
-
-/// What `$` keys a patch uses that aren't served.
-pub fn unserved(patch: &Node) -> Option<String> {
-    match patch {
-        Node::Map(entries) => entries.iter().find_map(|(key, node)| {
-            let special = ["$setElementOrder/", "$deleteFromPrimitiveList/", "$retainKeys"];
-            if special.iter().any(|prefix| key.starts_with(prefix)) { Some(key.clone()) } else { unserved(node) }
-        }),
-        Node::List(items) => items.iter().find_map(unserved),
-        Node::Scalar(_) => None,
     }
 }

@@ -17,10 +17,13 @@ mod merge;
 mod merge_keys;
 mod names;
 mod node;
+mod origin;
 mod patch;
 mod replace;
 mod resource;
 mod selector;
+mod step;
+mod steps;
 mod tables;
 mod transform;
 

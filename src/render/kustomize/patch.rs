@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 
 use super::file::PatchOptions;
 use super::merge;
+use super::merge_keys::Schema;
 use super::node::{self, Node};
 use super::resource::{Resource, find, select};
 use super::selector::Selector;
@@ -30,9 +31,6 @@ pub fn read(name: &str, text: &str, options: Option<&PatchOptions>, place: Place
         let has = |path: &[&str]| document.node.text_at(path).is_some_and(|text| !text.is_empty());
         if !has(&["kind"]) || !has(&["metadata", "name"]) {
             return Err("a strategic merge patch needs `apiVersion`, `kind` and `metadata.name`".into());
-        }
-        if let Some(key) = merge::unserved(&document.node) {
-            return Err(format!("`{key}` is not served by this version of Afresh"));
         }
         let mut patch = Resource::new(document.node, place);
         if let Some(options) = options {
@@ -61,7 +59,7 @@ pub fn operations_of(value: Value) -> Result<json_patch::Patch, String> {
 }
 
 impl Patch {
-    pub fn apply(&self, all: &mut Vec<Resource>, target: Option<&Selector>) -> Result<(), String> {
+    pub fn apply(&self, all: &mut Vec<Resource>, target: Option<&Selector>, schema: &Schema) -> Result<(), String> {
         match (self, target) {
             (Self::Merge(patches), Some(selector)) => {
                 let [patch] = &patches[..] else {
@@ -71,13 +69,13 @@ impl Patch {
                     let mut patch = patch.clone();
                     let api_version = all[index].node.text_at(&["apiVersion"]).unwrap_or_default().to_owned();
                     patch.node.set("apiVersion", Node::string(api_version));
-                    strategic(&mut all[index], patch)?;
+                    strategic(&mut all[index], patch, schema)?;
                 }
             }
             (Self::Merge(patches), None) => {
                 for patch in patches {
                     let index = find(all, &patch.id())?;
-                    strategic(&mut all[index], patch.clone())?;
+                    strategic(&mut all[index], patch.clone(), schema)?;
                     all.retain(|resource| !resource.node.is_null());
                 }
             }
@@ -94,13 +92,13 @@ impl Patch {
     }
 }
 
-fn strategic(resource: &mut Resource, patch: Resource) -> Result<(), String> {
+fn strategic(resource: &mut Resource, patch: Resource, schema: &Schema) -> Result<(), String> {
     let id = resource.id();
     if patch.may_change_name || patch.may_change_kind {
         resource.remember_id();
     }
     let old = std::mem::replace(&mut resource.node, Node::null());
-    let merged = merge::merge(old, patch.node).map_err(|error| format!("`{id}`: {error}"))?;
+    let merged = merge::merge(old, patch.node, schema).map_err(|error| format!("`{id}`: {error}"))?;
     let Some(merged) = merged else { return Ok(()) };
     resource.node = merged;
     if !patch.may_change_kind {

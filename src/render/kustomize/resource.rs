@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::node::Node;
+use super::node::{Node, Tag};
 use super::selector::Selector;
 use crate::render::objects::Place;
 use crate::render::scope;
@@ -211,12 +211,23 @@ impl Resource {
     }
 
     pub fn value(&self) -> Result<Value, String> {
+        self.node.value()
+    }
+
+    /// As it is written: annotations are text, and none is no mapping.
+    pub fn written(&self) -> Result<Value, String> {
         let mut node = self.node.clone();
-        if self.has_notes()
-            && let Some(metadata) = node.get_mut("metadata")
-            && metadata.get("annotations").is_some_and(|node| matches!(node, Node::Map(entries) if entries.is_empty()))
-        {
-            metadata.remove("annotations");
+        if let Some(metadata) = node.get_mut("metadata") {
+            match metadata.get_mut("annotations") {
+                Some(Node::Map(entries)) if !entries.is_empty() => {
+                    for (_, node) in entries {
+                        if let Node::Scalar(scalar) = node {
+                            scalar.tag = Tag::Str;
+                        }
+                    }
+                }
+                _ => drop(metadata.remove("annotations")),
+            }
         }
         node.value()
     }

@@ -1,11 +1,13 @@
 //! The transformations that every object goes through: namespace, name, labels, annotations, images, replicas.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 
 use regex::Regex;
+use serde::Deserialize;
 
 use super::field_spec::{Create, FieldSpec, Tables, merge};
 use super::file::{Image, Labels, Replica, Text};
+use super::generate;
 use super::node::{Node, Scalar, Tag, keep_style};
 use super::resource::{Gvk, Resource};
 
@@ -24,30 +26,52 @@ fn write(node: &mut Node, scalar: Scalar) -> Outcome {
     }
 }
 
-pub fn namespace(all: &mut [Resource], namespace: &str, tables: &Tables) -> Outcome {
+/// Keys and values of labels or annotations.
+pub type Pairs = BTreeMap<String, Text>;
+
+/// `namespace`, and what a NamespaceTransformer can be told besides.
+#[derive(Clone, Debug, Default)]
+pub struct Namespace {
+    pub namespace: String,
+    pub specs: Vec<FieldSpec>,
+    /// What has one keeps it.
+    pub unset_only: bool,
+    pub subjects: Subjects,
+}
+
+/// Which subjects of role bindings are put into the namespace.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+pub enum Subjects {
+    #[default]
+    #[serde(rename = "defaultOnly", alias = "")]
+    DefaultOnly,
+    #[serde(rename = "allServiceAccounts")]
+    AllServiceAccounts,
+    #[serde(rename = "none")]
+    None,
+}
+
+impl Namespace {
+    pub fn of(namespace: &str, specs: &[FieldSpec]) -> Self {
+        Self { namespace: namespace.into(), specs: specs.to_vec(), ..Self::default() }
+    }
+
+    fn write(&self, node: &mut Node) -> Outcome {
+        if self.unset_only && node.text().is_some_and(|text| !text.is_empty()) && !node.is_null() {
+            return Ok(());
+        }
+        write(node, Scalar::string(&self.namespace))
+    }
+}
+
+pub fn namespace(all: &mut [Resource], wanted: &Namespace) -> Outcome {
+    let namespace = &wanted.namespace;
+    if namespace.is_empty() {
+        return Ok(());
+    }
     for resource in all.iter_mut() {
         resource.remember_id();
-        let gvk = resource.gvk();
-        if !resource.id().is_cluster_scoped() {
-            FieldSpec::everywhere("metadata/namespace").visit(
-                &mut resource.node,
-                Create::Scalar(Tag::Str),
-                &mut |node| write(node, Scalar::string(namespace)),
-            )?;
-        }
-        if matches!(gvk.kind.as_str(), "RoleBinding" | "ClusterRoleBinding") {
-            default_accounts(&mut resource.node, namespace);
-        }
-        let is_core = resource.node.text_at(&["apiVersion"]) == Some("v1");
-        for spec in &tables.namespace {
-            let is_subjects = spec.path == "subjects/namespace" && gvk.kind.ends_with("RoleBinding");
-            if spec.path == "metadata/namespace" || is_subjects || (spec.path == "metadata/name" && !is_core) {
-                continue;
-            }
-            spec.visit(&mut resource.node, Create::Scalar(Tag::Str), &mut |node| {
-                write(node, Scalar::string(namespace))
-            })?;
-        }
+        put_into_namespace(resource, wanted)?;
     }
     let mut seen = HashSet::new();
     for resource in all.iter() {
@@ -65,14 +89,47 @@ pub fn namespace(all: &mut [Resource], namespace: &str, tables: &Tables) -> Outc
     Ok(())
 }
 
+pub fn put_into_namespace(resource: &mut Resource, wanted: &Namespace) -> Outcome {
+    let gvk = resource.gvk();
+    if !resource.id().is_cluster_scoped() {
+        let field = FieldSpec::everywhere("metadata/namespace");
+        field.visit(&mut resource.node, Create::Scalar(Tag::Str), &mut |node| wanted.write(node))?;
+    }
+    let is_binding = matches!(gvk.kind.as_str(), "RoleBinding" | "ClusterRoleBinding");
+    if is_binding {
+        subjects(&mut resource.node, wanted)?;
+    }
+    let is_core = resource.node.text_at(&["apiVersion"]) == Some("v1");
+    for spec in &wanted.specs {
+        let is_subjects = is_binding
+            && spec.path == "subjects/namespace"
+            && matches!(spec.kind.as_str(), "RoleBinding" | "ClusterRoleBinding");
+        if spec.path == "metadata/namespace" || is_subjects || (spec.path == "metadata/name" && !is_core) {
+            continue;
+        }
+        spec.visit(&mut resource.node, Create::Scalar(Tag::Str), &mut |node| wanted.write(node))?;
+    }
+    Ok(())
+}
+
 /// The account `default` is the one of the binding's own namespace.
-fn default_accounts(node: &mut Node, namespace: &str) {
-    let Some(Node::List(subjects)) = node.get_mut("subjects") else { return };
-    for subject in subjects {
-        if subject.get("name").and_then(Node::text) == Some("default") {
-            subject.set("namespace", Node::string(namespace));
+fn subjects(node: &mut Node, wanted: &Namespace) -> Outcome {
+    let (field, value) = match wanted.subjects {
+        Subjects::None => return Ok(()),
+        Subjects::DefaultOnly => ("name", "default"),
+        Subjects::AllServiceAccounts => ("kind", "ServiceAccount"),
+    };
+    let Some(Node::List(subjects)) = node.get_mut("subjects") else { return Ok(()) };
+    for subject in subjects.iter_mut().filter(|subject| subject.get(field).and_then(Node::text) == Some(value)) {
+        if subject.get("namespace").is_none_or(Node::is_null) {
+            subject.remove("namespace");
+            subject.set("namespace", Node::string(""));
+        }
+        if let Some(namespace) = subject.get_mut("namespace") {
+            wanted.write(namespace)?;
         }
     }
+    Ok(())
 }
 
 /// Before or after the name.
@@ -89,8 +146,7 @@ fn keeps_its_name(gvk: &Gvk) -> bool {
         || (gvk.kind == "APIService" && gvk.group == "apiregistration.k8s.io")
 }
 
-pub fn affix(all: &mut [Resource], side: Affix, text: &str, tables: &Tables) -> Outcome {
-    let specs = if side == Affix::Prefix { &tables.name_prefix } else { &tables.name_suffix };
+pub fn affix(all: &mut [Resource], side: Affix, text: &str, specs: &[FieldSpec]) -> Outcome {
     for resource in all {
         let original = resource.original_id().gvk;
         if keeps_its_name(&original) {
@@ -98,6 +154,9 @@ pub fn affix(all: &mut [Resource], side: Affix, text: &str, tables: &Tables) -> 
         }
         for spec in specs.iter().filter(|spec| spec.selects(&original)) {
             if spec.path == "metadata/name" {
+                if text.is_empty() {
+                    continue;
+                }
                 match side {
                     Affix::Prefix => resource.affixes.prefixes.push(text.to_owned()),
                     Affix::Suffix => resource.affixes.suffixes.push(text.to_owned()),
@@ -130,13 +189,9 @@ pub fn label_fields(labels: &Labels, tables: &Tables) -> Result<Vec<FieldSpec>, 
 }
 
 /// Sets entries of the mappings that the specs lead to.
-pub fn entries<'a>(
-    all: &mut [Resource],
-    entries: impl Iterator<Item = (&'a String, &'a Text)> + Clone,
-    specs: &[FieldSpec],
-) -> Outcome {
+pub fn entries(all: &mut [Resource], pairs: &Pairs, specs: &[FieldSpec]) -> Outcome {
     for resource in all {
-        for (key, value) in entries.clone() {
+        for (key, value) in pairs {
             for spec in specs {
                 spec.visit(&mut resource.node, Create::Map, &mut |node| match node {
                     Node::Map(_) => {
@@ -151,7 +206,7 @@ pub fn entries<'a>(
     Ok(())
 }
 
-pub fn image(all: &mut [Resource], image: &Image, tables: &Tables) -> Outcome {
+pub fn image(all: &mut [Resource], image: &Image, specs: &[FieldSpec]) -> Outcome {
     let pattern = format!("^{}(:[a-zA-Z0-9_.{{}}-]*)?(@sha256:[a-zA-Z0-9_.{{}}-]*)?$", image.name);
     let pattern = Regex::new(&pattern).map_err(|_| format!("`{}` is not an image's name", image.name))?;
     for resource in all.iter_mut().filter(|resource| resource.gvk().kind != "CustomResourceDefinition") {
@@ -163,7 +218,7 @@ pub fn image(all: &mut [Resource], image: &Image, tables: &Tables) -> Outcome {
             }
             _ => Ok(()),
         })?;
-        for spec in &tables.images {
+        for spec in specs {
             spec.visit(&mut resource.node, Create::Never, &mut |node| {
                 let Some(text) = node.text() else { return Err("a scalar was expected".into()) };
                 if !pattern.is_match(text) {
@@ -225,9 +280,9 @@ fn split_image(text: &str) -> (&str, &str, &str) {
     }
 }
 
-pub fn replicas(all: &mut [Resource], replica: &Replica, tables: &Tables) -> Outcome {
+pub fn replicas(all: &mut [Resource], replica: &Replica, specs: &[FieldSpec]) -> Outcome {
     let mut found = false;
-    for spec in &tables.replicas {
+    for spec in specs {
         for resource in all.iter_mut().filter(|r| r.any_id(|id| id.name == replica.name && spec.selects(&id.gvk))) {
             found = true;
             spec.visit(&mut resource.node, Create::Scalar(Tag::Int), &mut |node| {
@@ -238,6 +293,17 @@ pub fn replicas(all: &mut [Resource], replica: &Replica, tables: &Tables) -> Out
     if found {
         return Ok(());
     }
-    let kinds: Vec<&str> = tables.replicas.iter().map(|spec| spec.kind.as_str()).collect();
+    let kinds: Vec<&str> = specs.iter().map(|spec| spec.kind.as_str()).collect();
     Err(format!("there is no `{}` among the kinds that have replicas: {}", replica.name, kinds.join(", ")))
+}
+
+/// The hash of a generated object goes into its name.
+pub fn add_hash(resource: &mut Resource) -> Outcome {
+    if resource.needs_hash {
+        let hash = generate::hash(resource)?;
+        resource.remember_id();
+        let name = format!("{}-{hash}", resource.name());
+        resource.set_name(&name);
+    }
+    Ok(())
 }

@@ -1,0 +1,198 @@
+//! What the fields of a kustomization do to its objects, as steps in kustomize's order.
+
+use super::build::{Build, Current};
+use super::field_spec::Tables;
+use super::file::{Patch as PatchEntry, Replacement};
+use super::merge_keys::Schema;
+use super::origin::Origin;
+use super::patch::{self, Patch};
+use super::resource::Resource;
+use super::step::{Step, Stopped};
+use super::transform::{self, Affix, Namespace};
+use crate::manifest::SourceError;
+use crate::manifest::yaml::{self, MAX_FILE_BYTES};
+use crate::render::error::RenderError;
+
+/// A step, and who asks for it.
+pub struct Planned {
+    pub step: Step,
+    pub asked: Asked,
+    pub origin: Origin,
+}
+
+/// Where a step or a generator is written.
+#[derive(Clone, Copy)]
+pub enum Asked {
+    /// A field of the kustomization.
+    Field(&'static str),
+    /// An entry of one of its lists.
+    Entry(&'static str, usize),
+}
+
+impl Build<'_> {
+    pub(super) fn failed(&self, current: &Current, asked: Asked, message: impl Into<String>) -> RenderError {
+        match asked {
+            Asked::Field(field) => current.error(&[field.into()], message),
+            Asked::Entry(field, index) => current.at(field, index, message),
+        }
+    }
+
+    /// Those of the kustomization's own fields.
+    pub(super) fn steps(&self, current: &Current, tables: &Tables) -> Result<Vec<Planned>, RenderError> {
+        let fields = &current.file.fields;
+        let mut steps = Vec::new();
+        let mut add = |asked: Asked, step: Step| {
+            let origin = current.origin.by_field(current.file_name(), step.kind());
+            steps.push(Planned { step, asked, origin });
+        };
+        let mut merges = Vec::new();
+        for (index, text) in fields.patches_strategic_merge.iter().enumerate() {
+            let field = "patchesStrategicMerge";
+            merges.push(self.patch(current, Asked::Entry(field, index), &merge_entry(text))?);
+        }
+        if !merges.is_empty() {
+            add(Asked::Field("patchesStrategicMerge"), Step::Merge(merges));
+        }
+        for (index, entry) in fields.patches.iter().enumerate() {
+            let asked = Asked::Entry("patches", index);
+            let patch = self.patch(current, asked, entry)?;
+            add(asked, Step::Patch { patch, target: entry.target.clone() });
+        }
+        let namespace = self.namespace.filter(|_| self.is_root()).unwrap_or(&fields.namespace);
+        if !namespace.is_empty() {
+            add(Asked::Field("namespace"), Step::Namespace(Namespace::of(namespace, &tables.namespace)));
+        }
+        for (field, side, text, specs) in [
+            ("namePrefix", Affix::Prefix, &fields.name_prefix, &tables.name_prefix),
+            ("nameSuffix", Affix::Suffix, &fields.name_suffix, &tables.name_suffix),
+        ] {
+            if !text.is_empty() {
+                add(Asked::Field(field), Step::Affix { side, text: text.clone(), specs: specs.clone() });
+            }
+        }
+        for (index, labels) in fields.labels.iter().enumerate() {
+            let asked = Asked::Entry("labels", index);
+            let specs = transform::label_fields(labels, tables).map_err(|m| self.failed(current, asked, m))?;
+            add(asked, Step::Labels { pairs: labels.pairs.clone(), specs });
+        }
+        if !fields.labels.is_empty() || !fields.common_labels.is_empty() {
+            let (pairs, specs) = (fields.common_labels.clone(), tables.common_labels.clone());
+            add(Asked::Field("commonLabels"), Step::Labels { pairs, specs });
+        }
+        if !fields.common_annotations.is_empty() {
+            let (pairs, specs) = (fields.common_annotations.clone(), tables.common_annotations.clone());
+            add(Asked::Field("commonAnnotations"), Step::Annotations { pairs, specs });
+        }
+        for (index, entry) in fields.patches_json6902.iter().enumerate() {
+            let asked = Asked::Entry("patchesJson6902", index);
+            let step = self.json_patch(current, asked, entry)?;
+            add(asked, step);
+        }
+        for (index, replica) in fields.replicas.iter().enumerate() {
+            let (replica, specs) = (replica.clone(), tables.replicas.clone());
+            add(Asked::Entry("replicas", index), Step::Replicas { replica, specs });
+        }
+        for (index, image) in fields.images.iter().enumerate() {
+            let (image, specs) = (image.clone(), tables.images.clone());
+            add(Asked::Entry("images", index), Step::Image { image, specs });
+        }
+        if !fields.replacements.is_empty() {
+            let mut all = Vec::new();
+            for (index, entry) in fields.replacements.iter().enumerate() {
+                let read = self.replacements(current, Asked::Entry("replacements", index), entry)?;
+                all.extend(read.into_iter().map(|replacement| (index, replacement)));
+            }
+            add(Asked::Field("replacements"), Step::Replacements(all));
+        }
+        Ok(steps)
+    }
+
+    /// Does what was planned, in order.
+    pub(super) fn run(
+        &mut self,
+        current: &Current,
+        steps: &[Planned],
+        all: &mut Vec<Resource>,
+    ) -> Result<(), RenderError> {
+        for Planned { step, asked, origin } in steps {
+            if matches!(step, Step::Merge(_) | Step::Patch { .. }) {
+                all.iter().for_each(|resource| self.schema.notice(&resource.gvk(), true));
+            }
+            let schema: &Schema = &self.schema;
+            step.apply(all, schema).map_err(|Stopped { entry, message }| {
+                let asked = match (*asked, entry) {
+                    (Asked::Field(field), Some(index)) => Asked::Entry(field, index),
+                    (asked, _) => asked,
+                };
+                self.failed(current, asked, message)
+            })?;
+            if self.is_tracked {
+                origin.note_change(all);
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn patch(&self, current: &Current, asked: Asked, entry: &PatchEntry) -> Result<Patch, RenderError> {
+        let failed = |message: String| self.failed(current, asked, message);
+        let (name, text) = match (entry.patch.trim(), entry.path.as_str()) {
+            ("", "") => return Err(failed("a patch needs `patch` or `path`".into())),
+            (inline, "") => (current.file.path.clone(), inline.to_owned()),
+            ("", path) => self.beside(current, asked, path)?,
+            _ => return Err(failed("`patch` and `path` exclude each other".into())),
+        };
+        // a patch is merged into what stands elsewhere: its own place is never told
+        patch::read(&name, &text, entry.options.as_ref(), current.place(1)).map_err(failed)
+    }
+
+    pub(super) fn json_patch(&self, current: &Current, asked: Asked, entry: &PatchEntry) -> Result<Step, RenderError> {
+        let Some(target) = entry.target.as_ref().filter(|target| !target.name.is_empty()) else {
+            return Err(self.failed(current, asked, "a JSON patch needs a `target` with a name"));
+        };
+        Ok(Step::Json { patch: self.patch(current, asked, entry)?, target: target.clone() })
+    }
+
+    /// Path and text of a file that a kustomization names.
+    pub(super) fn beside(&self, current: &Current, asked: Asked, name: &str) -> Result<(String, String), RenderError> {
+        let path = crate::render::path::join(&current.directory, name)
+            .map_err(|_| self.failed(current, asked, format!("`{name}` leads out of the repository")))?;
+        match self.reader.text(&path, MAX_FILE_BYTES)? {
+            Some(text) => Ok((path, text)),
+            None => {
+                let message = format!("there is no file `{path}`{}", self.near(&path)?);
+                Err(self.failed(current, asked, message))
+            }
+        }
+    }
+
+    /// An entry of `replacements`: itself, or what its file holds.
+    pub(super) fn replacements(
+        &self,
+        current: &Current,
+        asked: Asked,
+        entry: &Replacement,
+    ) -> Result<Vec<Replacement>, RenderError> {
+        if entry.path.is_empty() {
+            return Ok(vec![entry.clone()]);
+        }
+        if entry.source.is_some() || !entry.targets.is_empty() {
+            return Err(self.failed(current, asked, "`path` excludes `source` and `targets`"));
+        }
+        let (path, text) = self.beside(current, asked, &entry.path)?;
+        let document = yaml::single(&path, text.as_bytes())?;
+        let read = match document.value {
+            list @ serde_json::Value::Array(_) => serde_json::from_value(list),
+            one => serde_json::from_value(one).map(|one| vec![one]),
+        };
+        read.map_err(|error| SourceError::new(&path, &text, document.line, 1, error.to_string()).into())
+    }
+}
+
+/// An entry of `patchesStrategicMerge`: a patch, or the name of a file.
+pub(super) fn merge_entry(text: &str) -> PatchEntry {
+    if text.contains('\n') || text.trim_start().starts_with('{') {
+        PatchEntry { patch: text.into(), ..PatchEntry::default() }
+    } else {
+        PatchEntry { path: text.into(), ..PatchEntry::default() }
+    }
+}
