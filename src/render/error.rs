@@ -46,6 +46,9 @@ pub enum RenderError {
     TooManyDirectories { path: String, limit: usize },
     #[error("more than {limit} bytes are read")]
     TooManyBytes { limit: u64 },
+    /// Copies of patches and values multiply.
+    #[error("a kustomization makes more than {limit} bytes")]
+    TooMuchMade { limit: usize },
     #[error("more than {limit} objects are declared")]
     TooManyObjects { limit: usize },
     /// A variable's name can't be written as `${name}`.

@@ -118,7 +118,7 @@ fn render_with(request: &Request<'_>, reader: &Reader<'_>) -> Result<Rendered, R
             transform::set_common_metadata(&mut draft.value, metadata);
         }
     }
-    rendered::finish(texts, drafts)
+    rendered::finish(request, texts, drafts)
 }
 
 fn substitute(request: &Request<'_>, texts: &[objects::Text], drafts: &mut [Draft]) -> Result<(), RenderError> {

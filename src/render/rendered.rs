@@ -11,6 +11,7 @@ use super::error::RenderError;
 use super::objects::{self, Draft, Place, Text};
 use super::read_set::ReadSet;
 use super::scope;
+use super::{Request, check_cancelled};
 use crate::manifest::yaml::PathSegment;
 use crate::manifest::{Object, ObjectId, Origin, SourceError, normalise};
 
@@ -53,12 +54,13 @@ impl fmt::Debug for Rendered {
 }
 
 /// Checks the objects as a set and makes the result; its read set is the caller's to fill in.
-pub(super) fn finish(texts: Vec<Text>, drafts: Vec<Draft>) -> Result<Rendered, RenderError> {
+pub(super) fn finish(request: &Request<'_>, texts: Vec<Text>, drafts: Vec<Draft>) -> Result<Rendered, RenderError> {
     let cluster_scoped = scope::defined_here(&drafts);
     let mut first_of: HashMap<ObjectId, Place> = HashMap::with_capacity(drafts.len());
     let mut objects = Vec::with_capacity(drafts.len());
     let mut places = Vec::with_capacity(drafts.len());
     for draft in drafts {
+        check_cancelled(request)?;
         let place = draft.place;
         let text = &texts[place.text];
         objects::check(&draft.value, place, text)?;
@@ -81,7 +83,7 @@ pub(super) fn finish(texts: Vec<Text>, drafts: Vec<Draft>) -> Result<Rendered, R
         objects.push(Arc::new(Object { id, version, value, origin }));
         places.push(place);
     }
-    let digest = digest(&objects);
+    let digest = digest(request, &objects)?;
     Ok(Rendered { objects, digest, read_set: ReadSet::default(), places, texts })
 }
 
@@ -99,16 +101,17 @@ fn twice(id: &ObjectId, first: (&Text, Place), second: (&Text, Place)) -> Source
     ))
 }
 
-fn digest(objects: &[Arc<Object>]) -> [u8; 32] {
+fn digest(request: &Request<'_>, objects: &[Arc<Object>]) -> Result<[u8; 32], RenderError> {
     let mut sorted: Vec<&Arc<Object>> = objects.iter().collect();
     sorted.sort_by(|a, b| a.id.cmp(&b.id));
     let mut hash = Sha256::new();
     for object in sorted {
+        check_cancelled(request)?;
         let value = canonical(&object.value);
         hash.update((value.len() as u64).to_le_bytes());
         hash.update(value);
     }
-    hash.finalize().into()
+    Ok(hash.finalize().into())
 }
 
 /// The value as JSON with sorted keys; it contains the identity.

@@ -19,7 +19,7 @@ pub const MAX_DEPTH: usize = 120;
 /// Values in one file after aliases were expanded: stops alias bombs, is ten times what large bundles hold.
 pub const MAX_NODES: usize = 1_000_000;
 /// Text in one file after aliases were expanded.
-const MAX_EXPANDED_BYTES: usize = 64 << 20;
+pub const MAX_EXPANDED_BYTES: usize = 64 << 20;
 
 /// One document of a stream.
 #[derive(Clone, Debug, PartialEq)]

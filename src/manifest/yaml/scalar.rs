@@ -4,7 +4,7 @@
 //! untagged scalar: what is nothing else is text.
 
 use base64::Engine as _;
-use serde_json::{Number, Value};
+use serde_json::Value;
 
 pub(super) const STR_TAG: &str = "tag:yaml.org,2002:str";
 const BOOL_TAG: &str = "tag:yaml.org,2002:bool";
@@ -61,7 +61,7 @@ pub(super) fn resolve(text: String, tag: Option<&str>, plain: bool) -> Result<Sc
     };
     let wanted = match tag {
         STR_TAG => return Ok(Scalar::Text(text)),
-        BINARY_TAG => return binary(&text),
+        BINARY_TAG => return binary(&text).map(Scalar::Text),
         BOOL_TAG => "a boolean",
         INT_TAG => "an integer",
         FLOAT_TAG => "a number",
@@ -88,12 +88,13 @@ pub(super) fn plain_is_text(text: &str) -> bool {
         && !looks_like_a_time(text)
 }
 
-fn binary(text: &str) -> Result<Scalar, String> {
+/// The text that a `!!binary` scalar holds.
+pub fn binary(text: &str) -> Result<String, String> {
     let compact: String = text.split_ascii_whitespace().collect();
     let bytes = base64::engine::general_purpose::STANDARD
         .decode(compact)
         .map_err(|_| "a `!!binary` scalar is not base64".to_owned())?;
-    String::from_utf8(bytes).map(Scalar::Text).map_err(|_| "a `!!binary` scalar is not UTF-8 text".to_owned())
+    String::from_utf8(bytes).map_err(|_| "a `!!binary` scalar is not UTF-8 text".to_owned())
 }
 
 fn untagged(text: String) -> Scalar {
@@ -108,23 +109,49 @@ fn untagged(text: String) -> Scalar {
         "-.inf" | "-.Inf" | "-.INF" => return Scalar::Float(f64::NEG_INFINITY),
         _ => {}
     }
-    number(&text).unwrap_or(Scalar::Text(text))
+    match number(&text) {
+        Some(Number::Int(n)) => Scalar::Int(n),
+        Some(Number::Unsigned(n)) => Scalar::Unsigned(n),
+        Some(Number::Float(f)) => Scalar::Float(f),
+        None => Scalar::Text(text),
+    }
 }
 
-fn number(text: &str) -> Option<Scalar> {
+/// A number, as both versions of go-yaml understand plain text.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Number {
+    Int(i64),
+    /// Above `i64::MAX`.
+    Unsigned(u64),
+    Float(f64),
+}
+
+impl Number {
+    /// As Go writes it in JSON; infinities and NaN have no place there.
+    pub fn into_value(self) -> Result<Value, &'static str> {
+        match self {
+            Self::Int(n) => Ok(n.into()),
+            Self::Unsigned(n) => Ok(n.into()),
+            Self::Float(f) => float_value(f),
+        }
+    }
+}
+
+/// The number that plain text stands for; `None` if it is none. Not the words for infinities and NaN.
+pub fn number(text: &str) -> Option<Number> {
     let first = *text.as_bytes().first()?;
     if first == b'.' {
-        return float(text).map(Scalar::Float);
+        return float(text).map(Number::Float);
     }
     if !(first.is_ascii_digit() || first == b'+' || first == b'-') {
         return None;
     }
     let plain = text.replace('_', "");
-    integer(&plain).or_else(|| float(&plain).map(Scalar::Float))
+    integer(&plain).or_else(|| float(&plain).map(Number::Float))
 }
 
 /// An integer as Go's `ParseInt` with base 0: a prefix says the base, a leading `0` is octal.
-fn integer(text: &str) -> Option<Scalar> {
+fn integer(text: &str) -> Option<Number> {
     let (negative, digits) = match text.as_bytes().first()? {
         b'-' => (true, &text[1..]),
         b'+' => (false, &text[1..]),
@@ -144,16 +171,16 @@ fn integer(text: &str) -> Option<Scalar> {
     let magnitude = u128::from_str_radix(digits, radix).ok()?;
     if negative {
         let value = i128::try_from(magnitude).ok()?.checked_neg()?;
-        return i64::try_from(value).ok().map(Scalar::Int);
+        return i64::try_from(value).ok().map(Number::Int);
     }
     if let Ok(value) = i64::try_from(magnitude) {
-        return Some(Scalar::Int(value));
+        return Some(Number::Int(value));
     }
     // Go parses unsigned numbers without a sign only.
     if text.starts_with('+') {
         return None;
     }
-    u64::try_from(magnitude).ok().map(Scalar::Unsigned)
+    u64::try_from(magnitude).ok().map(Number::Unsigned)
 }
 
 /// `[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?`, and within the range of a double.
@@ -191,13 +218,16 @@ fn float_value(f: f64) -> Result<Value, &'static str> {
     if !f.is_finite() {
         return Err("infinity and NaN have no place in a Kubernetes object");
     }
-    if f.fract() == 0.0
-        && f.abs() < 1e21
-        && let Ok(n) = format!("{f}").parse::<i64>()
-    {
-        return Ok(Value::Number(n.into()));
+    if f.fract() == 0.0 && f.abs() < 1e21 {
+        let digits = format!("{f}");
+        if let Ok(n) = digits.parse::<i64>() {
+            return Ok(n.into());
+        }
+        if let Ok(n) = digits.parse::<u64>() {
+            return Ok(n.into());
+        }
     }
-    Number::from_f64(f).map(Value::Number).ok_or("this number has no place in JSON")
+    serde_json::Number::from_f64(f).map(Value::Number).ok_or("this number has no place in JSON")
 }
 
 /// A float key in the spelling of Go's `FormatFloat(f, 'g', -1, 32)`.

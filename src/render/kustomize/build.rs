@@ -1,14 +1,16 @@
 //! From a directory to its objects: what a kustomization names, in the order in which kustomize takes it.
 
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
+use super::budget::{Budget, MADE_BYTES_MAX};
 use super::field_spec::Tables;
 use super::file::{File, GeneratorOptions};
 use super::generate::{self, Failure, Kind};
 use super::merge_keys::Schema;
-use super::node;
+use super::node::{self, Node};
 use super::origin::{self, Origin};
-use super::resource::{Resource, append};
+use super::resource::{Names, Resource};
 use super::steps::Asked;
 use super::{names, transform};
 use crate::manifest::yaml::{self, MAX_FILE_BYTES, PathSegment};
@@ -16,7 +18,7 @@ use crate::manifest::{EntryKind, SourceError};
 use crate::render::error::RenderError;
 use crate::render::files::{KUSTOMIZATION_FILES, is_file, kustomization_file};
 use crate::render::objects::{Draft, Place, Text};
-use crate::render::reader::Reader;
+use crate::render::reader::{Reader, Resolved};
 use crate::render::settings::{self, Mode, SETTINGS_FILE};
 use crate::render::{MAX_OBJECTS, Request, check_cancelled, path, template};
 
@@ -33,12 +35,20 @@ pub fn build(
     namespace: Option<&str>,
     texts: &mut Vec<Text>,
 ) -> Result<Vec<Draft>, RenderError> {
-    let (above, schema) = (Vec::new(), Schema::default());
-    let mut build = Build { request, reader, namespace, texts, above, schema, is_tracked: false };
-    let root = build.open(directory, Origin::default())?;
-    build.is_tracked = !root.file.fields.build_metadata.is_empty();
-    let mut built = build.directory(&root, None, Wanted::Kustomization)?;
-    build.finish(&root, &mut built)
+    let mut build = Build {
+        request,
+        reader,
+        namespace,
+        texts,
+        text_of: HashMap::new(),
+        above: Vec::new(),
+        schema: Schema::default(),
+        is_tracked: false,
+        budget: Budget::new(request.cancelled, MADE_BYTES_MAX),
+    };
+    let drafts = build.root(directory);
+    // what stopped a build says more than where it was stopped
+    drafts.map_err(|error| build.budget.stopped().unwrap_or(error))
 }
 
 pub(super) struct Build<'a> {
@@ -47,12 +57,15 @@ pub(super) struct Build<'a> {
     /// Instead of the namespace of the first kustomization: Flux's `targetNamespace`.
     pub(super) namespace: Option<&'a str>,
     texts: &'a mut Vec<Text>,
+    /// Files among the texts, by path.
+    text_of: HashMap<String, usize>,
     /// The directories that led here, the root first.
     above: Vec<String>,
     /// How lists merge.
     pub(super) schema: Schema,
     /// Whether the root wants to know what made and changed each object.
     pub(super) is_tracked: bool,
+    pub(super) budget: Budget<'a>,
 }
 
 /// What a directory came to, or what a component goes on from.
@@ -69,6 +82,8 @@ impl Built {
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Wanted {
+    /// What is built may be any of them.
+    Either,
     Kustomization,
     Component,
 }
@@ -101,6 +116,14 @@ impl Current {
 }
 
 impl Build<'_> {
+    fn root(&mut self, directory: &str) -> Result<Vec<Draft>, RenderError> {
+        let root = self.open(directory, Origin::default())?;
+        check_order(&root)?;
+        self.is_tracked = !root.file.fields.build_metadata.is_empty();
+        let mut built = self.directory(&root, None, Wanted::Either)?;
+        self.finish(&root, &mut built)
+    }
+
     /// `onto`: what a component goes on from.
     fn directory(&mut self, current: &Current, onto: Option<Built>, wanted: Wanted) -> Result<Built, RenderError> {
         check_cancelled(self.request)?;
@@ -108,11 +131,12 @@ impl Build<'_> {
         if self.above.len() >= DEPTH_MAX {
             return Err(RenderError::TooDeep { path: directory.clone(), limit: DEPTH_MAX });
         }
-        if current.file.is_component() != (wanted == Wanted::Component) {
-            let message = match wanted {
-                Wanted::Kustomization => "a Component can't be a resource: name it in `components`",
-                Wanted::Component => "a Kustomization can't be a component: its kind must be Component",
-            };
+        let misplaced = match (wanted, current.file.is_component()) {
+            (Wanted::Kustomization, true) => Some("a Component can't be a resource: name it in `components`"),
+            (Wanted::Component, false) => Some("a Kustomization can't be a component: its kind must be Component"),
+            _ => None,
+        };
+        if let Some(message) = misplaced {
             return Err(current.error(&["kind".into()], message));
         }
         self.above.push(directory.clone());
@@ -123,10 +147,13 @@ impl Build<'_> {
         self.generators(current, &mut built)?;
         for (index, name) in current.file.fields.components.iter().enumerate() {
             let target = self.place_of(current, "components", index, name)?;
-            if self.reader.resolve(&target)?.is_none_or(|found| found.kind != EntryKind::Directory) {
-                return Err(current.at("components", index, format!("there is no directory `{target}`")));
-            }
+            let found = self.reader.resolve(&target)?.filter(|found| found.kind == EntryKind::Directory);
+            let Some(Resolved { path: target, .. }) = found else {
+                let message = format!("there is no directory `{target}`{}", self.near(&target)?);
+                return Err(current.at("components", index, message));
+            };
             self.check_circle(current, "components", index, &target)?;
+            self.check_buildable(current, "components", index, &target)?;
             let component = self.open(&target, current.origin.join(name))?;
             built = self.directory(&component, Some(built), Wanted::Component)?;
         }
@@ -147,11 +174,12 @@ impl Build<'_> {
             let error = SourceError::whole_file(directory, message);
             return Err(error.with_hint("name its files one by one, or give it a kustomization.yaml").into());
         };
-        if KUSTOMIZATION_FILES.iter().filter(|name| names.contains(name)).count() > 1 {
-            return Err(SourceError::whole_file(directory, "there is more than one kustomization file").into());
-        }
         let path = path::child(directory, name);
         let text = self.reader.text(&path, MAX_FILE_BYTES)?.unwrap_or_default();
+        if let Some(other) = KUSTOMIZATION_FILES.iter().find(|other| **other != name && names.contains(*other)) {
+            let message = format!("beside it there is a kustomization called `{other}`");
+            return Err(SourceError::new(&path, &text, 1, 1, message).into());
+        }
         let file = File::read(&path, text)?;
         let text = self.text(&path, file.text.clone());
         Ok(Current { file, text, directory: directory.to_owned(), origin })
@@ -163,11 +191,13 @@ impl Build<'_> {
     }
 
     fn text(&mut self, path: &str, content: String) -> usize {
-        if let Some(index) = self.texts.iter().position(|text| !text.is_rendered && *text.path == *path) {
-            return index;
+        if let Some(index) = self.text_of.get(path) {
+            return *index;
         }
         self.texts.push(Text { path: path.into(), content, is_rendered: false });
-        self.texts.len() - 1
+        let index = self.texts.len() - 1;
+        self.text_of.insert(path.to_owned(), index);
+        index
     }
 
     /// Where a name in a kustomization leads; it may not lead out of the repository.
@@ -188,12 +218,28 @@ impl Build<'_> {
         }
     }
 
+    fn check_buildable(
+        &self,
+        current: &Current,
+        field: &str,
+        index: usize,
+        directory: &str,
+    ) -> Result<(), RenderError> {
+        if kustomization_file(&self.reader.list(directory)?).is_some() {
+            return Ok(());
+        }
+        let error =
+            current.file.error(&[field.into(), index.into()], format!("`{directory}` has no kustomization file"));
+        Err(error.with_hint("name its files one by one, or give it a kustomization.yaml").into())
+    }
+
     fn resources(&mut self, current: &Current, built: &mut Built) -> Result<(), RenderError> {
         let fields = &current.file.fields;
-        for (field, names) in [("resources", &fields.resources), ("bases", &fields.bases)] {
-            for (index, name) in names.iter().enumerate() {
+        let mut names = Names::of(&built.resources);
+        for (field, list) in [("resources", &fields.resources), ("bases", &fields.bases)] {
+            for (index, name) in list.iter().enumerate() {
                 for resource in self.resource(current, field, index, name, built)? {
-                    self.add(&mut built.resources, resource)?;
+                    self.add(&mut names, &mut built.resources, resource)?;
                 }
             }
         }
@@ -217,8 +263,9 @@ impl Build<'_> {
         let target = self.place_of(current, field, index, name)?;
         match self.reader.resolve(&target)? {
             Some(found) if found.kind == EntryKind::Directory => {
-                self.check_circle(current, field, index, &target)?;
-                self.base(&target, current.origin.join(name), built)
+                self.check_circle(current, field, index, &found.path)?;
+                let origin = current.origin.join(name);
+                self.base(current, field, index, &found.path, origin, built)
             }
             Some(found) if found.kind == EntryKind::Submodule => Err(RenderError::Submodule { path: found.path }),
             Some(_) => self.file(&target, &current.origin.join(name)),
@@ -243,7 +290,15 @@ impl Build<'_> {
     }
 
     /// A directory among the resources: another kustomization, or a folder of templates.
-    fn base(&mut self, directory: &str, origin: Origin, built: &mut Built) -> Result<Vec<Resource>, RenderError> {
+    fn base(
+        &mut self,
+        current: &Current,
+        field: &str,
+        index: usize,
+        directory: &str,
+        origin: Origin,
+        built: &mut Built,
+    ) -> Result<Vec<Resource>, RenderError> {
         let entries = self.reader.list(directory)?;
         if entries.iter().any(|entry| entry.name == SETTINGS_FILE && is_file(entry)) {
             let settings = settings::read(self.reader, directory)?;
@@ -257,11 +312,12 @@ impl Build<'_> {
                 return Ok(resources);
             }
         }
-        let current = self.open(directory, origin)?;
-        let base = self.directory(&current, None, Wanted::Kustomization)?;
+        self.check_buildable(current, field, index, directory)?;
+        let base = self.open(directory, origin)?;
+        let base = self.directory(&base, None, Wanted::Kustomization)?;
         if base.tables != built.tables {
             let merged = Arc::make_mut(&mut built.tables).merge(&base.tables);
-            merged.map_err(|message| SourceError::whole_file(directory, message))?;
+            merged.map_err(|message| current.at(field, index, message))?;
         }
         Ok(base.resources)
     }
@@ -276,24 +332,31 @@ impl Build<'_> {
         let text = &self.texts[index];
         let noted = |error| RenderError::from(text.noted(error));
         let mut resources = Vec::new();
-        for document in node::documents(&text.path, text.content.as_bytes()).map_err(noted)? {
+        for document in node::documents(&text.path, text.content.as_bytes(), &self.budget).map_err(noted)? {
             let place = Place { text: index, document: document.index, item: None, line: document.line };
-            let is_list = document.node.text_at(&["kind"]).is_some_and(|kind| kind.ends_with("List"))
-                && document.node.text_at(&["metadata", "name"]).is_none();
-            match document.node.get("items") {
-                Some(node::Node::List(items)) if is_list => {
-                    for (item, node) in items.iter().enumerate() {
-                        let place = Place { item: Some(item), ..place };
-                        resources.push(Resource::new(node.clone(), place));
+            let mut left = VecDeque::from([(document.node, place)]);
+            while let Some((mut node, place)) = left.pop_front() {
+                // any kind that is called a list and has items is one
+                let is_list = node.text_at(&["kind"]).is_some_and(|kind| kind.ends_with("List"));
+                let items = if is_list { node.remove("items") } else { None };
+                match items {
+                    Some(Node::List(items)) => {
+                        let place = |item| Place { item: place.item.or(Some(item)), ..place };
+                        let items = items.into_iter().enumerate().filter(|(_, node)| !node.is_null());
+                        left.extend(items.map(|(item, node)| (node, place(item))));
+                    }
+                    Some(items) if items.is_null() => {}
+                    Some(_) => {
+                        return Err(text.error(place, &["items".into()], "the items of a list are a list").into());
+                    }
+                    None => {
+                        crate::render::objects::check(&node.head(), place, text)?;
+                        resources.push(Resource::new(node, place));
                     }
                 }
-                Some(node) if is_list && node.is_null() => {}
-                _ => resources.push(Resource::new(document.node, place)),
             }
         }
         for resource in &mut resources {
-            let value = resource.value().map_err(|message| noted(text.error(resource.place, &[], message)))?;
-            crate::render::objects::check(&value, resource.place, text)?;
             self.schema.notice(&resource.gvk(), false);
             if self.is_tracked {
                 origin.note(resource);
@@ -302,9 +365,12 @@ impl Build<'_> {
         Ok(resources)
     }
 
-    fn add(&self, all: &mut Vec<Resource>, resource: Resource) -> Result<(), RenderError> {
+    fn add(&self, names: &mut Names, all: &mut Vec<Resource>, resource: Resource) -> Result<(), RenderError> {
+        if all.len() == MAX_OBJECTS {
+            return Err(RenderError::TooManyObjects { limit: MAX_OBJECTS });
+        }
         let (id, place) = (resource.id(), resource.place);
-        append(all, resource).map_err(|first| {
+        names.append(all, resource).map_err(|first| {
             let (text, before) = (&self.texts[place.text], &self.texts[all[first].place.text]);
             let error = text.error(place, &[], format!("`{id}` is declared twice"));
             error.with_related_in(&before.path, &before.content, all[first].place.line, 1, "first declared here").into()
@@ -378,19 +444,40 @@ impl Build<'_> {
             texts[place.text].error(place, &[], message).into()
         };
         for resource in all.iter_mut() {
-            transform::add_hash(resource).map_err(|message| failed(self.texts, resource.place, message))?;
+            let go_on = self.budget.go_on();
+            go_on
+                .and_then(|()| transform::add_hash(resource))
+                .map_err(|message| failed(self.texts, resource.place, message))?;
         }
-        names::fix(all, &built.tables).map_err(|(index, message)| failed(self.texts, all[index].place, message))?;
+        let fixed = names::fix(all, &built.tables, &self.budget);
+        fixed.map_err(|(index, message)| failed(self.texts, all[index].place, message))?;
         origin::finish(&root.file.fields, all);
         let mut drafts = Vec::with_capacity(all.len());
         for resource in all.iter() {
-            let value = resource.written().map_err(|message| failed(self.texts, resource.place, message))?;
+            let go_on = self.budget.go_on();
+            let value = go_on
+                .and_then(|()| resource.written())
+                .map_err(|message| failed(self.texts, resource.place, message))?;
             let local = resource.node.text_at(&["metadata", "annotations", LOCAL_CONFIG]);
             if local.is_none_or(|local| local == "false") {
                 drafts.push(Draft { value, place: resource.place });
             }
         }
         Ok(drafts)
+    }
+}
+
+/// Objects are applied in an order of their own, but what the root asks for must make sense.
+fn check_order(current: &Current) -> Result<(), RenderError> {
+    let Some(options) = &current.file.fields.sort_options else { return Ok(()) };
+    let path = |field: &str| [PathSegment::from("sortOptions"), field.into()];
+    match options.order.as_str() {
+        "legacy" => Ok(()),
+        "fifo" if options.legacy_sort_options.is_some() => {
+            Err(current.error(&path("legacySortOptions"), "`legacySortOptions` go with the order `legacy`"))
+        }
+        "fifo" => Ok(()),
+        other => Err(current.error(&path("order"), format!("order `{other}` is neither `fifo` nor `legacy`"))),
     }
 }
 

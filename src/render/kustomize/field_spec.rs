@@ -5,7 +5,7 @@ use std::sync::{Arc, LazyLock};
 use serde::Deserialize;
 
 use super::node::{Node, Scalar, Tag};
-use super::resource::{Gvk, gvk_of};
+use super::resource::Gvk;
 
 /// One place in the objects of some kinds. Lists on the way are entered without being named.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
@@ -69,6 +69,15 @@ impl FieldSpec {
             && (self.version.is_empty() || self.version == gvk.version)
     }
 
+    fn selects_object(&self, object: &Node) -> bool {
+        let text = |field: &str| object.text_at(&[field]).unwrap_or_default();
+        let api_version = text("apiVersion");
+        let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
+        (self.kind.is_empty() || self.kind == text("kind"))
+            && (self.group.is_empty() || self.group == group)
+            && (self.version.is_empty() || self.version == version)
+    }
+
     pub fn everywhere(path: &str) -> Self {
         let (group, version, kind) = Default::default();
         Self { group, version, kind, path: path.into(), create: true }
@@ -81,7 +90,7 @@ impl FieldSpec {
         create: Create,
         write: &mut dyn FnMut(&mut Node) -> Result<(), String>,
     ) -> Result<(), String> {
-        if !self.selects(&gvk_of(object)) {
+        if !self.selects_object(object) {
             return Ok(());
         }
         let create = if self.create { create } else { Create::Never };

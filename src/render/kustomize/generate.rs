@@ -4,13 +4,13 @@ use std::collections::BTreeMap;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
-use serde_json::{Value, json};
+use serde_json::json;
 use sha2::{Digest, Sha256};
 
 use super::file::{Generator, GeneratorOptions};
 use super::node::{Node, Scalar, Tag};
 use super::origin;
-use super::resource::{Behaviour, Resource, append};
+use super::resource::{Behaviour, Resource};
 use crate::render::objects::Place;
 
 /// Kustomize breaks base64 into lines of this length.
@@ -75,6 +75,7 @@ pub fn resource(
     if kind == Kind::Secret {
         let given = generator.secret_type.as_str();
         node.set("type", Node::string(if given.is_empty() { "Opaque" } else { given }));
+        node.set("data", Node::Map(Vec::new()));
     } else if !generator.secret_type.is_empty() {
         return Err(Failure::Said("a ConfigMap has no `type`".into()));
     }
@@ -97,8 +98,8 @@ pub fn resource(
     resource.behaviour = match generator.behavior.as_str() {
         "replace" => Behaviour::Replace,
         "merge" => Behaviour::Merge,
-        "" | "create" => Behaviour::Create,
-        other => return Err(Failure::Said(format!("behavior `{other}` is none of create, replace and merge"))),
+        // kustomize takes any other word for `create`
+        _ => Behaviour::Create,
     };
     Ok(resource)
 }
@@ -119,14 +120,14 @@ fn pairs(generator: &Generator, load: &mut Load<'_>) -> Result<BTreeMap<String, 
     for path in &generator.envs {
         let content = load(path)?;
         let text = String::from_utf8(content).map_err(|_| format!("`{path}` is not UTF-8 text"))?;
-        for (index, line) in text.trim_start_matches('\u{feff}').lines().enumerate() {
+        for line in text.trim_start_matches('\u{feff}').lines() {
             let line = line.trim_start();
             if line.is_empty() || line.starts_with('#') {
                 continue;
             }
             let (key, value) = line.split_once('=').unwrap_or((line, ""));
-            if !is_variable(key) {
-                return Err(Failure::Said(format!("`{path}`, line {}: `{key}` is not a variable's name", index + 1)));
+            if key.is_empty() {
+                continue;
             }
             all.push((key.to_owned(), value.as_bytes().to_vec()));
         }
@@ -160,11 +161,6 @@ fn pairs(generator: &Generator, load: &mut Load<'_>) -> Result<BTreeMap<String, 
     Ok(pairs)
 }
 
-fn is_variable(key: &str) -> bool {
-    let fine = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
-    !key.is_empty() && !key.starts_with(|c: char| c.is_ascii_digit()) && key.chars().all(fine)
-}
-
 /// One pair of quotes around a value is not part of it.
 fn unquoted(value: &str) -> &str {
     for quote in ['"', '\''] {
@@ -178,9 +174,12 @@ fn unquoted(value: &str) -> &str {
 /// Adds a generated object, or changes the one that is there.
 pub fn absorb(all: &mut Vec<Resource>, mut made: Resource) -> Result<(), String> {
     let id = made.id();
-    let matches: Vec<usize> = (0..all.len()).filter(|index| all[*index].any_id(|any| any.same(&id))).collect();
+    let matches: Vec<usize> = (0..all.len()).filter(|index| all[*index].is_or_was(&id)).collect();
     match (matches[..].len(), made.behaviour) {
-        (0, Behaviour::Create) => append(all, made).map_err(|_| format!("`{id}` is declared already")),
+        (0, Behaviour::Create) => {
+            all.push(made);
+            Ok(())
+        }
         (0, _) => Err(format!("there is no `{id}` to merge with or to replace")),
         (1, Behaviour::Create) => {
             Err(format!("`{id}` is declared already: `behavior` must be merge or replace to change it"))
@@ -245,7 +244,7 @@ pub fn hash(resource: &Resource) -> Result<String, String> {
             content[*name] = field(name);
         }
     }
-    let digest = hex::encode(Sha256::digest(as_go_writes(&content).as_bytes()));
+    let digest = hex::encode(Sha256::digest(as_go_writes(content.to_string()).as_bytes()));
     let letter = |c| match c {
         '0' => 'g',
         '1' => 'h',
@@ -257,9 +256,9 @@ pub fn hash(resource: &Resource) -> Result<String, String> {
     Ok(digest.chars().take(10).map(letter).collect())
 }
 
-/// Go's JSON writes some characters by number, for pages of HTML.
-fn as_go_writes(value: &Value) -> String {
-    let mut text = value.to_string();
+/// Go's JSON has some characters by number, for pages of HTML.
+pub fn as_go_writes(json: String) -> String {
+    let mut text = json;
     for (c, number) in
         [("<", "\\u003c"), (">", "\\u003e"), ("&", "\\u0026"), ("\u{2028}", "\\u2028"), ("\u{2029}", "\\u2029")]
     {

@@ -18,7 +18,13 @@ enum Directive {
 }
 
 /// `None`: nothing is left of the object.
-pub fn merge(object: Node, patch: Node, schema: &Schema) -> Result<Option<Node>, String> {
+pub fn merge(object: Node, mut patch: Node, schema: &Schema) -> Result<Option<Node>, String> {
+    // kustomize drops a whole object that would take the place of another
+    match map_directive(&mut patch)? {
+        Directive::Delete => return Ok(None),
+        Directive::Replace => return Ok(Some(object)),
+        Directive::Merge => {}
+    }
     let shape = schema.shape(&gvk_of(&object));
     both(Some(object), Some(patch), shape)
 }
@@ -69,12 +75,24 @@ fn maps(old: Option<Node>, new: Option<Node>, shape: Shape<'_>) -> Result<Option
         );
     }
     for key in keys {
-        let old = base.as_ref().and_then(|base| base.get(&key)).cloned();
+        let Some(base) = &mut base else { break };
+        let old = base.get_mut(&key).map(|old| std::mem::replace(old, Node::null()));
         let new = patch.as_mut().and_then(|patch| patch.remove(&key));
         let untouched_null = new.is_none() && old.as_ref().is_some_and(Node::is_null);
-        let Some(base) = &mut base else { break };
+        let was_quoted = match &old {
+            Some(Node::Scalar(scalar)) => Some(scalar.quoted),
+            _ => None,
+        };
         match both(old, new, shape.field(&key)).map_err(|error| within(&key, error))? {
-            Some(value) if !value.is_null() || untouched_null => base.set(&key, value),
+            Some(mut value) if !value.is_null() || untouched_null => {
+                if let (Node::Scalar(scalar), Some(was_quoted)) = (&mut value, was_quoted) {
+                    scalar.quoted = was_quoted;
+                }
+                match base.get_mut(&key) {
+                    Some(place) => *place = value,
+                    None => base.set(&key, value),
+                }
+            }
             _ => drop(base.remove(&key)),
         }
     }

@@ -56,8 +56,31 @@ pub struct Table {
 }
 
 static TABLE: LazyLock<Table> = LazyLock::new(|| {
-    serde_json::from_str(include_str!("../../manifest/schema.json")).expect("the embedded table is well formed")
+    let table = include_str!("../../manifest/schema.json");
+    let mut table: Table = serde_json::from_str(table).expect("the embedded table is well formed");
+    for (known, field) in YOUNGER_FIELDS {
+        table.types.get_mut(known).map(|known| known.fields.remove(field));
+    }
+    table.kinds.retain(|kind| !YOUNGER_KINDS.contains(&kind.kind.as_str()));
+    table
 });
+
+/// Lists that merge by the types of today, but that kustomize, whose schema is that of Kubernetes 1.21, replaces.
+const YOUNGER_FIELDS: [(&str, &str); 6] = [
+    ("admissionregistration.v1.MutatingWebhook", "matchConditions"),
+    ("admissionregistration.v1.ValidatingWebhook", "matchConditions"),
+    ("apiextensions.v1.JSONSchemaProps", "x-kubernetes-validations"),
+    ("core.v1.EphemeralContainer", "ports"),
+    ("core.v1.PodSpec", "resourceClaims"),
+    ("core.v1.PodSpec", "schedulingGates"),
+];
+/// Kinds that are not in it at all.
+const YOUNGER_KINDS: [&str; 4] = [
+    "MutatingAdmissionPolicy",
+    "MutatingAdmissionPolicyBinding",
+    "ValidatingAdmissionPolicy",
+    "ValidatingAdmissionPolicyBinding",
+];
 
 /// Kustomize's name for the schema that it has built in.
 const BUILTIN_VERSION: &str = "v1.21.2";

@@ -9,10 +9,12 @@
 //! In: a directory that has a kustomization file. Out: drafts with the places of the files that they come from. Never
 //! leaves the tree, runs nothing, fetches nothing; what is not served is refused by name.
 
+mod budget;
 mod build;
 mod field_spec;
 mod file;
 mod generate;
+mod json6902;
 mod merge;
 mod merge_keys;
 mod names;

@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 
+use super::budget::Budget;
 use super::field_spec::{Create, FieldSpec, NameReference, Tables};
 use super::node::{Node, Scalar, Tag, keep_style};
 use super::resource::{Affixes, Gvk, Id, Resource};
@@ -17,7 +18,7 @@ struct Known {
     role: Option<Gvk>,
 }
 
-pub fn fix(all: &mut [Resource], tables: &Tables) -> Result<(), (usize, String)> {
+pub fn fix(all: &mut [Resource], tables: &Tables, budget: &Budget<'_>) -> Result<(), (usize, String)> {
     let known: Vec<Known> = all.iter().map(Known::of).collect();
     let mut by_old_name: HashMap<&str, Vec<usize>> = HashMap::new();
     for (index, one) in known.iter().enumerate() {
@@ -33,6 +34,7 @@ pub fn fix(all: &mut [Resource], tables: &Tables) -> Result<(), (usize, String)>
         list.sort_unstable();
     }
     for (index, resource) in all.iter_mut().enumerate() {
+        budget.go_on().map_err(|message| (index, message))?;
         for reference in &tables.name_reference {
             for spec in reference.field_specs.iter().filter(|spec| spec.selects(&known[index].original)) {
                 let referrer = Referrer { index, known: &known, by_old_name: &by_old_name, spec, reference };

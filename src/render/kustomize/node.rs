@@ -3,13 +3,19 @@
 //! In: a file's bytes, or a JSON value. Out: [`Node`]s, and at the end JSON values by the rules of YAML 1.2's core
 //! schema with go-yaml's additions. A plain `yes` is text here, `0644` is a number. Aliases and merges are expanded.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use libyaml_safer::{Event, EventData, Mark, Parser, ScalarStyle};
-use serde_json::{Map, Number, Value};
+use serde_json::{Map, Value};
 
+use super::budget::{Budget, NODE_BYTES};
 use crate::manifest::SourceError;
-use crate::manifest::yaml::{self, MAX_DEPTH, MAX_DOCUMENTS, MAX_NODES};
+use crate::manifest::yaml::{self, MAX_DEPTH, MAX_DOCUMENTS, MAX_EXPANDED_BYTES, MAX_NODES};
+
+/// Up to so many keys of a mapping are searched one by one.
+const FEW: usize = 16;
+/// How often a reader asks whether to go on: some hundred times a second.
+const ASK_AFTER_NODES: usize = 512;
 
 #[derive(Clone, Debug, PartialEq)]
 pub enum Node {
@@ -65,6 +71,9 @@ impl Scalar {
             return Ok(Value::String(self.text.clone()));
         }
         let (tag, value) = resolve(&self.text);
+        if matches!(self.tag, Tag::Any | Tag::Float) && is_infinite(&self.text) {
+            return Err("infinity and NaN have no place in a Kubernetes object".into());
+        }
         match (self.tag, tag) {
             (Tag::Any, _) => Ok(value),
             (wanted, found) if wanted == found => Ok(value),
@@ -174,6 +183,44 @@ impl Node {
         }
     }
 
+    /// What an object says that it is, and nothing else of it.
+    pub fn head(&self) -> Value {
+        let shallow = |node: &Node| match node {
+            Self::Scalar(scalar) => scalar.value().unwrap_or_default(),
+            Self::List(_) => Value::Array(Vec::new()),
+            Self::Map(_) => Value::Object(Map::new()),
+        };
+        let fields = |node: &Node, names: &[&str]| -> Map<String, Value> {
+            names.iter().filter_map(|name| Some(((*name).to_owned(), shallow(node.get(name)?)))).collect()
+        };
+        if !matches!(self, Self::Map(_)) {
+            return shallow(self);
+        }
+        let mut head = fields(self, &["apiVersion", "kind", "metadata"]);
+        if let Some(metadata @ Self::Map(_)) = self.get("metadata") {
+            let metadata = fields(metadata, &["name", "namespace", "labels", "annotations"]);
+            head.insert("metadata".to_owned(), Value::Object(metadata));
+        }
+        Value::Object(head)
+    }
+
+    /// Numbers as they are after kustomize had the object as JSON: doubles, whose whole values are integers.
+    pub fn numbers_as_floats(&mut self) {
+        match self {
+            Self::Scalar(scalar) if scalar.tag == Tag::Int => {
+                let as_float = scalar.text.parse::<f64>().ok();
+                let value = as_float.and_then(|f| yaml::Number::Float(f).into_value().ok());
+                if let Some(Value::Number(number)) = value {
+                    scalar.tag = if number.is_f64() { Tag::Float } else { Tag::Int };
+                    scalar.text = number.to_string();
+                }
+            }
+            Self::Scalar(_) => {}
+            Self::List(items) => items.iter_mut().for_each(Self::numbers_as_floats),
+            Self::Map(entries) => entries.iter_mut().for_each(|(_, node)| node.numbers_as_floats()),
+        }
+    }
+
     pub fn from_value(value: &Value) -> Self {
         match value {
             Value::Null => Self::null(),
@@ -197,13 +244,11 @@ pub fn keep_style(old: &Node, new: &mut Node) {
 }
 
 /// The documents of a file; empty ones are left out.
-pub fn documents(path: &str, bytes: &[u8]) -> Result<Vec<Document>, SourceError> {
+pub fn documents(path: &str, bytes: &[u8], budget: &Budget<'_>) -> Result<Vec<Document>, SourceError> {
     let text = yaml::text(path, bytes)?;
-    // for the errors: the plain reader knows best what is wrong and where
-    yaml::documents(path, bytes)?;
     let mut parser = Parser::new();
     parser.set_input(text.as_bytes());
-    let reader = Reader { path, text, parser, anchors: HashMap::new(), nodes: 0 };
+    let reader = Reader { path, text, parser, budget, anchors: HashMap::new(), nodes: 0, asked: 0, bytes: 0 };
     reader.stream()
 }
 
@@ -211,8 +256,13 @@ struct Reader<'a> {
     path: &'a str,
     text: &'a str,
     parser: Parser<&'a [u8]>,
-    anchors: HashMap<String, Node>,
+    budget: &'a Budget<'a>,
+    anchors: HashMap<String, (Node, Size)>,
     nodes: usize,
+    /// Nodes of which the budget knows.
+    asked: usize,
+    /// Text that aliases brought.
+    bytes: usize,
 }
 
 impl Reader<'_> {
@@ -243,42 +293,52 @@ impl Reader<'_> {
     fn next(&mut self) -> Result<Event, SourceError> {
         self.parser.parse().map_err(|error| {
             let mark = error.problem_mark().unwrap_or_default();
-            self.error(mark, error.to_string())
+            self.in_words(self.error(mark, error.to_string()))
         })
+    }
+
+    /// The plain reader has better words for what both refuse.
+    fn in_words(&self, error: SourceError) -> SourceError {
+        yaml::documents(self.path, self.text.as_bytes()).err().unwrap_or(error)
     }
 
     fn node(&mut self, event: Event, depth: usize) -> Result<Node, SourceError> {
         let mark = event.start_mark;
-        self.nodes += 1;
-        if depth > MAX_DEPTH || self.nodes > MAX_NODES {
-            return Err(self.error(mark, "the document is too large or too deep"));
-        }
+        self.spend(mark, depth, Size { nodes: 1, bytes: 0, height: 0 })?;
         let (node, anchor) = match event.data {
             EventData::Alias { anchor } => {
-                let node = self.anchors.get(&anchor).cloned();
-                let node = node.ok_or_else(|| self.error(mark, format!("there is no anchor `{anchor}`")))?;
-                self.nodes += size(&node);
+                let known = self.anchors.get(&anchor).cloned();
+                let (node, size) = known.ok_or_else(|| self.error(mark, format!("there is no anchor `{anchor}`")))?;
+                self.spend(mark, depth, size)?;
                 (node, None)
             }
             EventData::Scalar { anchor, tag, value, plain_implicit, style, .. } => {
-                let quoted = style != ScalarStyle::Plain;
-                let tag = match tag.as_deref() {
-                    Some("tag:yaml.org,2002:str" | "!") => Tag::Str,
-                    Some("tag:yaml.org,2002:int") => Tag::Int,
-                    Some("tag:yaml.org,2002:float") => Tag::Float,
-                    Some("tag:yaml.org,2002:bool") => Tag::Bool,
-                    Some("tag:yaml.org,2002:null") => Tag::Null,
-                    _ if quoted || !plain_implicit => Tag::Str,
-                    _ => resolve(&value).0,
+                let plain = style == ScalarStyle::Plain;
+                let (tag, quoted) = match tag.as_deref() {
+                    Some("tag:yaml.org,2002:str" | "!") => (Tag::Str, !plain),
+                    // what a tag says holds in quotes as well
+                    Some("tag:yaml.org,2002:int") => (Tag::Int, false),
+                    Some("tag:yaml.org,2002:float") => (Tag::Float, false),
+                    Some("tag:yaml.org,2002:bool") => (Tag::Bool, false),
+                    Some("tag:yaml.org,2002:null") => (Tag::Null, false),
+                    Some("tag:yaml.org,2002:binary") => {
+                        let text = yaml::binary(&value).map_err(|message| self.error(mark, message))?;
+                        return Ok(Node::string(text));
+                    }
+                    _ if !plain || !plain_implicit => (Tag::Str, !plain),
+                    _ => (resolve(&value).0, false),
                 };
                 (Node::Scalar(Scalar { text: value, quoted, tag }), anchor)
             }
             EventData::SequenceStart { anchor, .. } => (self.list(depth)?, anchor),
-            EventData::MappingStart { anchor, .. } => (self.map(depth)?, anchor),
+            EventData::MappingStart { anchor, .. } => (self.map(mark, depth)?, anchor),
             _ => return Err(self.error(mark, "a value was expected here")),
         };
         if let Some(anchor) = anchor {
-            self.anchors.insert(anchor, node.clone());
+            let size = Size::of(&node);
+            // the anchor keeps a copy of its own
+            self.spend(mark, 1, Size { height: 0, ..size })?;
+            self.anchors.insert(anchor, (node.clone(), size));
         }
         Ok(node)
     }
@@ -294,8 +354,10 @@ impl Reader<'_> {
         }
     }
 
-    fn map(&mut self, depth: usize) -> Result<Node, SourceError> {
+    fn map(&mut self, start: Mark, depth: usize) -> Result<Node, SourceError> {
         let mut entries: Vec<(String, Node)> = Vec::new();
+        // the keys, once they are many
+        let mut seen: Option<HashSet<String>> = None;
         let mut merged = Vec::new();
         loop {
             let event = self.next()?;
@@ -308,6 +370,10 @@ impl Reader<'_> {
             let Node::Scalar(key) = self.node(event, depth + 1)? else {
                 return Err(self.error(mark, "a list or a mapping can't be a key"));
             };
+            if key.tag != Tag::Str {
+                let message = format!("the key `{}` is {}, not text: put quotes around it", key.text, key.tag.name());
+                return Err(self.error(mark, message));
+            }
             let event = self.next()?;
             let value = self.node(event, depth + 1)?;
             if is_merge {
@@ -316,8 +382,21 @@ impl Reader<'_> {
                     other => merged.push(other),
                 }
             } else {
+                let is_new = match &mut seen {
+                    Some(seen) => seen.insert(key.text.clone()),
+                    None => !entries.iter().any(|(known, _)| *known == key.text),
+                };
+                if !is_new {
+                    return Err(self.in_words(self.error(mark, format!("key `{}` is given twice", key.text))));
+                }
                 entries.push((key.text, value));
+                if seen.is_none() && entries.len() == FEW {
+                    seen = Some(entries.iter().map(|(known, _)| known.clone()).collect());
+                }
             }
+        }
+        if merged.iter().any(|node| !matches!(node, Node::Map(_))) {
+            return Err(self.error(start, "`<<` takes a mapping or a list of mappings"));
         }
         // what is given beside a merge wins, then the first that is merged
         for (key, value) in
@@ -330,16 +409,55 @@ impl Reader<'_> {
         Ok(Node::Map(entries))
     }
 
+    fn spend(&mut self, mark: Mark, depth: usize, size: Size) -> Result<(), SourceError> {
+        self.nodes += size.nodes;
+        self.bytes += size.bytes;
+        if depth + size.height > MAX_DEPTH {
+            return Err(self.error(mark, format!("values are nested deeper than {MAX_DEPTH} levels")));
+        }
+        if self.nodes > MAX_NODES || self.bytes > MAX_EXPANDED_BYTES {
+            return Err(self.error(mark, "the file is too large, aliases expanded"));
+        }
+        let new = self.nodes - self.asked;
+        if new >= ASK_AFTER_NODES {
+            self.asked = self.nodes;
+            self.budget.spend(new * NODE_BYTES).map_err(|message| self.error(mark, message))?;
+        }
+        Ok(())
+    }
+
     fn error(&self, mark: Mark, message: impl Into<String>) -> SourceError {
         SourceError::new(self.path, self.text, mark.line as u32 + 1, mark.column as u32 + 1, message)
     }
 }
 
-fn size(node: &Node) -> usize {
-    match node {
-        Node::Scalar(_) => 1,
-        Node::List(items) => 1 + items.iter().map(size).sum::<usize>(),
-        Node::Map(entries) => 1 + entries.iter().map(|(_, node)| size(node)).sum::<usize>(),
+/// What an alias brings.
+#[derive(Clone, Copy)]
+struct Size {
+    nodes: usize,
+    bytes: usize,
+    /// Levels below it.
+    height: usize,
+}
+
+impl Size {
+    fn of(node: &Node) -> Self {
+        match node {
+            Node::Scalar(scalar) => Self { nodes: 1, bytes: scalar.text.len(), height: 0 },
+            Node::List(items) => items.iter().fold(Self::EMPTY, |size, item| size.with(item, 0)),
+            Node::Map(entries) => entries.iter().fold(Self::EMPTY, |size, (key, node)| size.with(node, key.len())),
+        }
+    }
+
+    const EMPTY: Self = Self { nodes: 1, bytes: 0, height: 0 };
+
+    fn with(self, below: &Node, key: usize) -> Self {
+        let below = Self::of(below);
+        Self {
+            nodes: self.nodes + below.nodes,
+            bytes: self.bytes + below.bytes + key,
+            height: self.height.max(below.height + 1),
+        }
     }
 }
 
@@ -352,79 +470,65 @@ pub fn resolve(text: &str) -> (Tag, Value) {
         "false" | "False" | "FALSE" => return (Tag::Bool, Value::Bool(false)),
         _ => {}
     }
-    let first = text.as_bytes()[0];
-    if !(first.is_ascii_digit() || matches!(first, b'+' | b'-' | b'.')) {
+    if !text.starts_with(|c: char| c.is_ascii_digit() || matches!(c, '+' | '-' | '.')) {
         return as_text();
     }
     if let Some(time) = time(text) {
         return (Tag::Timestamp, Value::String(time));
     }
-    let plain = text.replace('_', "");
-    if first != b'.'
-        && let Some(number) = integer(&plain)
-    {
-        return (Tag::Int, Value::Number(number));
-    }
-    match float(if first == b'.' { text } else { &plain }) {
-        Some(value) => (Tag::Float, value),
-        None => as_text(),
-    }
+    let Some(number) = yaml::number(text) else { return as_text() };
+    let tag = if matches!(number, yaml::Number::Float(_)) { Tag::Float } else { Tag::Int };
+    number.into_value().map_or_else(|_| as_text(), |value| (tag, value))
 }
 
-/// Go's `ParseInt` with base 0: a prefix says the base, a leading `0` is octal.
-fn integer(text: &str) -> Option<Number> {
-    let (negative, digits) = match text.strip_prefix('-') {
-        Some(digits) => (true, digits),
-        None => (false, text.strip_prefix('+').unwrap_or(text)),
-    };
-    let lower = digits.to_ascii_lowercase();
-    let (radix, digits) = match lower.as_bytes() {
-        [b'0', b'x', ..] => (16, &lower[2..]),
-        [b'0', b'o', ..] => (8, &lower[2..]),
-        [b'0', b'b', ..] => (2, &lower[2..]),
-        [b'0', _, ..] => (8, &lower[1..]),
-        _ => (10, lower.as_str()),
-    };
-    if digits.is_empty() || !digits.bytes().all(|b| b.is_ascii_alphanumeric()) {
-        return None;
-    }
-    let magnitude = i128::try_from(u128::from_str_radix(digits, radix).ok()?).ok()?;
-    let value = if negative { -magnitude } else { magnitude };
-    i64::try_from(value).map(Number::from).or_else(|_| u64::try_from(value).map(Number::from)).ok()
-}
-
-fn float(text: &str) -> Option<Value> {
+/// Not numbers that JSON knows.
+fn is_infinite(text: &str) -> bool {
     let unsigned = text.strip_prefix(['-', '+']).unwrap_or(text);
-    let starts_well = unsigned.starts_with(|c: char| c.is_ascii_digit() || c == '.');
-    if !starts_well || !unsigned.bytes().all(|b| b.is_ascii_digit() || matches!(b, b'.' | b'e' | b'E' | b'+' | b'-')) {
-        return None;
-    }
-    let value: f64 = text.parse().ok()?;
-    if value.is_finite() && value.fract() == 0.0 && value.abs() < 1e21 {
-        return format!("{value}").parse::<i64>().ok().map(|n| Value::Number(n.into()));
-    }
-    Number::from_f64(value).map(Value::Number)
+    matches!(unsigned, ".inf" | ".Inf" | ".INF") || matches!(text, ".nan" | ".NaN" | ".NAN")
 }
 
-/// A plain date or time becomes a time, which JSON writes in full.
+/// A plain date or time becomes a time, which JSON writes in full: `2020-1-2`, `2020-1-2 3:4:5.6`, `2020-1-2T3:4:5Z`.
 fn time(text: &str) -> Option<String> {
-    let bytes = text.as_bytes();
-    if bytes.len() < 8 || !bytes[..4].iter().all(u8::is_ascii_digit) || bytes[4] != b'-' {
+    if text.len() < 8 || !text.is_ascii() || text.as_bytes()[4] != b'-' {
         return None;
     }
-    if let Ok(date) = jiff::civil::Date::strptime("%Y-%m-%d", text) {
-        return Some(format!("{date}T00:00:00Z"));
-    }
-    if let Ok(at) = jiff::civil::DateTime::strptime("%Y-%m-%d %H:%M:%S%.f", text) {
-        return Some(format!("{at}Z").replacen(' ', "T", 1));
-    }
-    let separated = bytes.get(8..)?.iter().any(|b| matches!(b, b'T' | b't'));
-    if !separated {
+    let number = |text: &str, length: std::ops::RangeInclusive<usize>| -> Option<i32> {
+        let fine = length.contains(&text.len()) && text.bytes().all(|b| b.is_ascii_digit());
+        if fine { text.parse().ok() } else { None }
+    };
+    let (date, clock) = match text.find([' ', 'T', 't']) {
+        Some(at) => (&text[..at], Some((text.as_bytes()[at], &text[at + 1..]))),
+        None => (text, None),
+    };
+    let mut parts = date.splitn(3, '-');
+    let year = number(parts.next()?, 4..=4)?;
+    let month = i8::try_from(number(parts.next()?, 1..=2)?).ok()?;
+    let day = i8::try_from(number(parts.next()?, 1..=2)?).ok()?;
+    let date = jiff::civil::Date::new(i16::try_from(year).ok()?, month, day).ok()?;
+    let Some((separator, clock)) = clock else { return Some(format!("{date}T00:00:00Z")) };
+    let (clock, zone) = match clock.find(['Z', '+', '-']) {
+        Some(at) if separator != b' ' => clock.split_at(at),
+        None if separator == b' ' => (clock, "Z"),
+        _ => return None,
+    };
+    let zone_is_fine = match zone.strip_prefix(['+', '-']) {
+        Some(offset) => offset
+            .split_once(':')
+            .is_some_and(|(h, m)| number(h, 2..=2).is_some_and(|h| h < 24) && number(m, 2..=2).is_some_and(|m| m < 60)),
+        None => zone == "Z",
+    };
+    let (whole, fraction) = clock.split_once('.').map_or((clock, None), |(whole, fraction)| (whole, Some(fraction)));
+    let mut parts = whole.splitn(3, ':');
+    let (hour, minute, second) =
+        (number(parts.next()?, 1..=2)?, number(parts.next()?, 1..=2)?, number(parts.next()?, 1..=2)?);
+    let fraction_is_fine = fraction.is_none_or(|digits| number(digits, 1..=9).is_some());
+    if !zone_is_fine || !fraction_is_fine || hour > 23 || minute > 59 || second > 59 {
         return None;
     }
-    let upper = text.to_ascii_uppercase();
-    // the offset as given
-    upper.parse::<jiff::Timestamp>().ok().map(|_| upper)
+    let fraction = fraction.unwrap_or_default().trim_end_matches('0');
+    let dot = if fraction.is_empty() { "" } else { "." };
+    let zone = if matches!(zone, "+00:00" | "-00:00") { "Z" } else { zone };
+    Some(format!("{date}T{hour:02}:{minute:02}:{second:02}{dot}{fraction}{zone}"))
 }
 
 #[cfg(test)]
@@ -432,6 +536,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::manifest::yaml::MAX_FILE_BYTES;
 
     #[test]
     fn plain_scalars_are_what_go_yaml_takes_them_for() {
@@ -448,6 +553,12 @@ mod tests {
             ("09", json!(9)),
             ("~", json!(null)),
             ("2020-01-02", json!("2020-01-02T00:00:00Z")),
+            ("2020-1-2T3:4:5.60Z", json!("2020-01-02T03:04:05.6Z")),
+            ("2020-01-02 03:04:05", json!("2020-01-02T03:04:05Z")),
+            ("2020-01-02T03:04:05+02:00", json!("2020-01-02T03:04:05+02:00")),
+            ("2020-01-02t03:04:05z", json!("2020-01-02t03:04:05z")),
+            ("2020-02-30", json!("2020-02-30")),
+            ("100000000000000000000", json!(1e20)),
         ] {
             assert_eq!(resolve(text).1, wanted, "{text}");
         }
@@ -456,7 +567,8 @@ mod tests {
     #[test]
     fn aliases_and_merges_are_expanded() {
         let text = "a: &a {x: 1, y: 2}\nb: {<<: *a, y: 3}\nc: *a\n";
-        let documents = documents("f.yaml", text.as_bytes()).expect("YAML");
+        let documents =
+            documents("f.yaml", text.as_bytes(), &Budget::new(&|| false, MAX_FILE_BYTES as usize)).expect("YAML");
         let value = documents[0].node.value().expect("a value");
         assert_eq!(value, json!({"a": {"x": 1, "y": 2}, "b": {"x": 1, "y": 3}, "c": {"x": 1, "y": 2}}));
     }

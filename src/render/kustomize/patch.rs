@@ -2,7 +2,9 @@
 
 use serde_json::{Value, json};
 
+use super::budget::{Budget, weight};
 use super::file::PatchOptions;
+use super::json6902::Operations;
 use super::merge;
 use super::merge_keys::Schema;
 use super::node::{self, Node};
@@ -14,23 +16,33 @@ use crate::render::objects::Place;
 /// A patch that was read.
 pub enum Patch {
     Merge(Vec<Resource>),
-    Json(json_patch::Patch),
+    Json(Operations),
 }
 
 /// Reads the text of a patch; `name` is for messages.
-pub fn read(name: &str, text: &str, options: Option<&PatchOptions>, place: Place) -> Result<Patch, String> {
+pub fn read(
+    name: &str,
+    text: &str,
+    options: Option<&PatchOptions>,
+    place: Place,
+    budget: &Budget<'_>,
+) -> Result<Patch, String> {
     let said = |error: crate::manifest::SourceError| error.to_string();
-    let documents = node::documents(name, text.as_bytes()).map_err(said)?;
-    let Some(first) = documents.first() else { return Err("the patch is empty".into()) };
-    if let Node::List(_) = first.node {
-        let operations = yaml::documents(name, text.as_bytes()).map_err(said)?.swap_remove(first.index).value;
-        return operations_of(operations).map(Patch::Json);
+    if text.starts_with('[') {
+        let operations = serde_json::from_str(text);
+        let operations = operations.map_err(|_| "operations that begin with `[` must be JSON, with quoted keys")?;
+        return Operations::read(operations).map(Patch::Json);
+    }
+    let documents = node::documents(name, text.as_bytes(), budget).map_err(said)?;
+    if let Some(node::Document { node: Node::List(_), index, .. }) = documents.first() {
+        let operations = yaml::documents(name, text.as_bytes()).map_err(said)?.swap_remove(*index).value;
+        return Operations::read(operations).map(Patch::Json);
     }
     let mut patches = Vec::new();
     for document in documents {
         let has = |path: &[&str]| document.node.text_at(path).is_some_and(|text| !text.is_empty());
         if !has(&["kind"]) || !has(&["metadata", "name"]) {
-            return Err("a strategic merge patch needs `apiVersion`, `kind` and `metadata.name`".into());
+            return Err("a strategic merge patch needs `kind` and `metadata.name`".into());
         }
         let mut patch = Resource::new(document.node, place);
         if let Some(options) = options {
@@ -41,39 +53,37 @@ pub fn read(name: &str, text: &str, options: Option<&PatchOptions>, place: Place
     Ok(Patch::Merge(patches))
 }
 
-/// As `patch` of RFC 6902; an operation that isn't one is named.
-pub fn operations_of(value: Value) -> Result<json_patch::Patch, String> {
-    let Value::Array(operations) = value else { return Err("a JSON patch is a list of operations".into()) };
-    let mut patch = Vec::new();
-    for (index, operation) in operations.into_iter().enumerate() {
-        let name = operation.get("op").and_then(Value::as_str).unwrap_or_default().to_owned();
-        let mut operation = operation;
-        // a missing value is null, as kustomize takes it
-        if matches!(name.as_str(), "add" | "replace" | "test") && operation.get("value").is_none() {
-            operation["value"] = Value::Null;
-        }
-        let read = serde_json::from_value(operation);
-        patch.push(read.map_err(|error| format!("operation {} (`{name}`): {error}", index + 1))?);
-    }
-    Ok(json_patch::Patch(patch))
-}
-
 impl Patch {
-    pub fn apply(&self, all: &mut Vec<Resource>, target: Option<&Selector>, schema: &Schema) -> Result<(), String> {
+    /// Tells whether an object may be another one now.
+    pub fn apply(
+        &self,
+        all: &mut Vec<Resource>,
+        target: Option<&Selector>,
+        schema: &Schema,
+        budget: &Budget<'_>,
+    ) -> Result<bool, String> {
+        let mut is_another = false;
         match (self, target) {
             (Self::Merge(patches), Some(selector)) => {
-                let [patch] = &patches[..] else {
+                if patches.len() > 1 {
                     return Err("a patch with a `target` can hold one document only".into());
-                };
-                for index in select(all, selector)? {
+                }
+                // a patch of nothing changes nothing
+                let Some(patch) = patches.first() else { return Ok(false) };
+                let weight = weight(&patch.node);
+                for index in select(all, selector, budget)? {
+                    budget.spend(weight)?;
                     let mut patch = patch.clone();
                     let api_version = all[index].node.text_at(&["apiVersion"]).unwrap_or_default().to_owned();
                     patch.node.set("apiVersion", Node::string(api_version));
+                    is_another |= patch.may_change_name || patch.may_change_kind;
                     strategic(&mut all[index], patch, schema)?;
                 }
             }
             (Self::Merge(patches), None) => {
                 for patch in patches {
+                    budget.spend(weight(&patch.node))?;
+                    is_another |= patch.may_change_name || patch.may_change_kind;
                     let index = find(all, &patch.id())?;
                     strategic(&mut all[index], patch.clone(), schema)?;
                     all.retain(|resource| !resource.node.is_null());
@@ -81,14 +91,16 @@ impl Patch {
             }
             (Self::Json(_), None) => return Err("a JSON patch needs a `target`".into()),
             (Self::Json(operations), Some(selector)) => {
-                for index in select(all, selector)? {
+                for index in select(all, selector, budget)? {
+                    let before = all[index].id();
                     all[index].remember_id();
-                    json(&mut all[index], operations)?;
+                    json(&mut all[index], operations, budget)?;
+                    is_another |= !all[index].id().same(&before);
                 }
             }
         }
         all.retain(|resource| !resource.node.is_null());
-        Ok(())
+        Ok(is_another)
     }
 }
 
@@ -112,7 +124,7 @@ fn strategic(resource: &mut Resource, patch: Resource, schema: &Schema) -> Resul
 }
 
 /// Applies operations to one object.
-pub fn json(resource: &mut Resource, operations: &json_patch::Patch) -> Result<(), String> {
+pub fn json(resource: &mut Resource, operations: &Operations, budget: &Budget<'_>) -> Result<(), String> {
     let id = resource.id();
     let mut value = resource.node.value()?;
     // kustomize's own notes are annotations, so that there is a mapping to add to
@@ -121,10 +133,9 @@ pub fn json(resource: &mut Resource, operations: &json_patch::Patch) -> Result<(
     {
         metadata.entry("annotations").or_insert_with(|| json!({}));
     }
-    json_patch::patch(&mut value, operations).map_err(|error| {
-        let at = error.operation + 1;
-        format!("`{id}`: operation {at} at `{}`: {}", error.path, error.kind)
-    })?;
-    resource.node = Node::from_value(&value);
+    operations.apply(&mut value, budget).map_err(|error| format!("`{id}`: {error}"))?;
+    let mut node = Node::from_value(&value);
+    node.numbers_as_floats();
+    resource.node = node;
     Ok(())
 }

@@ -3,14 +3,16 @@
 use regex::Regex;
 use serde_json::Value;
 
+use super::budget::{Budget, weight};
 use super::field_spec::split_path;
 use super::file::{FieldOptions, Replacement, ReplacementSource, ReplacementTarget};
+use super::generate::as_go_writes;
 use super::node::{Node, Scalar, Tag};
 use super::resource::{Id, Resource};
 
 const DEFAULT_PATH: &str = "metadata.name";
 
-pub fn apply(all: &mut [Resource], replacement: &Replacement) -> Result<(), String> {
+pub fn apply(all: &mut [Resource], replacement: &Replacement, budget: &Budget<'_>) -> Result<(), String> {
     let value = match (&replacement.source, &replacement.source_value) {
         (Some(_), Some(_)) => return Err("`source` and `sourceValue` exclude each other".into()),
         (None, None) => return Err("a replacement needs a `source` or a `sourceValue`".into()),
@@ -20,7 +22,7 @@ pub fn apply(all: &mut [Resource], replacement: &Replacement) -> Result<(), Stri
     if replacement.targets.is_empty() {
         return Err("a replacement needs at least one target".into());
     }
-    replacement.targets.iter().try_for_each(|target| write(all, &value, target))
+    replacement.targets.iter().try_for_each(|target| write(all, &value, target, budget))
 }
 
 fn value_of(all: &[Resource], source: &ReplacementSource) -> Result<Node, String> {
@@ -47,7 +49,7 @@ fn value_of(all: &[Resource], source: &ReplacementSource) -> Result<Node, String
 
 fn is_nothing(node: &Node) -> bool {
     match node {
-        Node::Scalar(scalar) => scalar.is_null() || scalar.text.is_empty(),
+        Node::Scalar(scalar) => scalar.is_null(),
         Node::List(items) => items.is_empty(),
         Node::Map(entries) => entries.is_empty(),
     }
@@ -62,7 +64,8 @@ fn refine(value: &Node, options: Option<&FieldOptions>) -> Result<Node, String> 
     Ok(Node::Scalar(Scalar { text: part.to_owned(), ..scalar.clone() }))
 }
 
-fn write(all: &mut [Resource], value: &Node, target: &ReplacementTarget) -> Result<(), String> {
+fn write(all: &mut [Resource], value: &Node, target: &ReplacementTarget, budget: &Budget<'_>) -> Result<(), String> {
+    let weight = weight(value);
     let Some(select) = &target.select else { return Err("a target needs `select`".into()) };
     let selected = select.compile()?;
     let rejected =
@@ -70,6 +73,7 @@ fn write(all: &mut [Resource], value: &Node, target: &ReplacementTarget) -> Resu
     let fallback = [DEFAULT_PATH.to_owned()];
     let paths = if target.field_paths.is_empty() { &fallback[..] } else { &target.field_paths[..] };
     for resource in all {
+        budget.go_on()?;
         let (labels, annotations) = (resource.text_map("labels"), resource.text_map("annotations"));
         let rejects = rejected.iter().any(|(reject, matcher)| {
             let by_text = !(reject.annotation_selector.is_empty() && reject.label_selector.is_empty())
@@ -97,6 +101,7 @@ fn write(all: &mut [Resource], value: &Node, target: &ReplacementTarget) -> Resu
             let create = options.is_some_and(|options| options.create).then_some(value);
             let mut set = |node: &mut Node| {
                 count += 1;
+                budget.spend(weight)?;
                 put(node, value, options)
             };
             visit(&mut resource.node, &parts(path), create, &mut set)
@@ -263,7 +268,7 @@ fn inside_text(scalar: &mut Scalar, path: &[String], create: Option<&Node>, set:
     let value = node.value()?;
     let is_pretty = scalar.text.contains('\n') && scalar.text.contains("  ");
     let written = if is_pretty { serde_json::to_string_pretty(&value) } else { serde_json::to_string(&value) };
-    scalar.text = written.map_err(|error| error.to_string())?;
+    scalar.text = as_go_writes(written.map_err(|error| error.to_string())?);
     Ok(())
 }
 

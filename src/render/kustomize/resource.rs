@@ -1,14 +1,17 @@
 //! An object between kustomize's steps: what it is, what it was called before, and the list of all of them.
 
+use std::collections::{HashMap, HashSet};
+
 use serde_json::Value;
 
+use super::budget::Budget;
 use super::node::{Node, Tag};
 use super::selector::Selector;
 use crate::render::objects::Place;
 use crate::render::scope;
 
 /// Group, version and kind.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Gvk {
     pub group: String,
     pub version: String,
@@ -102,8 +105,9 @@ impl Affixes {
 
     /// Whether both names were given the same. `allow_none`: or one of them none.
     pub fn same(&self, other: &Affixes, allow_none: bool) -> bool {
-        let same = |a: &[String], b: &[String]| {
-            (allow_none && (a.is_empty() || b.is_empty())) || a.ends_with(b) || b.ends_with(a)
+        let same = |a: &[String], b: &[String]| match a.is_empty() || b.is_empty() {
+            true => allow_none || a.len() == b.len(),
+            false => a.ends_with(b) || b.ends_with(a),
         };
         same(&self.prefixes, &other.prefixes) && same(&self.suffixes, &other.suffixes)
     }
@@ -189,6 +193,11 @@ impl Resource {
         self.previous_ids().any(|id| wanted(&id)) || wanted(&self.id())
     }
 
+    pub fn is_or_was(&self, wanted: &Id) -> bool {
+        let is_called_so = self.name() == wanted.name || self.previous.iter().any(|id| id.name == wanted.name);
+        is_called_so && self.any_id(|id| id.same(wanted))
+    }
+
     /// Called before a change of name or namespace.
     pub fn remember_id(&mut self) {
         let mut id = self.id();
@@ -208,10 +217,6 @@ impl Resource {
             }
             _ => Vec::new(),
         }
-    }
-
-    pub fn value(&self) -> Result<Value, String> {
-        self.node.value()
     }
 
     /// As it is written: annotations are text, and none is no mapping.
@@ -239,21 +244,41 @@ impl Resource {
     }
 }
 
-/// Adds a resource whose identity is not there yet; else tells the index of the one that has it.
-pub fn append(all: &mut Vec<Resource>, resource: Resource) -> Result<(), usize> {
-    let id = resource.id();
-    match all.iter().position(|known| known.name() == id.name && known.id().same(&id)) {
-        Some(index) => Err(index),
-        None => {
-            all.push(resource);
-            Ok(())
+/// Resources by name, while nothing but new ones comes to a list.
+#[derive(Default)]
+pub struct Names(HashMap<String, Vec<usize>>);
+
+impl Names {
+    pub fn of(all: &[Resource]) -> Self {
+        let mut names = Self::default();
+        for (index, resource) in all.iter().enumerate() {
+            names.0.entry(resource.name().to_owned()).or_default().push(index);
         }
+        names
     }
+
+    /// Adds a resource whose identity is not there yet; else tells the index of the one that has it.
+    pub fn append(&mut self, all: &mut Vec<Resource>, resource: Resource) -> Result<(), usize> {
+        let id = resource.id();
+        let known = self.0.entry(id.name.clone()).or_default();
+        if let Some(index) = known.iter().find(|index| all[**index].id().same(&id)) {
+            return Err(*index);
+        }
+        known.push(all.len());
+        all.push(resource);
+        Ok(())
+    }
+}
+
+/// An identity that two of them have.
+pub fn twin(all: &[Resource]) -> Option<Id> {
+    let mut seen = HashSet::new();
+    all.iter().map(Resource::id).find(|id| !seen.insert((id.gvk.clone(), id.name.clone(), id.namespace().to_owned())))
 }
 
 /// The one resource that has, or had, an identity.
 pub fn find(all: &[Resource], id: &Id) -> Result<usize, String> {
-    let mut found = all.iter().enumerate().filter(|(_, resource)| resource.any_id(|any| any.same(id)));
+    let mut found = all.iter().enumerate().filter(|(_, resource)| resource.is_or_was(id));
     let Some((index, _)) = found.next() else { return Err(missing(all, id)) };
     match found.next() {
         None => Ok(index),
@@ -283,15 +308,24 @@ fn missing(all: &[Resource], id: &Id) -> String {
 }
 
 /// The resources that a selector means, by their present or first names.
-pub fn select(all: &[Resource], selector: &Selector) -> Result<Vec<usize>, String> {
+pub fn select(all: &[Resource], selector: &Selector, budget: &Budget<'_>) -> Result<Vec<usize>, String> {
     let matcher = selector.compile()?;
     let meant = |resource: &Resource| {
+        if !matcher.gvk(&resource.gvk()) {
+            return false;
+        }
         let (now, first) = (resource.id(), resource.original_id());
         (matcher.namespace(first.namespace()) || matcher.namespace(now.namespace()))
             && (matcher.name(&first.name) || matcher.name(&now.name))
-            && matcher.gvk(&now.gvk)
             && matcher.labels(&resource.text_map("labels"))
             && matcher.annotations(&resource.text_map("annotations"))
     };
-    Ok(all.iter().enumerate().filter(|(_, resource)| meant(resource)).map(|(index, _)| index).collect())
+    let mut found = Vec::new();
+    for (index, resource) in all.iter().enumerate() {
+        budget.go_on()?;
+        if meant(resource) {
+            found.push(index);
+        }
+    }
+    Ok(found)
 }

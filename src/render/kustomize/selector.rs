@@ -20,11 +20,11 @@ pub struct Selector {
 }
 
 pub struct Matcher {
-    group: Option<Regex>,
-    version: Option<Regex>,
-    kind: Option<Regex>,
-    name: Option<Regex>,
-    namespace: Option<Regex>,
+    group: Pattern,
+    version: Pattern,
+    kind: Pattern,
+    name: Pattern,
+    namespace: Pattern,
     annotations: Vec<Requirement>,
     labels: Vec<Requirement>,
 }
@@ -48,31 +48,47 @@ impl Selector {
     }
 }
 
-fn whole(pattern: &str) -> Result<Option<Regex>, String> {
+enum Pattern {
+    Anything,
+    /// Without anything that means something in an expression.
+    Text(String),
+    Expression(Regex),
+}
+
+fn whole(pattern: &str) -> Result<Pattern, String> {
     if pattern.is_empty() {
-        return Ok(None);
+        return Ok(Pattern::Anything);
+    }
+    if pattern.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_' || b == b'/') {
+        return Ok(Pattern::Text(pattern.to_owned()));
     }
     match Regex::new(&format!("^(?:{pattern})$")) {
-        Ok(regex) => Ok(Some(regex)),
+        Ok(regex) => Ok(Pattern::Expression(regex)),
         Err(_) => Err(format!("`{pattern}` is not a regular expression")),
     }
 }
 
-fn is_match(regex: &Option<Regex>, text: &str) -> bool {
-    regex.as_ref().is_none_or(|regex| regex.is_match(text))
+impl Pattern {
+    fn is_match(&self, text: &str) -> bool {
+        match self {
+            Self::Anything => true,
+            Self::Text(wanted) => wanted == text,
+            Self::Expression(regex) => regex.is_match(text),
+        }
+    }
 }
 
 impl Matcher {
     pub fn gvk(&self, gvk: &Gvk) -> bool {
-        is_match(&self.group, &gvk.group) && is_match(&self.version, &gvk.version) && is_match(&self.kind, &gvk.kind)
+        self.group.is_match(&gvk.group) && self.version.is_match(&gvk.version) && self.kind.is_match(&gvk.kind)
     }
 
     pub fn name(&self, name: &str) -> bool {
-        is_match(&self.name, name)
+        self.name.is_match(name)
     }
 
     pub fn namespace(&self, namespace: &str) -> bool {
-        is_match(&self.namespace, namespace)
+        self.namespace.is_match(namespace)
     }
 
     pub fn labels(&self, labels: &[(String, String)]) -> bool {
@@ -91,72 +107,164 @@ enum Requirement {
     NotIn(String, Vec<String>),
     Exists(String),
     Absent(String),
+    Above(String, i64),
+    Below(String, i64),
 }
 
 impl Requirement {
     fn holds(&self, labels: &[(String, String)]) -> bool {
         let value = |key: &str| labels.iter().find(|(name, _)| name == key).map(|(_, value)| value);
+        let number = |key: &str| value(key).and_then(|value| value.parse::<i64>().ok());
         match self {
             Self::In(key, values) => value(key).is_some_and(|value| values.contains(value)),
             Self::NotIn(key, values) => value(key).is_none_or(|value| !values.contains(value)),
             Self::Exists(key) => value(key).is_some(),
             Self::Absent(key) => value(key).is_none(),
+            Self::Above(key, limit) => number(key).is_some_and(|value| value > *limit),
+            Self::Below(key, limit) => number(key).is_some_and(|value| value < *limit),
         }
     }
 }
 
-/// `a=b,c!=d,e in (f,g),h notin (i),j,!k`
+/// `a=b,c!=d,e in (f,g),h notin (i),j,!k,l>1,m<2`: the grammar of apimachinery's `labels.Parse`.
 fn requirements(text: &str) -> Result<Vec<Requirement>, String> {
-    terms(text).into_iter().map(|term| requirement(term.trim())).collect()
+    let mut tokens = Tokens { rest: text };
+    let mut requirements = Vec::new();
+    let said = |error: String| format!("`{text}` is not a label selector: {error}");
+    if tokens.peek().is_none() {
+        return Ok(requirements);
+    }
+    loop {
+        requirements.push(tokens.requirement().map_err(said)?);
+        match tokens.next() {
+            None => return Ok(requirements),
+            Some(",") => {}
+            Some(other) => return Err(said(format!("`,` or the end was expected before `{other}`"))),
+        }
+    }
 }
 
-/// Commas inside parentheses separate values, not terms.
-fn terms(text: &str) -> Vec<&str> {
-    let (mut terms, mut start, mut open) = (Vec::new(), 0, false);
-    for (index, c) in text.char_indices() {
-        match c {
-            '(' => open = true,
-            ')' => open = false,
-            ',' if !open => {
-                terms.push(&text[start..index]);
-                start = index + 1;
+/// Words, and what stands between them.
+struct Tokens<'a> {
+    rest: &'a str,
+}
+
+const OPERATORS: [&str; 9] = ["==", "!=", "=", "!", "(", ")", ",", "<", ">"];
+
+impl<'a> Tokens<'a> {
+    fn peek(&self) -> Option<&'a str> {
+        let rest = self.rest.trim_start();
+        if let Some(operator) = OPERATORS.into_iter().find(|operator| rest.starts_with(operator)) {
+            return Some(operator);
+        }
+        let ends = |c: char| c.is_whitespace() || "=!(),<>".contains(c);
+        let word = &rest[..rest.find(ends).unwrap_or(rest.len())];
+        if word.is_empty() { None } else { Some(word) }
+    }
+
+    fn next(&mut self) -> Option<&'a str> {
+        let token = self.peek()?;
+        self.rest = &self.rest.trim_start()[token.len()..];
+        Some(token)
+    }
+
+    fn requirement(&mut self) -> Result<Requirement, String> {
+        let absent = self.peek() == Some("!");
+        if absent {
+            self.next();
+        }
+        let key = self.next().filter(|key| !OPERATORS.contains(key)).ok_or("a key was expected")?.to_owned();
+        check_key(&key)?;
+        if absent {
+            return Ok(Requirement::Absent(key));
+        }
+        if matches!(self.peek(), None | Some(",")) {
+            return Ok(Requirement::Exists(key));
+        }
+        Ok(match self.next() {
+            Some("=" | "==") => Requirement::In(key, vec![self.value()?]),
+            Some("!=") => Requirement::NotIn(key, vec![self.value()?]),
+            Some(">") => Requirement::Above(key, self.number()?),
+            Some("<") => Requirement::Below(key, self.number()?),
+            Some("in") => Requirement::In(key, self.values()?),
+            Some("notin") => Requirement::NotIn(key, self.values()?),
+            other => return Err(format!("`{}` is not an operator", other.unwrap_or_default())),
+        })
+    }
+
+    /// One value; none is the empty one.
+    fn value(&mut self) -> Result<String, String> {
+        match self.peek() {
+            None | Some(",") => Ok(String::new()),
+            Some(word) if OPERATORS.contains(&word) => Err(format!("a value was expected before `{word}`")),
+            Some(word) => {
+                self.next();
+                check_value(word)?;
+                Ok(word.to_owned())
             }
-            _ => {}
         }
     }
-    if !text.trim().is_empty() {
-        terms.push(&text[start..]);
+
+    fn number(&mut self) -> Result<i64, String> {
+        let value = self.value()?;
+        value.parse().map_err(|_| format!("`{value}` is not a number"))
     }
-    terms
+
+    /// Values in parentheses. Between two commas is the empty one.
+    fn values(&mut self) -> Result<Vec<String>, String> {
+        if self.next() != Some("(") {
+            return Err("`(` was expected after `in` and `notin`".into());
+        }
+        let mut values = Vec::new();
+        loop {
+            match self.next() {
+                Some(end @ ("," | ")")) => {
+                    values.push(String::new());
+                    if end == ")" {
+                        return Ok(values);
+                    }
+                }
+                Some(word) if !OPERATORS.contains(&word) => {
+                    check_value(word)?;
+                    values.push(word.to_owned());
+                    match self.next() {
+                        Some(",") => {}
+                        Some(")") => return Ok(values),
+                        _ => return Err(format!("`,` or `)` was expected after `{word}`")),
+                    }
+                }
+                _ => return Err("the values have no `)`".into()),
+            }
+        }
+    }
 }
 
-fn requirement(term: &str) -> Result<Requirement, String> {
-    let bad = || format!("`{term}` is not a term of a label selector");
-    let named = |key: &str| -> Result<String, String> {
-        let key = key.trim();
-        let fine = !key.is_empty() && key.chars().all(|c| c.is_ascii_alphanumeric() || "-_./".contains(c));
-        if fine { Ok(key.to_owned()) } else { Err(bad()) }
+/// Letters and digits at both ends, and `-`, `_`, `.` between them.
+fn is_name(text: &str) -> bool {
+    let ends = |c: Option<char>| c.is_some_and(|c| c.is_ascii_alphanumeric());
+    text.len() <= 63
+        && ends(text.chars().next())
+        && ends(text.chars().last())
+        && text.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c))
+}
+
+fn check_value(value: &str) -> Result<(), String> {
+    if is_name(value) { Ok(()) } else { Err(format!("`{value}` is not a value of a label")) }
+}
+
+/// A name, or a domain and a name.
+fn check_key(key: &str) -> Result<(), String> {
+    let is_domain = |domain: &str| {
+        domain.len() <= 253
+            && domain.split('.').all(|part| {
+                is_name(part) && part.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-')
+            })
     };
-    if let Some(key) = term.strip_prefix('!') {
-        return Ok(Requirement::Absent(named(key)?));
-    }
-    for (operator, is_in) in [(" notin ", false), (" in ", true)] {
-        let spaced = term.replacen('(', " (", 1);
-        if let Some((key, values)) = spaced.split_once(operator) {
-            let inner = values.trim().strip_prefix('(').and_then(|rest| rest.strip_suffix(')')).ok_or_else(bad)?;
-            let values = inner.split(',').map(|value| value.trim().to_owned()).collect();
-            let key = named(key)?;
-            return Ok(if is_in { Requirement::In(key, values) } else { Requirement::NotIn(key, values) });
-        }
-    }
-    if let Some((key, value)) = term.split_once("!=") {
-        return Ok(Requirement::NotIn(named(key)?, vec![value.trim().to_owned()]));
-    }
-    if let Some((key, value)) = term.split_once('=') {
-        let value = value.strip_prefix('=').unwrap_or(value);
-        return Ok(Requirement::In(named(key)?, vec![value.trim().to_owned()]));
-    }
-    Ok(Requirement::Exists(named(term)?))
+    let fine = match key.split_once('/') {
+        Some((domain, name)) => is_domain(domain) && is_name(name),
+        None => is_name(key),
+    };
+    if fine { Ok(()) } else { Err(format!("`{key}` is not a key of a label")) }
 }
 
 #[cfg(test)]
@@ -175,11 +283,16 @@ mod tests {
             ("!app", false),
             ("!other, app", true),
             ("other=x", false),
+            ("app in ()", false),
+            ("app in (,web)", true),
+            ("tier = front", true),
+            ("size>1", false),
         ] {
             let selector = Selector { label_selector: text.into(), ..Selector::default() };
             assert_eq!(selector.compile().expect("a selector").labels(&labels), wanted, "{text}");
         }
-        assert!(requirements("a in b").is_err());
-        assert!(requirements("a b").is_err());
+        for bad in ["a in b", "a b", "a in (b", "-a=b", "a=b c", "a,", "=b", "a>x", "x/y/z"] {
+            assert!(requirements(bad).is_err(), "{bad}");
+        }
     }
 }

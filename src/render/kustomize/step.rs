@@ -1,12 +1,13 @@
 //! One of kustomize's builtin transformers with its configuration, whether a field of a kustomization or a file asks
 //! for it.
 
+use super::budget::{Budget, NODE_BYTES};
 use super::field_spec::FieldSpec;
 use super::file::{Image, Replacement, Replica};
 use super::merge_keys::Schema;
 use super::patch::Patch;
 use super::replace;
-use super::resource::Resource;
+use super::resource::{Resource, twin};
 use super::selector::Selector;
 use super::transform::{self, Affix, Namespace, Pairs};
 
@@ -79,30 +80,42 @@ impl Step {
         }
     }
 
-    pub fn apply(&self, all: &mut Vec<Resource>, schema: &Schema) -> Result<(), Stopped> {
+    pub fn apply(&self, all: &mut Vec<Resource>, schema: &Schema, budget: &Budget<'_>) -> Result<(), Stopped> {
         match self {
             Self::Merge(patches) => {
                 for (index, patch) in patches.iter().enumerate() {
                     let stopped = |message| Stopped { entry: Some(index), message };
-                    patch.apply(all, None, schema).map_err(stopped)?;
+                    patch.apply(all, None, schema, budget).map_err(stopped)?;
                 }
             }
             Self::Patch { patch, target } => {
-                patch.apply(all, target.as_ref(), schema)?;
-                check_unique(all)?;
+                let is_another = patch.apply(all, target.as_ref(), schema, budget)?;
+                if is_another && let Some(id) = twin(all) {
+                    return Err(format!("after this patch two objects are `{id}`").into());
+                }
             }
-            Self::Json { patch, target } => patch.apply(all, Some(target), schema)?,
-            Self::Namespace(namespace) => transform::namespace(all, namespace)?,
-            Self::Affix { side, text, specs } => transform::affix(all, *side, text, specs)?,
+            Self::Json { patch, target } => {
+                patch.apply(all, Some(target), schema, budget)?;
+            }
+            Self::Namespace(namespace) => transform::namespace(all, namespace, budget)?,
+            Self::Affix { side, text, specs } => {
+                in_parts(all, budget, text.len(), |part| transform::affix(part, *side, text, specs))?;
+            }
             Self::Labels { pairs, specs } | Self::Annotations { pairs, specs } => {
-                transform::entries(all, pairs, specs)?;
+                let weight: usize = pairs.iter().map(|(key, value)| key.len() + value.0.len() + NODE_BYTES).sum();
+                in_parts(all, budget, weight, |part| transform::entries(part, pairs, specs))?;
             }
-            Self::Replicas { replica, specs } => transform::replicas(all, replica, specs)?,
-            Self::Image { image, specs } => transform::image(all, image, specs)?,
+            Self::Replicas { replica, specs } => {
+                budget.go_on()?;
+                transform::replicas(all, replica, specs)?;
+            }
+            Self::Image { image, specs } => {
+                in_parts(all, budget, 0, |part| transform::image(part, image, specs))?;
+            }
             Self::Replacements(list) => {
                 for (entry, replacement) in list {
                     let stopped = |message| Stopped { entry: Some(*entry), message };
-                    replace::apply(all, replacement).map_err(stopped)?;
+                    replace::apply(all, replacement, budget).map_err(stopped)?;
                 }
             }
         }
@@ -110,14 +123,19 @@ impl Step {
     }
 }
 
-fn check_unique(all: &[Resource]) -> Result<(), String> {
-    let mut seen = std::collections::HashSet::new();
-    match all
-        .iter()
-        .map(|resource| (resource.id().to_string(), resource.gvk().group))
-        .find(|id| !seen.insert(id.clone()))
-    {
-        Some((id, _)) => Err(format!("after this patch two objects are `{id}`")),
-        None => Ok(()),
+/// Objects between two questions whether to go on.
+const PART: usize = 64;
+
+/// Does to some objects after the other what is done to each by itself; `weight` is what each gets.
+fn in_parts(
+    all: &mut [Resource],
+    budget: &Budget<'_>,
+    weight: usize,
+    mut transform: impl FnMut(&mut [Resource]) -> Result<(), String>,
+) -> Result<(), String> {
+    for part in all.chunks_mut(PART) {
+        budget.spend(weight.saturating_mul(part.len()))?;
+        transform(part)?;
     }
+    Ok(())
 }

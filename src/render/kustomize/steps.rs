@@ -119,7 +119,7 @@ impl Build<'_> {
                 all.iter().for_each(|resource| self.schema.notice(&resource.gvk(), true));
             }
             let schema: &Schema = &self.schema;
-            step.apply(all, schema).map_err(|Stopped { entry, message }| {
+            step.apply(all, schema, &self.budget).map_err(|Stopped { entry, message }| {
                 let asked = match (*asked, entry) {
                     (Asked::Field(field), Some(index)) => Asked::Entry(field, index),
                     (asked, _) => asked,
@@ -142,7 +142,7 @@ impl Build<'_> {
             _ => return Err(failed("`patch` and `path` exclude each other".into())),
         };
         // a patch is merged into what stands elsewhere: its own place is never told
-        patch::read(&name, &text, entry.options.as_ref(), current.place(1)).map_err(failed)
+        patch::read(&name, &text, entry.options.as_ref(), current.place(1), &self.budget).map_err(failed)
     }
 
     pub(super) fn json_patch(&self, current: &Current, asked: Asked, entry: &PatchEntry) -> Result<Step, RenderError> {

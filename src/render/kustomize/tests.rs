@@ -102,3 +102,43 @@ fn templates_are_a_resource() {
         .with("templates/c.yaml.j2", "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: '{{ values.name }}'}\n");
     assert_eq!(build(&tree, None).expect("it is built").objects[0].id.name, "p-made");
 }
+
+/// Asked again and again, whatever it does: reading, patching, following names.
+#[test]
+fn a_build_that_is_preempted_stops_where_it_is() {
+    let mut tree = MemoryTree::new().with(
+        "app/kustomization.yaml",
+        "namespace: n1\nnamePrefix: p-\nlabels: [{pairs: {a: b}}]\nresources: [all.yaml]\npatches:\n- target: {kind: ConfigMap}\n  patch: |\n    - {op: add, path: /data/x, value: y}\n",
+    );
+    let objects: Vec<String> = (0..300).map(|i| CONFIG_MAP.replace("settings", &format!("c{i}"))).collect();
+    tree.insert("app/all.yaml", objects.join("---\n"));
+    let asked = std::cell::Cell::new(0_u32);
+    let request = |cancelled: &dyn Fn() -> bool| {
+        render(&Request {
+            tree: &tree,
+            path: "app",
+            app: &AppRef { name: "app".into(), namespace: "default".into() },
+            target_namespace: None,
+            common_metadata: None,
+            substitution: Substitution::Off,
+            cancelled,
+        })
+    };
+    let whole = request(&|| {
+        asked.set(asked.get() + 1);
+        false
+    });
+    assert_eq!(whole.expect("it is built").objects.len(), 300);
+    let questions = asked.get();
+    assert!(questions > 1000, "asked {questions} times");
+    for stop in (1..questions).step_by(97) {
+        asked.set(0);
+        let failed = request(&|| {
+            asked.set(asked.get() + 1);
+            asked.get() >= stop
+        });
+        let error = failed.err().expect("it is stopped").error;
+        assert!(matches!(error, crate::render::RenderError::Cancelled), "{stop}: {error}");
+        assert_eq!(asked.get(), stop, "it went on after it was told to stop");
+    }
+}

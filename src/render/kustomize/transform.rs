@@ -1,15 +1,16 @@
 //! The transformations that every object goes through: namespace, name, labels, annotations, images, replicas.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 
 use regex::Regex;
 use serde::Deserialize;
 
+use super::budget::Budget;
 use super::field_spec::{Create, FieldSpec, Tables, merge};
 use super::file::{Image, Labels, Replica, Text};
 use super::generate;
 use super::node::{Node, Scalar, Tag, keep_style};
-use super::resource::{Gvk, Resource};
+use super::resource::{Gvk, Resource, twin};
 
 type Outcome = Result<(), String>;
 
@@ -64,29 +65,20 @@ impl Namespace {
     }
 }
 
-pub fn namespace(all: &mut [Resource], wanted: &Namespace) -> Outcome {
+pub fn namespace(all: &mut [Resource], wanted: &Namespace, budget: &Budget<'_>) -> Outcome {
     let namespace = &wanted.namespace;
     if namespace.is_empty() {
         return Ok(());
     }
     for resource in all.iter_mut() {
+        budget.spend(namespace.len())?;
         resource.remember_id();
         put_into_namespace(resource, wanted)?;
     }
-    let mut seen = HashSet::new();
-    for resource in all.iter() {
-        let id = resource.id();
-        if !seen.insert((
-            id.gvk.group.clone(),
-            id.gvk.version.clone(),
-            id.gvk.kind.clone(),
-            id.name.clone(),
-            id.namespace().to_owned(),
-        )) {
-            return Err(format!("in namespace `{namespace}` two objects are `{id}`"));
-        }
+    match twin(all) {
+        Some(id) => Err(format!("in namespace `{namespace}` two objects are `{id}`")),
+        None => Ok(()),
     }
-    Ok(())
 }
 
 pub fn put_into_namespace(resource: &mut Resource, wanted: &Namespace) -> Outcome {
