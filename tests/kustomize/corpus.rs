@@ -4,6 +4,8 @@
 //! === name of the case          (or: === name of the case @ directory that is built)
 //! --- path/of/a/file.yaml
 //! its text
+//! --- path/of/a/file [escaped]  (line breaks don't count, `\n`, `\r`, `\t`, `\\`, `\xff` and `\u{feff}` do)
+//! --- path/of/a/symlink -> its target
 //! ```
 //! An answer is what kubectl wrote to its standard output, or `error: ` and what it said.
 
@@ -12,12 +14,55 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use afresh::manifest::MemoryTree;
+
 pub struct Case {
     pub name: String,
     /// The file of cases it is in, without its ending.
     pub group: String,
     pub directory: String,
-    pub files: Vec<(String, String)>,
+    pub files: Vec<(String, Content)>,
+}
+
+pub enum Content {
+    File(Vec<u8>),
+    Symlink(String),
+}
+
+impl Case {
+    pub fn tree(&self) -> MemoryTree {
+        self.files.iter().fold(MemoryTree::new(), |tree, (path, content)| match content {
+            Content::File(bytes) => tree.with(path, bytes.clone()),
+            Content::Symlink(target) => tree.with_symlink(path, target),
+        })
+    }
+
+    /// Writes its files below a folder.
+    pub fn write(&self, folder: &Path) -> std::io::Result<()> {
+        for (path, content) in &self.files {
+            let path = folder.join(path);
+            fs::create_dir_all(path.parent().expect("a file is in a folder"))?;
+            match content {
+                Content::File(bytes) => fs::write(path, bytes)?,
+                Content::Symlink(target) => std::os::unix::fs::symlink(target, path)?,
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What kubectl makes of a directory.
+pub fn ask(kubectl: &str, directory: &Path) -> std::io::Result<Result<String, String>> {
+    let output = Command::new(kubectl).arg("kustomize").arg(directory).output()?;
+    if output.status.success() {
+        return Ok(Ok(String::from_utf8_lossy(&output.stdout).into_owned()));
+    }
+    let said = String::from_utf8_lossy(&output.stderr);
+    let said = said.lines().filter(|line| !line.starts_with("# Warning")).map(str::trim).collect::<Vec<_>>().join(" ");
+    // a line of a log begins with the time and the process
+    let said = said.split_once("err=").map_or(said.as_str(), |(_, said)| said);
+    // nor does the trace of a panic belong to the answer
+    Ok(Err(said.split(" goroutine ").next().unwrap_or(said).trim().to_owned()))
 }
 
 pub enum Answer {
@@ -58,13 +103,61 @@ fn sections(text: &str, mark: &str) -> Vec<(String, String)> {
     sections
 }
 
+fn file(title: &str, body: String) -> (String, Content) {
+    if let Some((path, target)) = title.split_once(" -> ") {
+        return (path.into(), Content::Symlink(target.into()));
+    }
+    match title.strip_suffix(" [escaped]") {
+        Some(path) => (path.into(), Content::File(unescaped(&body))),
+        None => (title.into(), Content::File(body.into_bytes())),
+    }
+}
+
+fn unescaped(text: &str) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let text = text.replace('\n', "");
+    let mut parts = text.split('\\');
+    bytes.extend(parts.next().unwrap_or_default().bytes());
+    while let Some(part) = parts.next() {
+        let rest = match part.chars().next() {
+            // two backslashes: between them is nothing
+            None => {
+                bytes.push(b'\\');
+                parts.next().unwrap_or_default()
+            }
+            Some('x') => {
+                bytes.push(u8::from_str_radix(&part[1..3], 16).expect("two hexadecimal digits"));
+                &part[3..]
+            }
+            Some('u') => {
+                let (code, rest) = part[1..].split_once('}').expect("a brace");
+                let code = u32::from_str_radix(code.trim_start_matches('{'), 16).ok().and_then(char::from_u32);
+                bytes.extend(code.expect("a character").to_string().bytes());
+                rest
+            }
+            Some(c) => {
+                bytes.push(match c {
+                    'n' => b'\n',
+                    'r' => b'\r',
+                    't' => b'\t',
+                    '0' => 0,
+                    other => panic!("an escape `{other}` is not known"),
+                });
+                &part[1..]
+            }
+        };
+        bytes.extend(rest.bytes());
+    }
+    bytes
+}
+
 pub fn cases() -> Vec<Case> {
     let mut cases: Vec<Case> = Vec::new();
     for (group, text) in texts("cases") {
         for (title, body) in sections(&text, "=== ") {
             let (name, directory) = title.split_once(" @ ").unwrap_or((&title, "."));
             assert!(!cases.iter().any(|case| case.name == name), "two cases are called `{name}`");
-            let files = sections(&body, "--- ");
+            let files = sections(&body, "--- ").into_iter().map(|(title, body)| file(&title, body)).collect();
             cases.push(Case { name: name.into(), group: group.clone(), directory: directory.into(), files });
         }
     }
@@ -90,20 +183,15 @@ pub fn record(kubectl: &str) -> std::io::Result<()> {
     let mut groups: BTreeMap<String, String> = BTreeMap::new();
     for case in cases() {
         let dir = tempfile::tempdir()?;
-        for (path, text) in &case.files {
-            let path = dir.path().join(path);
-            fs::create_dir_all(path.parent().expect("a file is in a folder"))?;
-            fs::write(path, text)?;
-        }
-        let output = Command::new(kubectl).arg("kustomize").arg(dir.path().join(&case.directory)).output()?;
+        case.write(dir.path())?;
         let text = groups.entry(case.group.clone()).or_default();
         text.push_str(&format!("=== {}\n", case.name));
-        if output.status.success() {
-            text.push_str(&String::from_utf8_lossy(&output.stdout));
-        } else {
-            let said = String::from_utf8_lossy(&output.stderr).replace(&*dir.path().to_string_lossy(), "TREE");
-            let last = said.lines().filter(|line| !line.starts_with("# Warning")).collect::<Vec<_>>().join(" ");
-            text.push_str(&format!("error: {}\n", last.trim_start_matches("error: ")));
+        match ask(kubectl, &dir.path().join(&case.directory))? {
+            Ok(built) => text.push_str(&built),
+            Err(said) => {
+                let said = said.replace(&*dir.path().to_string_lossy(), "TREE");
+                text.push_str(&format!("error: {said}\n"));
+            }
         }
     }
     fs::create_dir_all(folder("answers"))?;

@@ -1,11 +1,14 @@
 //! Trees of kustomize, each with what `kubectl kustomize` made of it (`tests/kustomize/record` asks it anew).
 
 mod corpus;
+mod properties;
+mod random;
 
 use std::collections::BTreeMap;
 
-use afresh::manifest::{MemoryTree, normalise, yaml};
-use afresh::render::{AppRef, Request, Substitution, render};
+use afresh::manifest::MemoryTree;
+use afresh::manifest::{normalise, yaml};
+use afresh::render::{AppRef, Failed, Rendered, Request, Substitution, render};
 use serde_json::Value;
 
 use corpus::{Answer, Case};
@@ -13,14 +16,29 @@ use corpus::{Answer, Case};
 type Objects = BTreeMap<String, Value>;
 
 /// Cases in which Afresh answers otherwise on purpose, and why.
-const ON_PURPOSE: [(&str, &str); 3] = [
-    (
-        "a file outside of the root of its kustomization",
-        "Flux builds without kustomize's load restrictor; nothing leaves the repository",
-    ),
+const ON_PURPOSE: &[(&str, &str)] = &[
+    ("a file outside of the root of its kustomization", OUTSIDE),
+    ("files of a directory above", OUTSIDE),
     ("a key that looks like a boolean", "kubectl writes `n` without quotes, and then takes it for `false`"),
-    ("a bad key", "the API server refuses such a key; here the error has its place"),
+    ("a bad key", BAD_KEY),
+    ("a key with a path", BAD_KEY),
+    ("variables of files", BAD_KEY),
+    ("html in a hash", "kustomize can't hold a control character, a ConfigMap can"),
+    ("the same field twice in a kustomization", "one of two lists would be lost without a word"),
+    ("a kustomization with two documents", "the second would be lost without a word"),
+    ("a directive", LENIENT),
+    ("a slash that JSON escapes", LENIENT),
+    ("an object without a version", NO_OBJECT),
+    ("a name that is a number", NO_OBJECT),
+    ("a cluster-scoped object with a namespace", NO_OBJECT),
+    ("one name in two versions", "both are the same object of the cluster"),
+    ("inside YAML", "kustomize writes the whole text anew; it is refused by name"),
+    ("labels of bases and overlays", "kustomize changes a selector along with a label that isn't meant for it"),
 ];
+const OUTSIDE: &str = "Flux builds without kustomize's load restrictor; nothing leaves the repository";
+const BAD_KEY: &str = "the API server refuses such a key; here the error has its place";
+const LENIENT: &str = "it is YAML or JSON, though kustomize's reader doesn't know it";
+const NO_OBJECT: &str = "the API server refuses such an object; here the error has its place";
 
 #[test]
 fn every_tree_is_built_as_kubectl_builds_it() {
@@ -70,19 +88,21 @@ fn compare(ours: &Objects, theirs: &Objects) -> String {
     lines.join("\n")
 }
 
-fn build(case: &Case) -> Result<Objects, String> {
-    let tree = case.files.iter().fold(MemoryTree::new(), |tree, (path, text)| tree.with(path, text.clone()));
+fn rendered(tree: &MemoryTree, directory: &str) -> Result<Rendered, Failed> {
     let app = AppRef { name: "app".into(), namespace: "default".into() };
-    let request = Request {
-        tree: &tree,
-        path: &case.directory,
+    render(&Request {
+        tree,
+        path: directory,
         app: &app,
         target_namespace: None,
         common_metadata: None,
         substitution: Substitution::Off,
         cancelled: &|| false,
-    };
-    let rendered = render(&request).map_err(|failed| failed.error.to_string())?;
+    })
+}
+
+fn build(case: &Case) -> Result<Objects, String> {
+    let rendered = rendered(&case.tree(), &case.directory).map_err(|failed| failed.error.to_string())?;
     Ok(rendered.objects.iter().map(|object| (key(&object.value), object.value.clone())).collect())
 }
 
@@ -104,6 +124,62 @@ fn key(value: &Value) -> String {
         text("/kind"),
         [text("/metadata/namespace"), text("/metadata/name")].join("/")
     )
+}
+
+/// What a person is told of trees that can't be built: the place, what is missed there, and what is there instead.
+const TOLD: [(&str, &str); 26] = [
+    ("a missing resource", "kustomization.yaml:1:13: there is no file or directory `nothing.yaml`"),
+    ("a circle", "b/kustomization.yaml:1:13: a circle: `a` is, or contains, `a`, which led here"),
+    ("a component that includes its parent", "app/one/kustomization.yaml:3:13: a circle: `app` is, or contains, `app`"),
+    ("a directory without a kustomization", "app/kustomization.yaml:1:13: `base` has no kustomization file"),
+    (
+        "two kustomization files",
+        "app/kustomization.yaml:1:1: beside it there is a kustomization called `kustomization.yml`",
+    ),
+    ("an absolute path", "kustomization.yaml:1:13: `/etc/hosts` leads out of the repository"),
+    ("an unknown field", "kustomization.yaml:1:1: a kustomization has no field `resourcess`"),
+    (
+        "a component by the old version",
+        "one/kustomization.yaml:1:1: the API version of a Component is `kustomize.config",
+    ),
+    ("a patch that matches too much", "kustomization.yaml:3:3: more than one object is, or was, `ConfigMap/c`"),
+    ("a missing patch", "kustomization.yaml:2:11: there is no file `patch.yaml`, but `patches.yaml`"),
+    ("several documents with a target", "kustomization.yaml:2:11: a patch with a `target` can hold one document only"),
+    ("operations in brackets that are no JSON", "kustomization.yaml:3:3: operations that begin with `[` must be JSON"),
+    ("an index beyond the list", "kustomization.yaml:2:11: `T/d`: operation 1 at `/spec/l/5`: there is no item 5"),
+    ("a test that fails", "kustomization.yaml:2:11: `T/d`: operation 1 at `/spec/a`: the value is another"),
+    ("a name change that collides", "kustomization.yaml:3:3: after this patch two objects are `ConfigMap/new`"),
+    ("a bad label selector", "kustomization.yaml:2:11: `a b` is not a label selector: "),
+    ("an expression of a select that is bad", "kustomization.yaml:3:3: `(` is not a regular expression"),
+    ("no such source", "kustomization.yaml:3:3: the source `T//nothing` selects nothing"),
+    ("a source that matches two", "kustomization.yaml:3:3: the source `ConfigMap//` selects more than one object"),
+    ("an index beyond a list", "kustomization.yaml:3:3: `T/a`, `spec.l.2`: there is no item 2, but 1"),
+    ("two objects meet in a namespace", "kustomization.yaml:1:1: in namespace `new` two objects are `ConfigMap/new/c`"),
+    (
+        "replicas of what is not there",
+        "kustomization.yaml:1:12: there is no `nothing` among the kinds that have replicas",
+    ),
+    ("the same key twice", "kustomization.yaml:1:22: key `y` is given twice"),
+    ("an object twice in a file", "c.yaml:5:1: `ConfigMap/c` is declared twice"),
+    ("an anchor of another document", "t.yaml:7:29: there is no anchor `l`"),
+    ("keys of many kinds", "t.yaml:8:3: the key `1` is an integer, not text: put quotes around it"),
+];
+
+#[test]
+fn a_tree_that_is_refused_is_told_with_place_and_words() {
+    let cases = corpus::cases();
+    for (name, wanted) in TOLD {
+        let case = cases.iter().find(|case| case.name == name).expect(name);
+        let said = build(case).expect_err(name);
+        assert!(said.starts_with(wanted), "{name}\n  said:   {said}\n  wanted: {wanted}");
+    }
+    let has_place = |said: &str| {
+        let mut numbers = said.splitn(4, ':').skip(1).take(2).map(str::parse::<u32>);
+        matches!((numbers.next(), numbers.next()), (Some(Ok(_)), Some(Ok(_))))
+    };
+    let refused: Vec<String> = cases.iter().filter_map(|case| build(case).err()).collect();
+    let without: Vec<&String> = refused.iter().filter(|said| !has_place(said)).collect();
+    assert!(without.is_empty(), "errors without file, line and column: {without:#?}");
 }
 
 /// Asks kubectl for all answers anew.
