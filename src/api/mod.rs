@@ -41,6 +41,8 @@ pub const SSA: &str = "kustomize.toolkit.fluxcd.io/ssa";
 pub const RECONCILE: &str = "kustomize.toolkit.fluxcd.io/reconcile";
 /// `enabled`: recreate on immutable fields; refused by name for now.
 pub const FORCE: &str = "kustomize.toolkit.fluxcd.io/force";
+/// `flux`: the object is of Flux's own installation.
+pub const PART_OF: &str = "app.kubernetes.io/part-of";
 /// Any new value asks for a reconciliation now; echoed in `status.lastHandledReconcileAt`.
 pub const REQUESTED_AT: &str = "reconcile.fluxcd.io/requestedAt";
 /// Held by every Kustomization that we serve, so that deleting it cleans up first.
@@ -49,7 +51,8 @@ pub const FINALIZER: &str = "finalizers.fluxcd.io";
 pub const DESIRED: &str = "afresh.dev/desired";
 /// Annotations of this prefix on an object go into the metadata of its notifications.
 pub const EVENT_METADATA_PREFIX: &str = "event.toolkit.fluxcd.io/";
-/// On a Kustomization: `<revision>` whose guarded deletions a person has agreed to.
+/// On a Kustomization, and on a CustomResourceDefinition for itself: `<revision>` whose guarded deletions a person has
+/// agreed to.
 pub const CONFIRM_PRUNE: &str = "afresh.dev/confirm-prune";
 /// On a Kustomization: `before-health` deletes before the health checks.
 pub const PRUNE_WHEN: &str = "afresh.dev/prune";

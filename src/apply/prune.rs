@@ -5,6 +5,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::cluster::{ApiError, ErrorClass, OwnerKey, Propagation};
 use crate::manifest::ObjectId;
+use crate::plan;
 
 use super::applier::{Applier, PARALLEL};
 use super::order::{Stage, stage_of};
@@ -18,6 +19,8 @@ pub enum Kept {
     NotOurs,
     /// A label or annotation keeps us from deleting it.
     Marked,
+    /// It is of Flux's own installation.
+    Flux,
 }
 
 /// What became of each object that was to be deleted.
@@ -89,6 +92,9 @@ impl Applier {
             }
             if live.marks.keeps_from_deletion() {
                 return Fate::Kept(Kept::Marked);
+            }
+            if live.marks.part_of_flux && plan::is_of_flux(&object) {
+                return Fate::Kept(Kept::Flux);
             }
             if live.deleting {
                 return Fate::Deleted;

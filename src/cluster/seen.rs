@@ -6,7 +6,9 @@ use std::fmt;
 use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::Value;
 
-use crate::api::{APPLY_MANAGER, DESIRED, FORCE, OWNER_NAME_LABEL, OWNER_NAMESPACE_LABEL, PRUNE, RECONCILE, SSA};
+use crate::api::{
+    APPLY_MANAGER, DESIRED, FORCE, OWNER_NAME_LABEL, OWNER_NAMESPACE_LABEL, PART_OF, PRUNE, RECONCILE, SSA,
+};
 use crate::manifest::ObjectId;
 
 use super::discovery::ApiKind;
@@ -65,6 +67,8 @@ pub struct Marks {
     pub ssa: Ssa,
     /// `force: enabled`.
     pub force: bool,
+    /// `app.kubernetes.io/part-of: flux`.
+    pub part_of_flux: bool,
 }
 
 /// How an object is applied.
@@ -108,6 +112,7 @@ impl Marks {
             PRUNE => self.prune_disabled |= is("disabled"),
             RECONCILE => self.reconcile_disabled |= is("disabled"),
             FORCE => self.force |= is("enabled"),
+            PART_OF => self.part_of_flux |= value == "flux",
             SSA if is("merge") => self.ssa = Ssa::Merge,
             SSA if is("ifnotpresent") => self.ssa = Ssa::IfNotPresent,
             SSA if is("ignore") => self.ssa = Ssa::Ignore,
@@ -174,6 +179,7 @@ impl WireObject {
             prune_disabled: labels.marks.prune_disabled || annotations.marks.prune_disabled,
             reconcile_disabled: labels.marks.reconcile_disabled || annotations.marks.reconcile_disabled,
             force: labels.marks.force || annotations.marks.force,
+            part_of_flux: labels.marks.part_of_flux,
             ssa: if annotations.marks.ssa == Ssa::Override { labels.marks.ssa } else { annotations.marks.ssa },
         };
         let managed = metadata.managed_fields.unwrap_or_default();
@@ -209,7 +215,7 @@ struct Picked {
 /// A key that we know, without an allocation.
 struct Known(Option<&'static str>);
 
-const KNOWN: [&str; 7] = [OWNER_NAME_LABEL, OWNER_NAMESPACE_LABEL, DESIRED, PRUNE, RECONCILE, SSA, FORCE];
+const KNOWN: [&str; 8] = [OWNER_NAME_LABEL, OWNER_NAMESPACE_LABEL, DESIRED, PRUNE, RECONCILE, SSA, FORCE, PART_OF];
 
 impl<'de> Deserialize<'de> for Known {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -366,7 +372,13 @@ mod tests {
     #[test]
     fn marks_are_read_from_labels_and_annotations_whatever_their_case() {
         let object = json!({"metadata": {"labels": {RECONCILE: "DISABLED"}, "annotations": {FORCE: "Enabled", SSA: "IfNotPresent"}}});
-        let expected = Marks { reconcile_disabled: true, force: true, ssa: Ssa::IfNotPresent, prune_disabled: false };
+        let expected = Marks {
+            reconcile_disabled: true,
+            force: true,
+            ssa: Ssa::IfNotPresent,
+            prune_disabled: false,
+            part_of_flux: false,
+        };
         assert_eq!(Marks::of(&object), expected);
         assert!(Marks::of(&object).keeps_from_deletion());
     }

@@ -4,10 +4,12 @@
 
 mod desired;
 mod digest;
+mod flux;
 mod inventory;
 mod prune;
 
 pub use desired::{Application, Desired, Handling, PlanError, Scopes, desired};
 pub use digest::DigestKey;
+pub use flux::{Ground, controllers, is_of_flux};
 pub use inventory::Inventory;
-pub use prune::{Consent, Prune, prune};
+pub use prune::{Consent, Prune, is_definition, prune};

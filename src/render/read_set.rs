@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashSet};
 
 use sha2::{Digest, Sha256};
 
+use super::files::KUSTOMIZATION_FILES;
 use super::path;
 use crate::manifest::{Entry, EntryId, EntryKind, Tree, TreeError};
 
@@ -80,6 +81,13 @@ impl ReadSet {
 
     pub fn is_empty(&self) -> bool {
         self.seen.is_empty()
+    }
+
+    /// The kustomization that was read in a directory.
+    pub fn kustomization_in(&self, directory: &str) -> Option<String> {
+        let at = |name: &&str| if directory.is_empty() { (*name).to_owned() } else { format!("{directory}/{name}") };
+        let read = |path: &String| matches!(self.seen.get(path), Some(Seen::File(_) | Seen::Symlink(_)));
+        KUSTOMIZATION_FILES.iter().map(at).find(read)
     }
 
     pub(super) fn contains(&self, path: &str) -> bool {

@@ -13,7 +13,7 @@ scenarios! {
     an_application_that_comes_out_empty_waits_for_a_person,
     a_namespace_with_contents_is_deleted_only_after_a_person_agreed,
     a_namespace_that_holds_nothing_else_is_deleted_without_a_question,
-    a_definition_with_custom_resources_is_deleted_only_after_a_person_agreed,
+    a_definition_is_deleted_only_after_a_person_agreed_on_that_definition,
     objects_can_be_deleted_before_health_is_waited_for,
 }
 
@@ -156,7 +156,7 @@ fn definition(plural: &str, kind: &str, group: &str) -> String {
     .to_string()
 }
 
-async fn a_definition_with_custom_resources_is_deleted_only_after_a_person_agreed(env: &mut Env) {
+async fn a_definition_is_deleted_only_after_a_person_agreed_on_that_definition(env: &mut Env) {
     let group = format!("{}.example.com", env.namespace);
     let settings = placed("settings", &env.namespace);
     let files = [
@@ -173,12 +173,27 @@ async fn a_definition_with_custom_resources_is_deleted_only_after_a_person_agree
 
     let b = env.push_changes("B", &[("app/widgets.yaml", None), ("app/gadgets.yaml", None)]);
     env.announce().await;
-    until_it_asks(env, &b, &format!("CustomResourceDefinition/widgets.{group}")).await;
-    until_going(env, "CustomResourceDefinition", &format!("gadgets.{group}")).await;
-    assert_stays(env, "CustomResourceDefinition", &format!("widgets.{group}")).await;
+    let asks = message(&env.failed_at("app", &b, CONFIRM_PRUNE).await);
+    let command = format!("crd gadgets.{group} widgets.{group} {CONFIRM_PRUNE}='{b}'");
+    assert!(asks.contains(&command), "{asks}");
+    // agreement on the Kustomization is about what it holds; with a definition the objects of others would go
+    annotate(env, CONFIRM_PRUNE, &b).await;
+    env.reconcile("app").await;
+    for name in ["gadgets", "widgets"] {
+        assert_stays(env, "CustomResourceDefinition", &format!("{name}.{group}")).await;
+    }
     assert!(widgets.get_opt("by-hand").await.unwrap().is_some());
 
-    annotate(env, CONFIRM_PRUNE, &b).await;
+    let definitions = env.cluster_objects("CustomResourceDefinition");
+    let agree = async |name: &str| {
+        let patch = json!({ "metadata": { "annotations": { CONFIRM_PRUNE: b } } });
+        definitions.patch(name, &PatchParams::default(), &Patch::Merge(patch)).await.unwrap();
+        env.request_now("app").await;
+    };
+    agree(&format!("gadgets.{group}")).await;
+    until_going(env, "CustomResourceDefinition", &format!("gadgets.{group}")).await;
+    assert_stays(env, "CustomResourceDefinition", &format!("widgets.{group}")).await;
+    agree(&format!("widgets.{group}")).await;
     env.ready_at("app", &b).await;
     until_going(env, "CustomResourceDefinition", &format!("widgets.{group}")).await;
 }

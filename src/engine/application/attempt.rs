@@ -25,6 +25,9 @@ impl Application {
         let rendering = work.trace.stage(Stage::Render);
         let prepared = self.render(&work.object, &work.head(), work.urgency).await?;
         drop(rendering);
+        if let Some(failure) = self.renders_flux(work, &prepared) {
+            return Err(failure.into());
+        }
         let rendered = (prepared.rendered.digest, prepared.inputs.clone());
         *work.rendered.lock().unwrap_or_else(PoisonError::into_inner) = Some(rendered);
         // what comes out as it was applied stays Ready at its revision until its dependencies are at the newer one

@@ -8,6 +8,7 @@ use tokio_util::sync::CancellationToken;
 use crate::api::{DeletionPolicy, FINALIZER, Kustomization, STATUS_MANAGER};
 use crate::cluster::{ApiError, ApiKind};
 use crate::manifest::ObjectId;
+use crate::plan::{Ground, is_definition};
 use crate::report::{Severity, Verdict};
 
 use super::report::listed;
@@ -65,10 +66,21 @@ impl Application {
         if !delete || object.spec.suspended() {
             return Ok(());
         }
-        let ids: Vec<ObjectId> = {
+        let ground = self.ground(object);
+        // whoever asks for deletion in so many words means definitions, too
+        let all = policy != DeletionPolicy::MirrorPrune;
+        let (ids, kept): (Vec<ObjectId>, Vec<ObjectId>) = {
             let memory = self.memory();
-            memory.inventory.ids().filter(|id| self.shared.registry.owner(&self.key, id).is_none()).cloned().collect()
+            let own = memory.inventory.ids().filter(|id| self.shared.registry.owner(&self.key, id).is_none());
+            own.cloned().partition(|id| (all || !is_definition(id)) && !holds(&ground, id))
         };
+        if !kept.is_empty() {
+            let text = format!(
+                "left in place: {}; with a definition all objects of its kind would go, whoever made them: delete it by hand, or set `deletionPolicy: Delete` before",
+                listed(&kept)
+            );
+            self.event(object, Severity::Normal, Verdict::Detail, "Kept", text, None, None);
+        }
         let deleted = self.shared.applier.delete_all(&ids, &self.key, &CancellationToken::new()).await;
         if let Some((id, error)) = deleted.failed.first() {
             return Err(format!("{id} could not be deleted: {error}"));
@@ -113,4 +125,10 @@ impl Application {
             .await
             .map(drop)
     }
+}
+
+/// What stays even when the application goes: its namespace and the definitions of its own kind, on which others stand.
+/// Itself and its source go, if it declares them.
+fn holds(ground: &Ground, id: &ObjectId) -> bool {
+    matches!(id.kind.as_str(), "Namespace" | "CustomResourceDefinition") && ground.holds(id)
 }

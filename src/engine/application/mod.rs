@@ -17,6 +17,7 @@ mod attempt;
 mod commits;
 mod deletion;
 mod dependencies;
+mod flux;
 mod health;
 mod idle;
 mod jobs;
@@ -181,6 +182,8 @@ struct Failure {
     reason: &'static str,
     message: String,
     retry: Retry,
+    /// Only a person can change that: the condition `Stalled` says so.
+    stalled: bool,
     /// The source's tree could not be read: it must be opened anew.
     unreadable: bool,
     /// What was attempted; `None` if it came to nothing before there was a revision.
@@ -221,7 +224,15 @@ enum Ended {
 
 impl Failure {
     fn new(reason: &'static str, message: impl Into<String>) -> Self {
-        Self { reason, message: message.into(), retry: Retry::Backoff, unreadable: false, revision: None, blames: None }
+        Self {
+            reason,
+            message: message.into(),
+            retry: Retry::Backoff,
+            stalled: false,
+            unreadable: false,
+            revision: None,
+            blames: None,
+        }
     }
 
     fn at(mut self, revision: String) -> Self {
@@ -237,6 +248,11 @@ impl Failure {
     fn until_changed(mut self) -> Self {
         self.retry = Retry::OnChange;
         self
+    }
+
+    fn stalled(mut self) -> Self {
+        self.stalled = true;
+        self.until_changed()
     }
 }
 

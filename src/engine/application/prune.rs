@@ -3,13 +3,15 @@
 use std::collections::BTreeSet;
 use std::time::Instant;
 
-use crate::api;
+use crate::api::{self, Kustomization};
+use crate::apply::Kept;
 use crate::config;
 use crate::engine::registry::Handover;
 use crate::manifest::ObjectId;
 use crate::plan::{self, Consent, Inventory};
 use crate::report::{Severity, Stage, Verdict};
 
+use super::idle::source_key;
 use super::report::{Changes, listed};
 use super::{Application, Failure, Prepared, Stop, Work};
 
@@ -47,7 +49,7 @@ impl Application {
         self.await_handover(work).await?;
         let consent = Consent::read(annotation(work, api::CONFIRM_PRUNE), &work.revision());
         let owner = |id: &ObjectId| self.shared.registry.owner(&self.key, id);
-        let mut plan = plan::prune(inventory, declared, owner, &consent);
+        let mut plan = plan::prune(inventory, declared, owner, &self.ground(&work.object), &consent);
         for (id, other) in &plan.handed_over {
             tracing::info!(object = %self.key, %id, to = %other, "handed over");
         }
@@ -60,6 +62,14 @@ impl Application {
                 .map_err(|error| Failure::new("PruneFailed", format!("can't tell whether {id} is empty: {error}")))?;
             if contents { plan.guarded.push(id) } else { delete.push(id) }
         }
+        let mut unagreed = Vec::new();
+        for id in std::mem::take(&mut plan.delete_if_agreed) {
+            let agreed = self
+                .agreed(&id, &work.revision())
+                .await
+                .map_err(|error| Failure::new("PruneFailed", format!("can't tell whether {id} may go: {error}")))?;
+            if agreed { delete.push(id) } else { unagreed.push(id) }
+        }
         let deleted = self.shared.applier.delete_all(&delete, &self.key, &work.stop).await;
         for _ in &deleted.deleted {
             changes.count("deleted");
@@ -70,7 +80,17 @@ impl Application {
             let revision = work.revision();
             self.event(&work.object, Severity::Normal, Verdict::Detail, "Pruned", text, Some(&revision), None);
         }
-        let kept = deleted.failed.iter().map(|(id, _)| id).chain(&deleted.left).chain(&plan.guarded);
+        let of_flux = deleted.kept.iter().filter(|(_, why)| *why == Kept::Flux).map(|(id, _)| id);
+        let stays: Vec<&ObjectId> = of_flux.chain(&plan.kept).collect();
+        if !stays.is_empty() {
+            let text = format!(
+                "left in place: {} is no longer declared, but it is Flux's own or holds this Kustomization; delete it by hand if nothing needs it",
+                listed(&stays)
+            );
+            let revision = work.revision();
+            self.event(&work.object, Severity::Normal, Verdict::Detail, "Kept", text, Some(&revision), None);
+        }
+        let kept = deleted.failed.iter().map(|(id, _)| id).chain(&deleted.left).chain(&plan.guarded).chain(&unagreed);
         let left: Inventory = kept.map(|id| (id.clone(), version_of(inventory, id))).collect();
         let all: Inventory =
             inventory.iter().filter(|(id, _)| declared.contains(id)).map(|(id, v)| (id.clone(), v.clone())).collect();
@@ -79,14 +99,48 @@ impl Application {
             self.record_inventory(&all.union(&left)).await;
             return Err(Failure::new("PruneFailed", format!("{id} could not be deleted: {error}")).into());
         }
-        if !plan.guarded.is_empty() {
+        if !(plan.guarded.is_empty() && unagreed.is_empty()) {
             self.record_inventory(&all.union(&left)).await;
-            return Err(Failure::new("PruneFailed", self.guarded(work, &plan)).until_changed().into());
+            let failure = Failure::new("PruneFailed", self.guarded(work, &plan, &unagreed));
+            // consent on another object than this one is only seen by looking again
+            return Err(if unagreed.is_empty() { failure.until_changed() } else { failure }.into());
         }
         Ok(left)
     }
 
-    fn guarded(&self, work: &Work, plan: &plan::Prune) -> String {
+    /// Whether a person has agreed on the definition itself that it goes with this revision. One that is Flux's own is
+    /// left alone whatever it says, and one that is gone needs no consent.
+    async fn agreed(&self, id: &ObjectId, revision: &str) -> Result<bool, crate::cluster::ApiError> {
+        let kind = self.shared.cluster.resolve(&id.group, &id.kind, None).await?;
+        let Some(metadata) = self.shared.cluster.get_metadata(&kind, id).await? else { return Ok(true) };
+        let consent = metadata["annotations"][api::CONFIRM_PRUNE].as_str();
+        Ok(metadata["labels"][api::PART_OF] == "flux" || Consent::read(consent, revision).given())
+    }
+
+    /// What the application may never delete.
+    pub(super) fn ground(&self, object: &Kustomization) -> plan::Ground {
+        plan::Ground { application: self.key.clone(), source: source_key(object) }
+    }
+
+    fn guarded(&self, work: &Work, plan: &plan::Prune, unagreed: &[ObjectId]) -> String {
+        let mut parts = Vec::new();
+        if !plan.guarded.is_empty() {
+            parts.push(self.guarded_by_us(work, plan));
+        }
+        if !unagreed.is_empty() {
+            let names: Vec<_> = unagreed.iter().map(|id| id.name.as_str()).collect();
+            parts.push(format!(
+                "deleting {} deletes every object of its kind, whoever made it: waiting for consent on the definition itself\nhint: kubectl annotate --overwrite crd {} {}='{}'",
+                listed(unagreed),
+                names.join(" "),
+                api::CONFIRM_PRUNE,
+                work.revision()
+            ));
+        }
+        parts.join("\n")
+    }
+
+    fn guarded_by_us(&self, work: &Work, plan: &plan::Prune) -> String {
         let why = if plan.emptied {
             format!("the render came out empty, which would delete all {} objects", plan.guarded.len())
         } else {
@@ -126,7 +180,7 @@ impl Application {
         }
     }
 
-    /// Whether a Namespace or a CustomResourceDefinition holds anything but what goes along with it.
+    /// Whether a Namespace holds anything but what goes along with it.
     async fn contents(&self, id: &ObjectId, going: &BTreeSet<ObjectId>) -> Result<bool, crate::cluster::ApiError> {
         self.shared.cluster.has_contents(id, &|inside| going.contains(inside)).await
     }

@@ -76,6 +76,7 @@ impl Application {
         // what waits for others is not ready; what waits for itself is not known yet
         let blocked = reason != "Progressing";
         let truth = if blocked || failing { Truth::False } else { Truth::Unknown };
+        status.conditions.remove(STALLED);
         status.conditions.set(RECONCILING, Truth::True, "Progressing", message, generation, now);
         if !failing || blocked {
             status.conditions.set(READY, truth, reason, message, generation, now);
@@ -153,14 +154,15 @@ impl Application {
         let (generation, now) = (object.metadata.generation, Timestamp::now());
         let status = &mut report.status;
         let said = state_of(status);
-        status.conditions.set(
-            RECONCILING,
-            Truth::True,
-            "ProgressingWithRetry",
-            "the next attempt begins with a new look at the source",
-            generation,
-            now,
-        );
+        if failure.stalled {
+            status.conditions.remove(RECONCILING);
+            status.conditions.set(STALLED, Truth::True, failure.reason, &failure.message, generation, now);
+            status.observed_generation = generation;
+        } else {
+            let message = "the next attempt begins with a new look at the source";
+            status.conditions.remove(STALLED);
+            status.conditions.set(RECONCILING, Truth::True, "ProgressingWithRetry", message, generation, now);
+        }
         if failure.reason == "HealthCheckFailed" {
             status.conditions.set(HEALTHY, Truth::False, "HealthCheckFailed", &failure.message, generation, now);
         }

@@ -106,7 +106,8 @@ impl Worker {
                         source.unreadable();
                     }
                     let changed = self.app.failed(&object, &failure).await;
-                    source.attention(&self.app.key, true, changed);
+                    // what waits for a person needs no quicker look
+                    source.attention(&self.app.key, !failure.stalled, changed);
                     let pause = match failure.retry {
                         Retry::Backoff => Some(self.backoff.next(object.spec.retry_interval_max())),
                         Retry::OnChange => None,
