@@ -17,7 +17,9 @@ use super::logging::{self, LogFormat};
 use super::sandbox::Playground;
 use crate::api::GoDuration;
 use crate::cluster::{Cluster, ClusterOptions, Fence, RequestFacts, RequestObserver};
-use crate::config::{self, ClusterChoice, Config, FieldValidation, LeaderElection, WebhookSecret, Webhooks};
+use crate::config::{
+    self, ClusterChoice, Config, FieldValidation, LeaderElection, SourceRole, WebhookSecret, Webhooks,
+};
 use crate::engine::{self, Election, ElectionOptions, Ended, Leadership, Settings, Sources};
 use crate::report::{Metrics, Readiness, Traces};
 use crate::sandbox;
@@ -71,6 +73,9 @@ pub struct RunArgs {
     /// What to do with fields that the API server doesn't know
     #[arg(long, value_enum, default_value = "warn")]
     field_validation: Validation,
+    /// Who reports on GitRepositories
+    #[arg(long, value_enum, default_value = "serve", env = "AFRESH_SOURCES")]
+    sources: SourcesChoice,
     /// Send a trace of each attempt to this collector, by OTLP over HTTP: http://host:4318
     #[arg(long, value_name = "URL", env = "OTEL_EXPORTER_OTLP_ENDPOINT")]
     otlp_endpoint: Option<String>,
@@ -85,6 +90,14 @@ enum Validation {
     Warn,
     /// Refuse them
     Strict,
+}
+
+#[derive(clap::ValueEnum, Clone, Copy, Debug)]
+enum SourcesChoice {
+    /// Afresh: nothing else needs Flux's source-controller
+    Serve,
+    /// Flux's source-controller, which goes on running for Helm or Terraform: Afresh follows Git by itself, writes nothing to GitRepositories and holds the Lease of kustomize-controller alone
+    Observe,
 }
 
 /// On Linux, macOS and the BSDs.
@@ -167,6 +180,10 @@ fn resolve(args: RunArgs) -> anyhow::Result<Config> {
         field_validation: match args.field_validation {
             Validation::Warn => FieldValidation::Warn,
             Validation::Strict => FieldValidation::Strict,
+        },
+        source_role: match args.sources {
+            SourcesChoice::Serve => SourceRole::Serve,
+            SourcesChoice::Observe => SourceRole::Observe,
         },
         otlp_endpoint: args.otlp_endpoint.filter(|endpoint| !endpoint.is_empty()),
     })
@@ -323,6 +340,7 @@ impl Daemon {
             namespace: self.config.runtime_namespace.clone(),
             flux_namespace: election.flux_namespace.clone(),
             duration: election.lease_duration,
+            source_role: self.config.source_role,
         }))
     }
 
@@ -345,6 +363,7 @@ impl Daemon {
                     metrics: self.metrics.clone(),
                     watch_namespace: self.config.watch_namespace.clone(),
                     leadership,
+                    source_role: self.config.source_role,
                 })
             }
             None => None,
@@ -406,6 +425,7 @@ impl Daemon {
             watch_namespace: self.config.watch_namespace.clone(),
             runtime_namespace: self.config.runtime_namespace.clone(),
             field_validation: self.config.field_validation,
+            source_role: self.config.source_role,
             traces: self.traces.clone(),
         };
         Ok(engine::run(settings, cancel).await?)

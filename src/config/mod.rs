@@ -25,6 +25,17 @@ pub enum FieldValidation {
     Warn,
 }
 
+/// Who reports what a GitRepository shows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum SourceRole {
+    /// We do: status and finalizer are ours.
+    #[default]
+    Serve,
+    /// Flux's source-controller does, for others who need its artifacts. We follow Git by ourselves and write nothing
+    /// to the objects.
+    Observe,
+}
+
 /// Who may write is decided by Leases.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LeaderElection {
@@ -73,6 +84,7 @@ pub struct Config {
     /// Whether `file://` and paths are allowed as sources.
     pub allow_local_sources: bool,
     pub field_validation: FieldValidation,
+    pub source_role: SourceRole,
     /// The collector that traces of attempts go to, by OTLP over HTTP; `None`: there are none.
     pub otlp_endpoint: Option<String>,
 }

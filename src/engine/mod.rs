@@ -56,6 +56,7 @@ pub struct Settings {
     /// Where the installation's Secret lives.
     pub runtime_namespace: String,
     pub field_validation: config::FieldValidation,
+    pub source_role: config::SourceRole,
     pub traces: Traces,
 }
 
@@ -94,6 +95,7 @@ pub async fn run(settings: Settings, cancel: CancellationToken) -> Result<Ended,
         watch_namespace,
         runtime_namespace,
         field_validation,
+        source_role,
         traces,
     } = settings;
     installation::check(&cluster).await?;
@@ -128,6 +130,7 @@ pub async fn run(settings: Settings, cancel: CancellationToken) -> Result<Ended,
         digest_key,
         traces,
         unknown_fields,
+        source_role,
     });
     let tasks = shared.cluster.tasks().clone();
     let serve = objects::serve(shared, watch_namespace, readiness, cancel.clone());

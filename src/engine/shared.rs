@@ -34,6 +34,7 @@ pub(super) struct Shared {
     pub statuses: Permits,
     pub background: Background,
     pub unknown_fields: UnknownFields,
+    pub source_role: config::SourceRole,
     pub sources: Sources,
 }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use afresh::cluster::{Cluster, ClusterOptions, Fence};
-use afresh::config::FieldValidation;
+use afresh::config::{FieldValidation, SourceRole};
 use afresh::engine::{self, Settings, Sources};
 use afresh::report::{Metrics, Readiness};
 use afresh::source::{DataDir, RemoteOptions, Remotes};
@@ -31,6 +31,7 @@ async fn a_watch_that_dies_ends_the_daemon(env: &mut Env) {
         watch_namespace: Some(env.namespace.clone()),
         runtime_namespace: env.namespace.clone(),
         field_validation: FieldValidation::Warn,
+        source_role: SourceRole::Serve,
         traces: Default::default(),
     };
     let daemon = tokio::spawn(engine::run(settings, CancellationToken::new()));

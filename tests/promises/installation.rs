@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::time::Duration;
 
+use afresh::api::FINALIZER;
 use afresh::manifest::yaml;
 use k8s_openapi::api::authorization::v1::SubjectAccessReview;
 use k8s_openapi::api::rbac::v1::ClusterRole;
@@ -13,7 +14,7 @@ use kube::api::{Api, ApiResource, DeleteParams, DynamicObject, GroupVersionKind,
 use serde_json::{Value, json};
 
 use crate::support::control_plane::ControlPlane;
-use crate::support::env::{Cluster, Env, PATIENCE, is_ready_at};
+use crate::support::env::{Cluster, Env, PATIENCE, SOURCE, is_ready_at};
 use crate::support::installation::{self, NAMESPACE};
 use crate::support::manifests::{config_map, deployment};
 use crate::support::wait::{eventually, watch_until};
@@ -181,6 +182,12 @@ async fn exercise(env: &mut Env) {
     let app = env.until("app", "it is Ready at B", |app| is_ready_at(app, &b)).await;
     assert!(app.metadata.finalizers.is_some());
     env.until_gone("Service", "a").await;
+    // one that Flux's source-controller has served holds its finalizer
+    env.source_at("old", &env.git.url(SOURCE), |_| {}).await;
+    let held = json!({ "metadata": { "finalizers": [FINALIZER] } });
+    env.sources().patch("old", &PatchParams::default(), &Patch::Merge(held)).await.unwrap();
+    env.sources().delete("old", &DeleteParams::default()).await.unwrap();
+    watch_until(&env.sources(), "old", PATIENCE, |source| source.is_none()).await.expect("it is let go");
     // Leases are renewed, Events are sent
     env.eventually("an event is recorded", async || (!env.events("app").await.is_empty()).then_some(())).await;
     tokio::time::sleep(Duration::from_secs(11)).await;

@@ -9,6 +9,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::cluster::{ApiError, Cluster, ErrorClass, Fence};
+use crate::config::SourceRole;
 use crate::report::{Metrics, Readiness};
 
 use super::claim::{Claim, Outcome, Whose};
@@ -25,12 +26,15 @@ pub struct ElectionOptions {
     pub flux_namespace: Option<String>,
     /// How long a Lease lasts, in whole seconds.
     pub duration: Duration,
+    /// Whether source-controller is to stand by, too.
+    pub source_role: SourceRole,
 }
 
 /// Our own Lease.
 const LEASE: &str = "afresh";
 /// The controllers of Flux that write what we write hold these.
-const FLUX_LEASES: [&str; 2] = ["kustomize-controller-leader-election", "source-controller-leader-election"];
+const KUSTOMIZE_LEASE: &str = "kustomize-controller-leader-election";
+const SOURCE_LEASE: &str = "source-controller-leader-election";
 
 /// Why the election can't go on.
 #[derive(Debug, thiserror::Error)]
@@ -45,6 +49,13 @@ pub enum ElectionError {
 }
 
 impl ElectionOptions {
+    fn flux_leases(&self) -> &'static [&'static str] {
+        match self.source_role {
+            SourceRole::Serve => &[KUSTOMIZE_LEASE, SOURCE_LEASE],
+            SourceRole::Observe => &[KUSTOMIZE_LEASE],
+        }
+    }
+
     /// 10 s of 35 s.
     fn renew_every(&self) -> Duration {
         self.duration * 2 / 7
@@ -103,7 +114,7 @@ impl Election {
     ) -> (Self, Leadership) {
         let mut claims = vec![Claim::new(Whose::Ours, &options.namespace, LEASE)];
         if let Some(namespace) = &options.flux_namespace {
-            claims.extend(FLUX_LEASES.iter().map(|name| Claim::new(Whose::Flux, namespace, name)));
+            claims.extend(options.flux_leases().iter().map(|name| Claim::new(Whose::Flux, namespace, name)));
         }
         let (standing, receiver) = watch::channel(Standing::Starting);
         metrics.leader(false);

@@ -2,11 +2,17 @@
 //! where it differs; what could not be written is written with the next one.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use k8s_openapi::jiff::Timestamp;
+use serde_json::json;
 
-use crate::api::{Artifact, GitRepository, GitRepositoryStatus, Key, READY, RECONCILING, STALLED, Truth, rfc3339};
+use crate::api::{
+    Artifact, FINALIZER, GitRepository, GitRepositoryStatus, Key, READY, RECONCILING, STALLED, STATUS_MANAGER, Truth,
+    rfc3339,
+};
+use crate::cluster::ApiKind;
+use crate::config::SourceRole;
 use crate::engine::permits::Urgency;
 use crate::report::{Event, Recorded, RecordedFailure, Severity, Subject, Verdict};
 use crate::source::{Class, SourceError};
@@ -119,6 +125,15 @@ impl Worker {
         message: String,
         revision: Option<String>,
     ) {
+        if self.shared.source_role == SourceRole::Observe {
+            // source-controller says what it sees; what only we see is told by those who apply it
+            let state = state_of(&self.status);
+            if revision.is_none() && self.told.as_ref() != Some(&state) {
+                tracing::warn!(object = %self.key, reason, "{message}");
+            }
+            self.told = Some(state);
+            return;
+        }
         let newest = self.goal.borrow().clone();
         let asked = requested_at(newest.as_ref().unwrap_or(object));
         if asked.is_some() {
@@ -141,6 +156,39 @@ impl Worker {
         }
     }
 }
+
+impl Worker {
+    /// A source that source-controller has served holds its finalizer, which nobody else would take away.
+    pub(super) async fn let_go(&mut self, object: &GitRepository) {
+        let finalizers = object.metadata.finalizers.as_deref().unwrap_or_default();
+        if self.shared.source_role == SourceRole::Observe || !finalizers.iter().any(|f| f == FINALIZER) {
+            return;
+        }
+        let kind = ApiKind::git_repository();
+        let id = kind.object(self.key.namespace.as_str(), self.key.name.as_str());
+        let mut newest = object.metadata.clone();
+        loop {
+            let rest: Vec<_> = newest.finalizers.iter().flatten().filter(|f| *f != FINALIZER).collect();
+            // the list is replaced whole: only as it was read
+            let patch = json!({"metadata": {"finalizers": rest, "resourceVersion": newest.resource_version}});
+            match self.shared.cluster.merge_patch(&kind, &id, &patch, None, STATUS_MANAGER).await {
+                Ok(_) => return,
+                Err(error) if error.is_not_found() => return,
+                Err(error) => {
+                    tracing::warn!(object = %self.key, %error, "the finalizer could not be removed; tried again");
+                }
+            }
+            tokio::time::sleep(RELEASE_RETRY).await;
+            match self.goal.borrow().as_ref() {
+                Some(object) => newest = object.metadata.clone(),
+                None => return,
+            }
+        }
+    }
+}
+
+/// The pause before a finalizer that could not be removed is tried again.
+const RELEASE_RETRY: Duration = Duration::from_secs(5);
 
 /// Whether more than the time is another one.
 fn differs(a: &Artifact, b: &Artifact) -> bool {

@@ -8,6 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::api::{self, GitRepository, GitRepositoryStatus, Key, READY};
 use crate::cluster::ApiKind;
+use crate::config::SourceRole;
 use crate::engine::references::{Reference, Watched};
 use crate::engine::shared::Shared;
 use crate::report::{SourceMetrics, StatusWriter};
@@ -32,7 +33,9 @@ pub async fn run(key: Key, shared: Arc<Shared>, goal: Goal, cancel: Cancellation
     if let Some(ready) = status.conditions.get(READY) {
         metrics.recall(ready, true);
     }
-    shared.events.known(subject(&key, &object), recorded(&status));
+    if shared.source_role == SourceRole::Serve {
+        shared.events.known(subject(&key, &object), recorded(&status));
+    }
     let worker = Worker {
         metrics,
         writer: StatusWriter::new(ApiKind::git_repository(), key.clone(), &status),
@@ -42,6 +45,7 @@ pub async fn run(key: Key, shared: Arc<Shared>, goal: Goal, cancel: Cancellation
         goal,
         handle,
         status,
+        told: None,
         secret: Watched::default(),
         handled: requested_at(&object),
         refused: None,
@@ -62,6 +66,8 @@ pub(super) struct Worker {
     pub(super) status: GitRepositoryStatus,
     pub(super) writer: StatusWriter,
     pub(super) pacing: Pacing,
+    /// What was logged last of a source that others report on.
+    pub(super) told: Option<String>,
     secret: Watched,
     /// The request (`requestedAt`) that was answered last.
     handled: Option<String>,
@@ -82,6 +88,7 @@ impl Worker {
         loop {
             let Some(object) = self.goal.borrow_and_update().clone() else { break };
             if object.metadata.deletion_timestamp.is_some() {
+                self.let_go(&object).await;
                 break;
             }
             self.pacing.set_interval(object.spec.interval.0);

@@ -15,6 +15,7 @@ use tokio::sync::Notify;
 use super::known::Addressee;
 use crate::api::{Key, REQUESTED_AT};
 use crate::cluster::{ApiError, ApiKind, Cluster, ErrorClass};
+use crate::config::SourceRole;
 use crate::engine::{Hint, Sources};
 use crate::manifest::ObjectId;
 
@@ -41,19 +42,26 @@ const GIVE_UP: Duration = Duration::from_secs(60);
 pub struct Announcer {
     sources: Sources,
     annotations: Arc<Annotations>,
+    source_role: SourceRole,
 }
 
 impl Announcer {
-    pub fn new(sources: Sources, annotations: Arc<Annotations>) -> Self {
-        Self { sources, annotations }
+    pub fn new(sources: Sources, annotations: Arc<Annotations>, source_role: SourceRole) -> Self {
+        Self { sources, annotations, source_role }
     }
 }
 
 impl Announce for Announcer {
     fn source(&self, key: &Key, hint: Option<Hint>) {
-        // another replica leads: it sees the annotation
-        if !self.sources.announce(key, hint) {
-            self.annotations.put(Addressee::Source(key.clone()));
+        if self.sources.announce(key, hint) {
+            return;
+        }
+        match self.source_role {
+            // another replica leads: it sees the annotation
+            SourceRole::Serve => self.annotations.put(Addressee::Source(key.clone())),
+            SourceRole::Observe => {
+                tracing::warn!(object = %key, "a webhook came to a replica that doesn't lead, and with --sources=observe nothing is written to the source: its leader finds the commit with its next look");
+            }
         }
     }
 

@@ -36,7 +36,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::api::Key;
 use crate::cluster::Cluster;
-use crate::config::WebhookSecret;
+use crate::config::{SourceRole, WebhookSecret};
 use crate::engine::{Leadership, Sources};
 use crate::report::Metrics;
 
@@ -63,6 +63,8 @@ pub struct Settings {
     pub watch_namespace: Option<String>,
     /// Whether this replica leads: only then are statuses written.
     pub leadership: Leadership,
+    /// Whether sources that other replicas serve may be annotated.
+    pub source_role: SourceRole,
 }
 
 /// Why webhooks can't be served, or not any longer.
@@ -79,7 +81,7 @@ pub enum WebhookError {
 
 /// Serves until cancelled.
 pub async fn serve(settings: Settings, cancel: CancellationToken) -> Result<(), WebhookError> {
-    let Settings { socket, secret, cluster, sources, metrics, watch_namespace, leadership } = settings;
+    let Settings { socket, secret, cluster, sources, metrics, watch_namespace, leadership, source_role } = settings;
     let known = Arc::new(Known::default());
     let annotations = Arc::new(Annotations::default());
     let mut tasks = JoinSet::new();
@@ -108,7 +110,7 @@ pub async fn serve(settings: Settings, cancel: CancellationToken) -> Result<(), 
     tasks.spawn(async move { pending.write(&client).await });
     let (journal, notes) = Journal::new();
     let log = journal::write(notes);
-    let desk = Desk::new(known, Arc::new(Announcer::new(sources, annotations)));
+    let desk = Desk::new(known, Arc::new(Announcer::new(sources, annotations, source_role)));
     // ends with this future, however it ends
     let stop = cancel.child_token();
     let _stop = stop.clone().drop_guard();
