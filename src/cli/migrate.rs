@@ -1,7 +1,7 @@
 //! `afresh migrate --check`: what becomes of a cluster that Flux serves now. Only reads.
 //!
-//! Comes in: the Flux objects of a cluster, metadata of what they applied, and who holds Flux's Leases. Goes out: what is
-//! served, what isn't, by name and field, and what would happen. What it can't see is said, too.
+//! Comes in: the Flux objects of a cluster, metadata of what they applied, and who holds Flux's Leases. Goes out: which way
+//! fits, what is served, what isn't, by name and field, and what would happen. What it can't see is said, too.
 
 use std::collections::BTreeMap;
 
@@ -11,7 +11,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::connect::ClusterArgs;
-use crate::api::{self, GitRepository, Kustomization, OWNER_NAME_LABEL, OWNER_NAMESPACE_LABEL, Receiver};
+use crate::api::{self, GitRepository, Kustomization, OWNER_NAME_LABEL, OWNER_NAMESPACE_LABEL, PART_OF, Receiver};
 use crate::cluster::{ApiKind, Cluster};
 use crate::manifest::ObjectId;
 use crate::plan::Inventory;
@@ -41,7 +41,7 @@ enum Output {
 pub const NOT_ALL_SERVED: u8 = 3;
 
 /// Kinds of Flux, by group, so that those that we don't serve are named.
-const FLUX_KINDS: [(&str, &str); 15] = [
+const FLUX_KINDS: [(&str, &str); 17] = [
     ("source.toolkit.fluxcd.io", "GitRepository"),
     ("source.toolkit.fluxcd.io", "OCIRepository"),
     ("source.toolkit.fluxcd.io", "Bucket"),
@@ -56,8 +56,24 @@ const FLUX_KINDS: [(&str, &str); 15] = [
     ("image.toolkit.fluxcd.io", "ImageRepository"),
     ("image.toolkit.fluxcd.io", "ImagePolicy"),
     ("image.toolkit.fluxcd.io", "ImageUpdateAutomation"),
+    ("source.extensions.fluxcd.io", "ArtifactGenerator"),
     ("infra.contrib.fluxcd.io", "Terraform"),
+    ("fluxcd.controlplane.io", "FluxInstance"),
 ];
+/// Kinds whose controllers take artifacts from source-controller, or are served by it: while there are any, it stays.
+const NEED_SOURCE_CONTROLLER: [&str; 9] = [
+    "OCIRepository",
+    "Bucket",
+    "HelmRepository",
+    "HelmChart",
+    "ExternalArtifact",
+    "HelmRelease",
+    "ImageUpdateAutomation",
+    "ArtifactGenerator",
+    "Terraform",
+];
+/// What an installation by flux-operator means for a takeover.
+const FLUX_INSTANCE: &str = "flux-operator starts again what it lists: take the controllers that are to be stopped out of its `spec.components` instead of scaling them";
 /// Whoever applies as Flux does: Flux itself, and we.
 const MANAGER: &str = api::APPLY_MANAGER;
 /// Objects of inventories whose metadata is read: the check of a large cluster takes a minute, not an hour.
@@ -71,6 +87,12 @@ const READS_MAX: usize = 16;
 struct Report {
     /// True if nothing is there that isn't served.
     all_served: bool,
+    /// Which of Flux's controllers are stopped.
+    way: Way,
+    /// Why source-controller stays: kinds, and how many there are of each.
+    stays_for: BTreeMap<String, usize>,
+    /// Kustomizations that hold Flux's own installation: `Stalled` until it is taken out of them in Git.
+    holds_flux: Vec<String>,
     served: Vec<Found>,
     unserved: Vec<Found>,
     /// What would happen to what each application applied.
@@ -78,6 +100,17 @@ struct Report {
     leases: Vec<Held>,
     /// What can't be told from the cluster.
     not_seen: Vec<&'static str>,
+}
+
+/// How Afresh takes over.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+enum Way {
+    /// kustomize-controller and source-controller are stopped.
+    #[default]
+    Full,
+    /// kustomize-controller alone: `--sources=observe`.
+    Observe,
 }
 
 /// A Flux object.
@@ -107,6 +140,8 @@ struct Adoption {
     absent: Vec<String>,
     /// Labelled as another application's: refused while that one declares it.
     others: Vec<String>,
+    /// Flux's own controllers are among what it applied.
+    holds_flux: bool,
     /// Not looked at: the check stops after a number of objects.
     not_looked_at: usize,
     prune: bool,
@@ -149,6 +184,7 @@ async fn look(cluster: &Cluster, flux_namespace: &str) -> anyhow::Result<Report>
         for item in items.with_context(|| format!("can't list `{}`", preferred.resource()))? {
             let reasons = match &served {
                 Some(_) => reasons_of(kind, &item),
+                None if kind == "FluxInstance" => vec![FLUX_INSTANCE.to_owned()],
                 None if versions.is_empty() => vec![format!("the kind `{kind}` is not served")],
                 None => vec![format!(
                     "the cluster serves `{kind}` only as `{}`, and Afresh reads `{}`: install newer definitions",
@@ -156,6 +192,9 @@ async fn look(cluster: &Cluster, flux_namespace: &str) -> anyhow::Result<Report>
                 )],
             };
             let found = Found { reasons, ..Found::of(kind, &item) };
+            if NEED_SOURCE_CONTROLLER.contains(&kind) {
+                *report.stays_for.entry(kind.to_owned()).or_default() += 1;
+            }
             if kind == "Kustomization" && served.is_some() {
                 applications.push(item);
             }
@@ -166,6 +205,13 @@ async fn look(cluster: &Cluster, flux_namespace: &str) -> anyhow::Result<Report>
     for item in applications {
         report.applications.extend(adoption(cluster, item, &mut budget).await?);
     }
+    report.way = if report.stays_for.is_empty() { Way::Full } else { Way::Observe };
+    report.holds_flux = report
+        .applications
+        .iter()
+        .filter(|app| app.holds_flux)
+        .map(|app| format!("{}/{}", app.namespace, app.name))
+        .collect();
     for name in ["kustomize-controller-leader-election", "source-controller-leader-election"] {
         let lease =
             cluster.get_lease(flux_namespace, name).await.with_context(|| format!("can't read Lease `{name}`"))?;
@@ -247,6 +293,7 @@ impl Adoption {
         };
         let label = |name: &str| metadata["labels"][name].as_str();
         let owner = (label(OWNER_NAMESPACE_LABEL), label(OWNER_NAME_LABEL));
+        self.holds_flux |= id.group == "apps" && id.kind == "Deployment" && label(PART_OF) == Some("flux");
         let by_flux = |entry: &Value| entry["manager"] == MANAGER && entry["operation"] == "Apply";
         if owner.1.is_some() && owner != (Some(self.namespace.as_str()), Some(self.name.as_str())) {
             self.others.push(id.to_string());
@@ -269,7 +316,9 @@ impl Report {
         for found in &self.served {
             *counts.entry(&found.kind).or_default() += 1;
         }
-        line("Served".into());
+        line("The way".into());
+        self.way_in_words().into_iter().for_each(&mut line);
+        line("\nServed".into());
         for (kind, count) in counts {
             line(format!("  {count} {kind}"));
         }
@@ -286,8 +335,15 @@ impl Report {
             line("  Objects of a kind that is not served stay with Flux's other controllers. Those with a field that is not\n  served are reported as Stalled, and what they applied stays as it is.".into());
         }
         line("\nWhat would happen".into());
-        for held in &self.leases {
+        let stays =
+            |held: &&Held| self.way == Way::Observe && held.lease.ends_with("/source-controller-leader-election");
+        for held in self.leases.iter().filter(|held| !stays(held)) {
             line(format!("  Afresh stands by while `{}` holds the Lease `{}`.", held.holder, held.lease));
+        }
+        for app in &self.holds_flux {
+            line(format!(
+                "  Kustomization/{app} declares Flux's own controllers: Stalled (RendersFlux) until they are taken out of it in\n  Git; what it applied stays as it is, and so do the Kustomizations that it declares."
+            ));
         }
         for app in &self.applications {
             line(format!("  {}", app.text()));
@@ -306,6 +362,31 @@ impl Report {
             line(format!("  - {words}"));
         }
         text
+    }
+}
+
+impl Report {
+    /// Which controllers to stop, and why.
+    fn way_in_words(&self) -> Vec<String> {
+        let mut lines = match self.way {
+            Way::Full => vec![
+                "  Full: nothing here needs Flux's source-controller. Stop kustomize-controller and source-controller;"
+                    .into(),
+                "  install with `kubectl apply -k manifests/beside-flux`.".into(),
+            ],
+            Way::Observe => {
+                let kinds: Vec<_> = self.stays_for.iter().map(|(kind, count)| format!("{count} {kind}")).collect();
+                vec![
+                    format!(
+                        "  Observe: source-controller stays, for {}. Stop kustomize-controller alone;",
+                        kinds.join(", ")
+                    ),
+                    "  install with `kubectl apply -k manifests/observe` (`--sources=observe`).".into(),
+                ]
+            }
+        };
+        lines.push("  The steps, and the way back: docs/migrate-from-flux.md".into());
+        lines
     }
 }
 
@@ -345,5 +426,21 @@ mod tests {
         assert_eq!(adoption.applied, [id("b").to_string()]);
         assert_eq!(adoption.absent, [id("c").to_string()]);
         assert_eq!(adoption.others, [id("d").to_string()]);
+        assert!(!adoption.holds_flux);
+        let of_flux = json!({"labels": {PART_OF: "flux"}});
+        adoption.take(&ObjectId::new("apps", "Deployment", "flux-system", "helm-controller"), Some(&of_flux));
+        assert!(adoption.holds_flux);
+    }
+
+    #[test]
+    fn the_way_is_named_with_what_source_controller_stays_for() {
+        let full = Report::default().way_in_words().join("\n");
+        assert!(full.contains("Full") && full.contains("manifests/beside-flux"), "{full}");
+        let stays_for = BTreeMap::from([("HelmRelease".to_owned(), 3), ("HelmRepository".to_owned(), 1)]);
+        let observe = Report { way: Way::Observe, stays_for, ..Report::default() }.way_in_words().join("\n");
+        assert!(
+            observe.contains("for 3 HelmRelease, 1 HelmRepository.") && observe.contains("--sources=observe"),
+            "{observe}"
+        );
     }
 }
