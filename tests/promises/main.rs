@@ -20,6 +20,7 @@ mod quiet;
 mod recovery;
 mod secrecy;
 mod sources;
+mod takeover;
 mod traces;
 mod truth;
 mod webhook;

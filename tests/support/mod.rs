@@ -9,6 +9,7 @@
 pub mod control_plane;
 pub mod daemon;
 pub mod env;
+pub mod flux;
 pub mod forge;
 pub mod forward_proxy;
 pub mod in_process;
