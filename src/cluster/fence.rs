@@ -4,7 +4,7 @@
 //! when must it be answered. Nothing is asked of anyone for that: a process that is cut off stops by its own clock.
 //!
 //! ```text
-//!  renewed ──────────────▶ no write begins after this ─────▶ no answer is waited for after this = the Lease's end
+//!  renewed ──────────────▶ no write begins after this ─────▶ no answer is waited for after this: the Lease is over
 //! ```
 
 use std::sync::{Arc, Mutex, PoisonError};

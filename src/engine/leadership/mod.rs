@@ -5,8 +5,9 @@
 //!       ▲                                    │
 //!       │                                    ├─ renew every 2/7 of the Lease (10 s of 35 s)
 //!       │                                    ├─ the fence shuts 5/7 after the last renewal (25 s): no write begins
-//!       │                                    └─ no answer is waited for beyond the Lease's end (35 s)
-//!       └── another replica, or Flux, holds one: said once, looked at twice a second
+//!       │                                    └─ no answer is waited for beyond 34/35 of it (34 s): by then the Lease
+//!       │                                       counts as over, and the next one leads within 35 s
+//!       └── another replica, or Flux, holds one: said once, looked at twice a second, and right when it is over
 //! ```
 //!
 //! Comes in: the names of our own Lease and of Flux's. Goes out: terms, each with a fence of its own that every write of
