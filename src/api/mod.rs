@@ -45,6 +45,8 @@ pub const FORCE: &str = "kustomize.toolkit.fluxcd.io/force";
 pub const PART_OF: &str = "app.kubernetes.io/part-of";
 /// Any new value asks for a reconciliation now; echoed in `status.lastHandledReconcileAt`.
 pub const REQUESTED_AT: &str = "reconcile.fluxcd.io/requestedAt";
+/// On a source, beside that: `<its value> <commit>`, or `gone`: what a webhook said that will be seen there.
+pub const EXPECTED: &str = "afresh.dev/expected";
 /// Held by every Kustomization that we serve, so that deleting it cleans up first.
 pub const FINALIZER: &str = "finalizers.fluxcd.io";
 /// The digest of an object as we last sent it.

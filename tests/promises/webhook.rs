@@ -277,6 +277,18 @@ async fn a_replica_that_does_not_lead_passes_webhooks_on_by_annotation(env: &mut
     env.ready_at("app", &b).await;
     let source = env.sources().get(SOURCE).await.unwrap();
     assert!(source.metadata.annotations.is_some_and(|all| all.contains_key(afresh::api::REQUESTED_AT)));
+
+    // a commit that the server shows late is passed on by name, and looked for until it is there
+    let tip = || env.repository.tip("main").unwrap().unwrap();
+    let earlier = tip();
+    let c = push(env, "c");
+    let late = tip();
+    env.repository.set_branch("main", earlier).unwrap();
+    let before = looks(env);
+    assert_eq!(forge.announce(&second, &c).await.0, 202);
+    env.eventually("it looks again", async || (looks(env) >= before + 3).then_some(())).await;
+    env.repository.set_branch("main", late).unwrap();
+    env.ready_at("app", &c).await;
     second.stop().await.unwrap();
 }
 

@@ -9,6 +9,7 @@
 //!
 //! A probe never waits for a fetch: while revision B is being fetched, the next probe may find C, and B is given up.
 
+mod hint;
 mod include;
 mod observation;
 mod report;
@@ -21,12 +22,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use git2::Oid;
 use tokio::sync::{Notify, watch};
 
 use crate::api::Key;
 use crate::source::Snapshot;
 
+pub use hint::Hint;
 pub use sources::Sources;
 pub(super) use worker::run;
 
@@ -67,16 +68,6 @@ pub struct SourceState {
     pub failure: Option<Arc<str>>,
     /// When the last finished observation began: `head` or `failure` is no older than that.
     pub observed_since: Option<Instant>,
-}
-
-/// What somebody says that a source shows now, or will show soon. The remote's word is the truth: this only says what
-/// to look for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Hint {
-    /// The newest commit is this one.
-    Commit(Oid),
-    /// What the source follows is there no more.
-    Gone,
 }
 
 /// What is wanted of a source.

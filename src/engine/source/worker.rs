@@ -36,7 +36,7 @@ pub async fn run(key: Key, shared: Arc<Shared>, goal: Goal, cancel: Cancellation
     if shared.source_role == SourceRole::Serve {
         shared.events.known(subject(&key, &object), recorded(&status));
     }
-    let worker = Worker {
+    let mut worker = Worker {
         metrics,
         writer: StatusWriter::new(ApiKind::git_repository(), key.clone(), &status),
         pacing: Pacing::new(object.spec.interval.0, Instant::now()),
@@ -51,6 +51,10 @@ pub async fn run(key: Key, shared: Arc<Shared>, goal: Goal, cancel: Cancellation
         refused: None,
         hint: None,
     };
+    // nobody was there to look for it
+    if requested_at(&object) != worker.status.last_handled_reconcile_at {
+        worker.expect_what_is_said(&object);
+    }
     tokio::select! {
         () = worker.run() => {}
         () = cancel.cancelled() => {}
@@ -132,6 +136,10 @@ impl Worker {
                     None => {
                         // requestedAt: the same target, asked for now
                         self.pacing.announce(Instant::now());
+                        let newest = self.goal.borrow().clone();
+                        if let Some(newest) = newest {
+                            self.expect_what_is_said(&newest);
+                        }
                         continue;
                     }
                 },
@@ -168,11 +176,22 @@ impl Worker {
             self.pacing.request();
         }
         if let Some(hint) = hint {
-            // what is known already is no news
-            let known = self.is_known(hint);
-            self.hint = (!known).then_some(hint);
-            if known { self.pacing.seen() } else { self.pacing.expect(now) }
+            self.expect(hint);
         }
+    }
+
+    /// What the newest request says is looked for, too.
+    fn expect_what_is_said(&mut self, object: &GitRepository) {
+        if let Some(hint) = Hint::of(object) {
+            self.expect(hint);
+        }
+    }
+
+    fn expect(&mut self, hint: Hint) {
+        // what is known already is no news
+        let known = self.is_known(hint);
+        self.hint = (!known).then_some(hint);
+        if known { self.pacing.seen() } else { self.pacing.expect(Instant::now()) }
     }
 
     /// Whether the last look at the remote showed what the hint says.

@@ -13,7 +13,7 @@ use serde_json::json;
 use tokio::sync::Notify;
 
 use super::known::Addressee;
-use crate::api::{Key, REQUESTED_AT};
+use crate::api::{EXPECTED, Key, REQUESTED_AT};
 use crate::cluster::{ApiError, ApiKind, Cluster, ErrorClass};
 use crate::config::SourceRole;
 use crate::engine::{Hint, Sources};
@@ -58,7 +58,7 @@ impl Announce for Announcer {
         }
         match self.source_role {
             // another replica leads: it sees the annotation
-            SourceRole::Serve => self.annotations.put(Addressee::Source(key.clone())),
+            SourceRole::Serve => self.annotations.put(Addressee::Source(key.clone()), hint),
             SourceRole::Observe => {
                 tracing::warn!(object = %key, "a webhook came to a replica that doesn't lead, and with --sources=observe nothing is written to the source: its leader finds the commit with its next look");
             }
@@ -66,7 +66,7 @@ impl Announce for Announcer {
     }
 
     fn application(&self, key: &Key) {
-        self.annotations.put(Addressee::Application(key.clone()));
+        self.annotations.put(Addressee::Application(key.clone()), None);
     }
 }
 
@@ -83,13 +83,16 @@ struct Wanted {
     not_before: Instant,
     /// Nobody has asked since the last time: kept for the spacing only.
     done: bool,
+    /// What was said last of what is to be seen.
+    hint: Option<Hint>,
 }
 
 impl Annotations {
-    fn put(&self, addressee: Addressee) {
+    fn put(&self, addressee: Addressee, hint: Option<Hint>) {
         let now = Instant::now();
         let mut wanted = self.wanted();
-        let entry = wanted.entry(addressee).or_insert(Wanted { since: now, not_before: now, done: true });
+        let entry = wanted.entry(addressee).or_insert(Wanted { since: now, not_before: now, done: true, hint: None });
+        entry.hint = hint.or(entry.hint);
         if entry.done {
             (entry.done, entry.since) = (false, now);
             drop(wanted);
@@ -108,35 +111,36 @@ impl Annotations {
                 }
                 continue;
             }
-            futures::stream::iter(due).for_each_concurrent(PARALLEL, |a| self.annotate(cluster, a)).await;
+            futures::stream::iter(due).for_each_concurrent(PARALLEL, |(a, hint)| self.annotate(cluster, a, hint)).await;
         }
     }
 
     /// Takes out what may be written now, and tells when there will be more.
-    fn due(&self, now: Instant) -> (Vec<Addressee>, Option<Instant>) {
+    fn due(&self, now: Instant) -> (Vec<(Addressee, Option<Hint>)>, Option<Instant>) {
         let mut wanted = self.wanted();
         wanted.retain(|_, w| !(w.done && w.not_before <= now));
         let mut due = Vec::new();
         for (addressee, entry) in wanted.iter_mut().filter(|(_, w)| !w.done && w.not_before <= now) {
             (entry.done, entry.not_before) = (true, now + SPACING);
-            due.push(addressee.clone());
+            due.push((addressee.clone(), entry.hint.take()));
         }
         let next = wanted.values().filter(|w| !w.done).map(|w| w.not_before).min();
         (due, next)
     }
 
-    async fn annotate(&self, cluster: &Cluster, addressee: Addressee) {
+    async fn annotate(&self, cluster: &Cluster, addressee: Addressee, hint: Option<Hint>) {
         let since = Instant::now();
-        let Err(error) = annotate(cluster, &addressee).await else { return };
+        let Err(error) = annotate(cluster, &addressee, hint).await else { return };
         if error.is_not_found() {
             return;
         }
         let lasting = matches!(error.class, ErrorClass::Forbidden | ErrorClass::Denied | ErrorClass::BadRequest);
         let mut wanted = self.wanted();
-        let entry = wanted.entry(addressee.clone()).or_insert(Wanted { since, not_before: since, done: true });
+        let entry = wanted.entry(addressee.clone()).or_insert(Wanted { since, not_before: since, done: true, hint });
         if entry.done {
             entry.since = entry.since.min(since);
         }
+        entry.hint = entry.hint.or(hint);
         let again = !lasting && entry.since.elapsed() < GIVE_UP;
         (entry.done, entry.not_before) = (!again, Instant::now() + RETRY);
         drop(wanted);
@@ -149,13 +153,18 @@ impl Annotations {
     }
 }
 
-async fn annotate(cluster: &Cluster, addressee: &Addressee) -> Result<(), ApiError> {
+async fn annotate(cluster: &Cluster, addressee: &Addressee, hint: Option<Hint>) -> Result<(), ApiError> {
     let (kind, key) = match addressee {
         Addressee::Source(key) => (ApiKind::git_repository(), key),
         Addressee::Application(key) => (ApiKind::kustomization(), key),
     };
     let id = ObjectId::new(&*kind.group, &*kind.kind, key.namespace.as_str(), key.name.as_str());
-    let patch = json!({ "metadata": { "annotations": { REQUESTED_AT: Timestamp::now().to_string() } } });
+    let token = Timestamp::now().to_string();
+    let mut annotations = json!({ REQUESTED_AT: token });
+    if let Some(hint) = hint {
+        annotations[EXPECTED] = hint.beside(&token).into();
+    }
+    let patch = json!({ "metadata": { "annotations": annotations } });
     cluster.merge_patch(&kind, &id, &patch, None, MANAGER).await.map(drop)
 }
 
@@ -174,17 +183,22 @@ mod tests {
     fn many_deliveries_for_one_object_are_one_annotation_a_second() {
         let annotations = Annotations::default();
         let source = Addressee::Source(Key::new("n", "a"));
+        let hint = |digit: &str| Some(Hint::Commit(git2::Oid::from_str(&digit.repeat(40)).unwrap()));
         for _ in 0..1000 {
-            annotations.put(source.clone());
+            annotations.put(source.clone(), hint("a"));
         }
         let now = Instant::now();
-        assert_eq!(annotations.due(now).0, vec![source.clone()]);
-        annotations.put(source.clone());
-        annotations.put(Addressee::Application(Key::new("n", "a")));
+        assert_eq!(annotations.due(now).0, vec![(source.clone(), hint("a"))]);
+        annotations.put(source.clone(), hint("b"));
+        annotations.put(source.clone(), hint("c"));
+        // somebody who knows no commit
+        annotations.put(source.clone(), None);
+        let application = Addressee::Application(Key::new("n", "a"));
+        annotations.put(application.clone(), None);
         let now = Instant::now();
-        assert_eq!(annotations.due(now).0, [Addressee::Application(Key::new("n", "a"))]);
+        assert_eq!(annotations.due(now).0, [(application, None)]);
         let (due, next) = annotations.due(now + SPACING);
-        assert_eq!((due, next), (vec![source], None));
+        assert_eq!((due, next), (vec![(source, hint("c"))], None));
         assert_eq!(annotations.due(now + 3 * SPACING).0, []);
         assert!(annotations.wanted().is_empty(), "what is done is forgotten");
     }
