@@ -1,11 +1,10 @@
 //! One application of one ConfigMap on a cluster, and the moment at which a watch shows what it declares.
 
 use std::path::Path;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use afresh::cluster::{
-    ApiKind, ApplyOptions, Cluster, ClusterOptions, Collection, FieldValidation, NoObserver, WatchEvent, Watcher,
+    ApiKind, ApplyOptions, Cluster, ClusterOptions, Collection, FieldValidation, WatchEvent, Watcher,
 };
 use afresh::manifest::ObjectId;
 use anyhow::{Context as _, bail};
@@ -20,7 +19,7 @@ pub const MANAGER: &str = "bench";
 pub const FILE: &str = "app/settings.yaml";
 
 pub async fn connect(kubeconfig: &Path) -> anyhow::Result<Cluster> {
-    let options = ClusterOptions { request_timeout: PATIENCE, observer: Arc::new(NoObserver) };
+    let options = ClusterOptions { request_timeout: PATIENCE, ..Default::default() };
     Ok(Cluster::connect(Some(kubeconfig), None, options).await?)
 }
 

@@ -1,9 +1,8 @@
 //! Which cluster a command talks to: the flags that all of them share.
 
 use std::path::PathBuf;
-use std::sync::Arc;
 
-use crate::cluster::{Cluster, ClusterOptions, NoObserver};
+use crate::cluster::{Cluster, ClusterOptions};
 use crate::config;
 
 #[derive(clap::Args, Clone, Debug, Default)]
@@ -26,7 +25,7 @@ impl ClusterArgs {
     }
 
     pub async fn connect(&self) -> anyhow::Result<Cluster> {
-        let options = ClusterOptions { request_timeout: config::API_REQUEST_TIMEOUT, observer: Arc::new(NoObserver) };
+        let options = ClusterOptions { request_timeout: config::API_REQUEST_TIMEOUT, ..Default::default() };
         Ok(Cluster::connect(self.kubeconfig().as_deref(), self.context.as_deref(), options).await?)
     }
 }

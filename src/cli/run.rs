@@ -40,7 +40,7 @@ pub struct RunArgs {
     /// Where fetched repositories are kept; may vanish at any time
     #[arg(long, value_name = "DIR", env = "AFRESH_DATA_DIR")]
     data_dir: Option<PathBuf>,
-    /// Address of /metrics, /healthz and /readyz; `none` serves nothing
+    /// Address of /metrics, /healthz, /readyz and /runbook; `none` serves nothing
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8080", env = "AFRESH_METRICS_ADDR")]
     metrics_addr: String,
     /// Address of /webhook and of Receivers; `none` serves nothing
@@ -186,6 +186,7 @@ fn resolve(args: RunArgs) -> anyhow::Result<Config> {
             SourcesChoice::Observe => SourceRole::Observe,
         },
         otlp_endpoint: args.otlp_endpoint.filter(|endpoint| !endpoint.is_empty()),
+        version: config::VERSION.to_owned(),
     })
 }
 
@@ -236,7 +237,8 @@ fn default_data_dir() -> Option<PathBuf> {
 /// The daemon, until cancelled. The demo and the tests call it, too: there is no other way in.
 pub async fn daemon(config: Config, cancel: CancellationToken) -> anyhow::Result<()> {
     let data_dir = DataDir::open(&config.data_dir)?;
-    let traces = config.otlp_endpoint.as_deref().map(Traces::to).transpose()?.unwrap_or_default();
+    let traces = config.otlp_endpoint.as_deref().map(|endpoint| Traces::to(endpoint, &config.version));
+    let traces = traces.transpose()?.unwrap_or_default();
     let listener = match config.metrics_addr {
         Some(addr) => Some(TcpListener::bind(addr).await.with_context(|| {
             format!("can't listen on {addr} for metrics: choose another address with --metrics-addr, or `none`")
@@ -249,9 +251,10 @@ pub async fn daemon(config: Config, cancel: CancellationToken) -> anyhow::Result
         })?),
         None => None,
     };
-    let (metrics, readiness) = (Metrics::new(), Readiness::default());
+    let (metrics, readiness) = (Metrics::of(&config.version), Readiness::default());
     let observer = Arc::new(Observer(metrics.clone()));
-    let options = ClusterOptions { request_timeout: config::API_REQUEST_TIMEOUT, observer };
+    let version = config.version.clone();
+    let options = ClusterOptions { request_timeout: config::API_REQUEST_TIMEOUT, observer, version };
     // lives as long as the daemon
     let _playground;
     let cluster = match &config.cluster {

@@ -14,6 +14,7 @@ use super::discovery::Discovery;
 use super::error::{ApiError, ErrorClass};
 use super::fence::{Closed, Fence};
 use super::tasks::Tasks;
+use crate::config::VERSION;
 
 /// How calls are made.
 #[derive(Clone)]
@@ -21,12 +22,14 @@ pub struct ClusterOptions {
     /// The deadline of one call, body included. Watches have their own.
     pub request_timeout: Duration,
     pub observer: Arc<dyn RequestObserver>,
+    /// Of this program, as the API server's audit log shows it.
+    pub version: String,
 }
 
 impl Default for ClusterOptions {
     fn default() -> Self {
         // client-go's default for one request against a loaded server is 32 s; an apply waits for webhooks of up to 30 s
-        Self { request_timeout: Duration::from_secs(32), observer: Arc::new(NoObserver) }
+        Self { request_timeout: Duration::from_secs(32), observer: Arc::new(NoObserver), version: VERSION.to_owned() }
     }
 }
 
@@ -83,8 +86,8 @@ pub struct Cluster {
     tasks: Tasks,
 }
 
-/// Tells our requests from those of others in the API server's audit log.
-const USER_AGENT: &str = concat!("afresh/", env!("CARGO_PKG_VERSION"));
+/// Tells our requests from those of others in the API server's audit log; the version comes behind a slash.
+const USER_AGENT: &str = "afresh";
 
 /// The largest answer we read, in bytes: a page of 500 objects at half of etcd's limit each.
 const ANSWER_BYTES_MAX: usize = 384 * 1024 * 1024;
@@ -253,7 +256,7 @@ impl Cluster {
             .method(call.method)
             .uri(call.path)
             .header(http::header::ACCEPT, call.accept)
-            .header(http::header::USER_AGENT, USER_AGENT);
+            .header(http::header::USER_AGENT, format!("{USER_AGENT}/{}", self.options.version));
         let body = match call.body {
             Some((content_type, body)) => {
                 request = request.header(http::header::CONTENT_TYPE, content_type);

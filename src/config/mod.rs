@@ -87,7 +87,12 @@ pub struct Config {
     pub source_role: SourceRole,
     /// The collector that traces of attempts go to, by OTLP over HTTP; `None`: there are none.
     pub otlp_endpoint: Option<String>,
+    /// What the API server, metrics and traces are told; nothing that is stored depends on it.
+    pub version: String,
 }
+
+/// The version of this build.
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 /// One request to the API server. A busy server answers an apply within a second; a watch is not bounded by this.
 pub const API_REQUEST_TIMEOUT: Duration = Duration::from_secs(30);

@@ -42,8 +42,9 @@ struct Sending {
 }
 
 impl Traces {
-    /// Traces go to the collector at `endpoint`, an `http(s)://…` without the path of the signal.
-    pub fn to(endpoint: &str) -> Result<Self, TracesError> {
+    /// Traces of the daemon in this version go to the collector at `endpoint`, an `http(s)://…` without the path of the
+    /// signal.
+    pub fn to(endpoint: &str, version: &str) -> Result<Self, TracesError> {
         let failed = |why: String| TracesError { endpoint: endpoint.to_owned(), why };
         if !["http://", "https://"].iter().any(|scheme| endpoint.starts_with(scheme)) {
             return Err(failed("it is not an address of HTTP".into()));
@@ -58,7 +59,7 @@ impl Traces {
             .with_timeout(TIMEOUT)
             .build()
             .map_err(|error| failed(error.to_string()))?;
-        let version = KeyValue::new("service.version", env!("CARGO_PKG_VERSION"));
+        let version = KeyValue::new("service.version", version.to_owned());
         let resource = Resource::builder().with_service_name("afresh").with_attribute(version).build();
         let provider = SdkTracerProvider::builder().with_batch_exporter(exporter).with_resource(resource).build();
         let tracer = provider.tracer("afresh");

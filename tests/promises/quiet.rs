@@ -15,6 +15,7 @@ scenarios! {
     suspended_and_stalled_applications_cost_nothing,
     values_from_elsewhere_are_read_once_for_each_change,
     a_restart_writes_nothing_where_all_is_as_declared,
+    an_upgrade_writes_nothing_where_all_is_as_declared,
     a_restart_during_a_health_wait_goes_on_waiting,
     a_kill_during_a_broken_revision_does_not_hold_back_the_fix,
 }
@@ -108,15 +109,65 @@ async fn a_restart_writes_nothing_where_all_is_as_declared(env: &mut Env) {
     env.start();
     // It serves again: a request is echoed. That is the only write.
     env.reconcile("app").await;
-    let requests = env.requests_of_the_daemon().await;
-    let objects: Vec<_> = requests[before..]
-        .iter()
-        .filter(|request| request.contains("/configmaps/settings") || request.contains("/deployments/web"))
-        .filter(|request| !request.starts_with("watch ") && !request.starts_with("list "))
-        .collect();
-    assert!(objects.is_empty(), "{objects:#?}");
+    assert_eq!(about_objects(&env.requests_of_the_daemon().await[before..]), Vec::<&String>::new());
     let now = env.kustomizations().get("app").await.unwrap();
     assert_eq!(settled.status.unwrap().conditions, now.status.unwrap().conditions);
+}
+
+/// Of these requests the ones that read or write the objects of an application, dry-runs too.
+fn about_objects(requests: &[String]) -> Vec<&String> {
+    let objects = ["/configmaps/settings", "/deployments/web", "/secrets/access", "/services/web"];
+    let about = requests.iter().filter(|request| objects.iter().any(|object| request.contains(object)));
+    about.filter(|request| !request.starts_with("watch ") && !request.starts_with("list ")).collect()
+}
+
+async fn an_upgrade_writes_nothing_where_all_is_as_declared(env: &mut Env) {
+    // only a daemon in this process can be of another version than this build
+    env.runner = Runner::InProcess;
+    env.version = Some("0.0.1".to_owned());
+    let secret = json!({
+        "apiVersion": "v1", "kind": "Secret", "metadata": { "name": "access" }, "stringData": { "token": "t" },
+    });
+    let service = json!({
+        "apiVersion": "v1", "kind": "Service", "metadata": { "name": "web" }, "spec": { "ports": [{ "port": 80 }] },
+    });
+    env.begin(&[
+        ("app/settings.yaml", &config_map("settings", "a")),
+        ("app/web.yaml", &deployment("web", "web:1")),
+        ("app/access.yaml", &secret.to_string()),
+        ("app/service.yaml", &service.to_string()),
+    ])
+    .await;
+    env.until_live("Deployment", "web", "available", |web| web["status"]["availableReplicas"] == 1).await;
+    let objects = async |env: &Env| {
+        let mut all = Vec::new();
+        for (kind, name) in [("ConfigMap", "settings"), ("Deployment", "web"), ("Secret", "access"), ("Service", "web")]
+        {
+            all.push(env.live(kind, name).await.unwrap());
+        }
+        all
+    };
+    let (settled, before) = (env.kustomizations().get("app").await.unwrap(), objects(env).await);
+    env.daemon.take().unwrap().stop().await.unwrap();
+
+    let asked = env.requests_of_the_daemon().await.len();
+    env.version = Some("99.0.0".to_owned());
+    // a new Pod: neither the folder nor the name of the one before
+    env.daemon = Some(env.start_replica("upgraded", env.kubeconfig()));
+    env.reconcile("app").await;
+    assert!(env.is_counted("afresh_build_info", &[("version", "99.0.0")]).await);
+    assert_eq!(about_objects(&env.requests_of_the_daemon().await[asked..]), Vec::<&String>::new());
+    assert_eq!(objects(env).await, before);
+    let now = env.kustomizations().get("app").await.unwrap();
+    assert_eq!(settled.status.unwrap().conditions, now.status.unwrap().conditions);
+
+    // and it is the newer one that goes on
+    let b = env.push("B", &[("app/settings.yaml", &config_map("settings", "b"))]);
+    env.announce().await;
+    env.ready_at("app", &b).await;
+    let after = objects(env).await;
+    let changed = before.iter().zip(&after).filter(|(before, after)| before != after);
+    assert_eq!(changed.map(|(_, after)| after["metadata"]["name"].as_str().unwrap()).collect::<Vec<_>>(), ["settings"]);
 }
 
 async fn a_restart_during_a_health_wait_goes_on_waiting(env: &mut Env) {

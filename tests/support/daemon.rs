@@ -22,6 +22,8 @@ const CHOICE: &str = "AFRESH_TEST_RUNNER";
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Runner {
     Process,
+    /// A process with no more than the Deployment's `securityContext` leaves it.
+    Confined,
     InProcess,
 }
 
@@ -50,13 +52,15 @@ enum Running {
 }
 
 impl Daemon {
-    /// Starts `afresh run` on a cluster for one namespace; for all if it is empty. `home` outlives restarts: the data dir is in it.
+    /// Starts `afresh run` on a cluster for one namespace; for all if it is empty. `home` outlives restarts: the data dir
+    /// is in it. `version` is another one than that of this build, which only a daemon in this process can have.
     pub fn start(
         runner: Runner,
         kubeconfig: &Path,
         namespace: &str,
         home: &Path,
         more: &[String],
+        version: Option<&str>,
     ) -> anyhow::Result<Daemon> {
         std::fs::create_dir_all(home)?;
         let mut arguments: Vec<OsString> = vec!["--kubeconfig".into(), kubeconfig.into()];
@@ -70,7 +74,8 @@ impl Daemon {
         let log = Log::default();
         let running = match runner {
             Runner::Process => Running::Process(Process::start(&arguments, home, &log)?),
-            Runner::InProcess => Running::InProcess(InProcess::start(arguments, &log)?),
+            Runner::Confined => Running::Process(Process::start_confined(&arguments, home, &log)?),
+            Runner::InProcess => Running::InProcess(InProcess::start(arguments, version, &log)?),
         };
         Ok(Daemon { running, log })
     }

@@ -47,6 +47,8 @@ pub struct Env {
     pub runner: Runner,
     /// More arguments for `afresh run`.
     pub arguments: Vec<String>,
+    /// Which version daemons in this process are, if not that of this build.
+    pub version: Option<String>,
     kubeconfig: PathBuf,
     dir: TempDir,
     _kubelet: DropGuard,
@@ -110,6 +112,7 @@ impl Env {
             cluster,
             runner: Runner::chosen(),
             arguments: Vec::new(),
+            version: None,
             kubeconfig,
             dir,
             _kubelet: cancel.drop_guard(),
@@ -147,14 +150,18 @@ impl Env {
     /// Starts the daemon (again) on what it left behind.
     pub fn start(&mut self) {
         let home = self.dir.path().join("home");
-        let daemon = Daemon::start(self.runner, &self.kubeconfig, &self.namespace, &home, &self.arguments);
-        self.daemon = Some(daemon.expect("the daemon starts"));
+        self.daemon = Some(self.start_in(&home, &self.kubeconfig));
     }
 
     /// Starts another daemon beside it, on folders of its own.
     pub fn start_replica(&self, name: &str, kubeconfig: &Path) -> Daemon {
-        let home = self.dir.path().join(name);
-        Daemon::start(self.runner, kubeconfig, &self.namespace, &home, &self.arguments).expect("the replica starts")
+        self.start_in(&self.dir.path().join(name), kubeconfig)
+    }
+
+    fn start_in(&self, home: &Path, kubeconfig: &Path) -> Daemon {
+        let version = self.version.as_deref();
+        let daemon = Daemon::start(self.runner, kubeconfig, &self.namespace, home, &self.arguments, version);
+        daemon.expect("the daemon starts")
     }
 
     /// From now on daemons are started with this kubeconfig.
@@ -572,7 +579,7 @@ fn resource(kind: &str) -> ApiResource {
         "Job" | "CronJob" => ("batch", "v1"),
         "Ingress" => ("networking.k8s.io", "v1"),
         "Lease" => ("coordination.k8s.io", "v1"),
-        "Role" | "RoleBinding" => ("rbac.authorization.k8s.io", "v1"),
+        "Role" | "RoleBinding" | "ClusterRole" => ("rbac.authorization.k8s.io", "v1"),
         "CustomResourceDefinition" => ("apiextensions.k8s.io", "v1"),
         _ => ("", "v1"),
     };

@@ -27,8 +27,11 @@ pub struct InProcess {
 
 impl InProcess {
     /// What `afresh run` does with `arguments`, but for signals and where the log goes.
-    pub fn start(arguments: Vec<OsString>, log: &Log) -> anyhow::Result<InProcess> {
-        let config = run::config(arguments)?;
+    pub fn start(arguments: Vec<OsString>, version: Option<&str>, log: &Log) -> anyhow::Result<InProcess> {
+        let mut config = run::config(arguments)?;
+        if let Some(version) = version {
+            config.version = version.to_owned();
+        }
         let log = Dispatch::new(
             tracing_subscriber::fmt().json().flatten_event(true).with_target(false).with_writer(log.clone()).finish(),
         );

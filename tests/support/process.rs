@@ -15,9 +15,23 @@ pub struct Process(Child);
 impl Process {
     /// `afresh run` with `arguments`.
     pub fn start(arguments: &[OsString], home: &Path, log: &Log) -> anyhow::Result<Process> {
+        Self::spawn(Command::new(env!("CARGO_BIN_EXE_afresh")), arguments, home, log)
+    }
+
+    /// The same under what manifests/base/deployment.yaml asks of the kubelet, as far as tools of any Linux can do it:
+    /// nobody's user, no capabilities and no way to new ones, and all file systems read-only but for `home`. (What the
+    /// seccomp profile leaves is shown with the image: tests/tools/image.)
+    pub fn start_confined(arguments: &[OsString], home: &Path, log: &Log) -> anyhow::Result<Process> {
+        let mut command = Command::new("/usr/bin/unshare");
+        command.args(["--mount", "--propagation", "private", "/bin/sh", "-c", CONFINE, "confine"]);
+        command.arg(home).arg(env!("CARGO_BIN_EXE_afresh"));
+        Self::spawn(command, arguments, home, log)
+    }
+
+    fn spawn(mut command: Command, arguments: &[OsString], home: &Path, log: &Log) -> anyhow::Result<Process> {
         let tmp = home.join("tmp");
         std::fs::create_dir_all(&tmp)?;
-        let mut child = Command::new(env!("CARGO_BIN_EXE_afresh"))
+        let mut child = command
             .arg("run")
             .args(arguments)
             .env_clear()
@@ -63,6 +77,36 @@ impl Process {
         let mut fields = stat.rsplit_once(')')?.1.split_whitespace().skip(11);
         Some(fields.next()?.parse::<u64>().ok()? + fields.next()?.parse::<u64>().ok()?)
     }
+}
+
+/// HOME PROGRAM ARGUMENT…: the program may lie where the user can't go.
+const CONFINE: &str = r#"
+set -eu
+export PATH=/usr/sbin:/usr/bin:/sbin:/bin
+home=$1 program=$2
+shift 2
+touch "$home/afresh"
+chown -R 65532:65532 "$home"
+mount --bind "$home" "$home"
+mount --bind "$program" "$home/afresh"
+cut -d ' ' -f 5 /proc/self/mountinfo | while read -r place; do
+  case $place in
+    "$home") ;;
+    *) mount -o remount,bind,ro "$place" 2>/dev/null || true ;;
+  esac
+done
+if touch /tmp/.writable 2>/dev/null; then echo 'the root is not read-only' >&2; exit 1; fi
+cd "$home"
+exec setpriv --reuid=65532 --regid=65532 --clear-groups --no-new-privs \
+  --bounding-set=-all --inh-caps=-all --ambient-caps=-all "$home/afresh" "$@"
+"#;
+
+/// Whether this machine lets a process be confined: root, mount namespaces, and the tools for them.
+pub async fn can_confine() -> bool {
+    let script = "mount --bind /tmp /tmp && setpriv --reuid=65532 --regid=65532 --clear-groups --no-new-privs true";
+    let mut probe = Command::new("/usr/bin/unshare");
+    probe.args(["--mount", "--propagation", "private", "/bin/sh", "-c", script]);
+    probe.stdout(Stdio::null()).stderr(Stdio::null()).status().await.is_ok_and(|status| status.success())
 }
 
 fn as_result(exit: ExitStatus) -> anyhow::Result<()> {

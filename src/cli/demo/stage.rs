@@ -109,6 +109,7 @@ impl Stage {
             field_validation: config::FieldValidation::Strict,
             source_role: config::SourceRole::Serve,
             otlp_endpoint: None,
+            version: config::VERSION.to_owned(),
         }
     }
 

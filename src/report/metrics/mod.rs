@@ -23,6 +23,7 @@ use prometheus::{
 };
 
 use crate::api::Key;
+use crate::config;
 
 pub use catalogue::{Definition, Type};
 pub use delivery::Delivery;
@@ -81,6 +82,11 @@ pub struct Metrics {
 
 impl Metrics {
     pub fn new() -> Self {
+        Self::of(config::VERSION)
+    }
+
+    /// The metrics of the daemon in this version.
+    pub fn of(version: &str) -> Self {
         let registry = Registry::new();
         let new = Self {
             objects: Objects::default(),
@@ -97,7 +103,7 @@ impl Metrics {
             leader: gauges(&registry, &catalogue::LEADER).with_label_values::<&str>(&[]),
             registry,
         };
-        gauges(&new.registry, &catalogue::BUILD).with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
+        gauges(&new.registry, &catalogue::BUILD).with_label_values(&[version]).set(1);
         // from 0 on, so that the first one is an increase
         for (forge, result) in Delivery::FORGES.iter().flat_map(|f| Delivery::ALERTED.map(|result| (f, result))) {
             new.deliveries.with_label_values(&[*forge, result.label()]);
