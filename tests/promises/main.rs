@@ -5,6 +5,7 @@
 mod support;
 
 mod bad_input;
+mod confinement;
 mod drift;
 mod dying;
 mod guards;
