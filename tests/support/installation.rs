@@ -6,7 +6,7 @@ use anyhow::{Context as _, ensure};
 use k8s_openapi::api::authentication::v1::TokenRequest;
 use k8s_openapi::api::core::v1::ServiceAccount;
 use kube::api::{Api, PostParams};
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::sync::OnceCell;
 
 use super::control_plane::ControlPlane;
@@ -37,6 +37,21 @@ pub async fn apply(plane: &ControlPlane, folder: &Path) -> anyhow::Result<()> {
     let output = plane.kubectl()?.args(["apply", "-k"]).arg(folder).output().await?;
     ensure!(output.status.success(), "kubectl apply -k: {}", String::from_utf8_lossy(&output.stderr));
     Ok(())
+}
+
+/// `kubectl apply -k` of an overlay in `folder`; `refer` gets a way to name folders of `manifests` in it.
+pub async fn apply_overlay(
+    plane: &ControlPlane,
+    folder: &Path,
+    overlay: impl FnOnce(&dyn Fn(&str) -> String) -> Value,
+) -> anyhow::Result<()> {
+    std::fs::create_dir_all(folder)?;
+    let (folder, manifests) = (folder.canonicalize()?, manifests().canonicalize()?);
+    // kustomize takes no absolute paths
+    let up: String = folder.components().skip(1).map(|_| "../").collect();
+    let refer = |name: &str| format!("{up}{}/{name}", manifests.strip_prefix("/").unwrap_or(&manifests).display());
+    std::fs::write(folder.join("kustomization.yaml"), overlay(&refer).to_string())?;
+    apply(plane, &folder).await
 }
 
 /// A kubeconfig with a token of the service account `afresh`.

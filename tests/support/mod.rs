@@ -18,6 +18,7 @@ pub mod manifests;
 pub mod process;
 pub mod proxy;
 pub mod receiver;
+pub mod rights;
 pub mod wait;
 
 /// Makes two tests of each function `async fn name(env: &mut Env)`: `sandbox::name`, and `real::name`, which needs
