@@ -1,13 +1,16 @@
-//! `/metrics`, `/healthz` and `/readyz`.
+//! `/metrics`, `/healthz`, `/readyz`, and `/runbook`, to which alerts link.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use axum::{Router, extract::State, http::StatusCode, http::header, response::IntoResponse, routing::get};
+use axum::{
+    Router, extract::State, http::StatusCode, http::header, response::Html, response::IntoResponse, routing::get,
+};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use super::metrics::Metrics;
+use super::runbook;
 
 /// Set once the daemon has seen all objects it serves.
 #[derive(Clone, Default)]
@@ -37,6 +40,7 @@ pub async fn serve(
                 ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], metrics.text())
             }),
         )
+        .route("/runbook", get(|| async { Html(runbook::page()) }))
         .route("/healthz", get(|| async { "ok\n" }))
         .route(
             "/readyz",

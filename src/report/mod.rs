@@ -7,6 +7,7 @@ mod events;
 mod http;
 pub mod metrics;
 mod notify;
+mod runbook;
 mod status;
 mod traces;
 

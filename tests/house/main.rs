@@ -61,6 +61,56 @@ fn no_file_has_a_name_that_says_nothing() {
     }
 }
 
+#[test]
+fn the_image_is_given_all_that_the_program_is_compiled_from() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let containerfile = fs::read_to_string(root.join("Containerfile")).unwrap();
+    let copies =
+        containerfile.lines().filter_map(|line| line.strip_prefix("COPY ")).filter(|line| !line.starts_with("--"));
+    let copied: Vec<PathBuf> = copies
+        .flat_map(|line| {
+            let mut words: Vec<_> = line.split(' ').collect();
+            let to = words.pop().unwrap().trim_end_matches('/').to_owned();
+            words.into_iter().map(Path::new).for_each(|from| {
+                let there = from.parent() == Some(Path::new(&to)) || from == Path::new(&to) || to == ".";
+                assert!(there, "`COPY {line}` puts `{}` elsewhere", from.display());
+            });
+            line.split(' ').map(PathBuf::from).collect::<Vec<_>>()
+        })
+        .collect();
+    let is_copied = |path: &Path| copied.iter().any(|copied| path.starts_with(copied));
+    let mut missing = Vec::new();
+    for file in rust_files(&root.join("src")) {
+        let text = fs::read_to_string(&file).unwrap();
+        for (number, line) in code(&text) {
+            let relative = ["include_str!(\"", "include_bytes!(\""].iter().find_map(|call| line.split_once(call));
+            let relative = relative.map(|(_, rest)| file.parent().unwrap().join(rest.split('"').next().unwrap()));
+            let absolute = line.split_once("concat!(env!(\"CARGO_MANIFEST_DIR\"), \"/");
+            let absolute = absolute.map(|(_, rest)| root.join(rest.split('"').next().unwrap()));
+            for path in [relative, absolute].into_iter().flatten() {
+                let path = path.canonicalize().unwrap();
+                let path = path.strip_prefix(root.canonicalize().unwrap()).unwrap();
+                if !is_copied(path) {
+                    missing.push(format!("{}:{number}: {}", file.display(), path.display()));
+                }
+            }
+        }
+    }
+    // cargo looks for each target that the manifest names
+    let manifest = fs::read_to_string(root.join("Cargo.toml")).unwrap();
+    for (section, folder) in [("[[bench]]", "benches"), ("[[test]]", "tests"), ("[[example]]", "examples")] {
+        if manifest.contains(section) && !is_copied(Path::new(folder)) {
+            missing.push(format!("Cargo.toml: {section}"));
+        }
+    }
+    for file in ["Cargo.toml", "Cargo.lock", "rust-toolchain.toml", "src/main.rs"] {
+        if !is_copied(Path::new(file)) {
+            missing.push(file.to_owned());
+        }
+    }
+    assert!(missing.is_empty(), "the Containerfile does not copy: {missing:#?}");
+}
+
 /// Numbered lines without comments, up to the tests of the file.
 fn code(text: &str) -> impl Iterator<Item = (usize, &str)> {
     let lines = text.lines().enumerate().map(|(index, line)| (index + 1, line));

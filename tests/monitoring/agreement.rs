@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
+use std::process::Command;
 use std::{env, fs};
 
 use afresh::report::metrics::{Definition, Metrics, Type};
@@ -84,13 +85,70 @@ fn each_alert_says_what_is_wrong_and_leads_to_a_section_that_says_what_to_do() {
         }
         assert!(["critical", "warning"].map(Into::into).contains(&rule["labels"]["severity"]), "{name}: severity");
         let link = rule["annotations"]["runbook_url"].as_str().unwrap_or_default();
-        let anchor = link.strip_prefix("docs/operations.md#").unwrap_or_else(|| panic!("{name} links to {link}"));
+        let anchor = link.strip_prefix(RUNBOOK).and_then(|link| link.strip_prefix('#'));
+        let anchor = anchor.unwrap_or_else(|| panic!("{name} links to {link}"));
         let advice = sections.get(anchor).unwrap_or_else(|| panic!("{name}: no section #{anchor}"));
         assert!(advice.contains("\n1. ") || advice.contains("\n- "), "{name}: its section says what to do");
         linked.insert(anchor.to_owned());
     }
     let described: BTreeSet<String> = sections.into_keys().collect();
     assert_eq!(linked, described, "each section is about an alert");
+}
+
+/// Where the daemon that manifests/ installs serves the sections.
+const RUNBOOK: &str = "http://afresh.afresh-system.svc:8080/runbook";
+
+#[test]
+fn links_of_alerts_lead_into_the_service_that_is_installed() {
+    let service = yaml(&root().join("manifests/base/service.yaml"));
+    let port = &service["spec"]["ports"][0];
+    let host = format!("{}.{}.svc", service["metadata"]["name"].as_str().unwrap(), "afresh-system");
+    assert_eq!(RUNBOOK, format!("http://{host}:{}/runbook", port["port"]));
+    assert_eq!(port["targetPort"], "metrics");
+}
+
+#[test]
+fn the_overlay_of_the_documentation_gives_all_alerts_another_address() {
+    let page = text(&root().join("docs/operations.md"));
+    let overlay = page.split("```yaml\n").find(|block| block.contains("PrometheusRule")).expect("an overlay");
+    let overlay = overlay.split_once("```").expect("it ends").0;
+    let folder = tempfile::tempdir().unwrap();
+    fs::create_dir_all(folder.path().join("manifests/monitoring")).unwrap();
+    for entry in fs::read_dir(monitoring("")).unwrap() {
+        let entry = entry.unwrap();
+        fs::copy(entry.path(), folder.path().join("manifests/monitoring").join(entry.file_name())).unwrap();
+    }
+    fs::write(folder.path().join("kustomization.yaml"), overlay).unwrap();
+    let rendered = Command::new(env!("CARGO_BIN_EXE_afresh"))
+        .args(["render", "--output", "json", "--root"])
+        .args([folder.path(), folder.path()])
+        .output()
+        .unwrap();
+    assert!(rendered.status.success(), "{}", String::from_utf8_lossy(&rendered.stderr));
+    let list: Value = serde_json::from_slice(&rendered.stdout).unwrap();
+    let objects = list["items"].as_array().unwrap();
+    let kinds = |kind: &str| objects.iter().filter(|object| object["kind"] == kind).count();
+    assert_eq!(
+        (kinds("PrometheusRule"), kinds("ConfigMap")),
+        (1, 1),
+        "the dashboard, and no other ConfigMap: {list:#}"
+    );
+    let resource = objects.iter().find(|object| object["kind"] == "PrometheusRule").unwrap();
+    let groups = resource["spec"]["groups"].as_array().unwrap().iter();
+    let links: Vec<_> = groups
+        .flat_map(|group| group["rules"].as_array().unwrap())
+        .map(|rule| rule["annotations"]["runbook_url"].as_str().unwrap().to_owned())
+        .collect();
+    let expected: Vec<_> = rules()
+        .iter()
+        .map(|rule| {
+            rule["annotations"]["runbook_url"]
+                .as_str()
+                .unwrap()
+                .replace(RUNBOOK, "https://git.example.com/afresh/blob/main/docs/operations.md")
+        })
+        .collect();
+    assert_eq!(links, expected);
 }
 
 /// As forges make it from a heading.

@@ -9,6 +9,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use serde_json::{Map, Value, json};
+use tempfile::TempDir;
 
 use crate::manifests::{dashboard, monitoring, queries, yaml};
 use crate::scrape::{address, client};
@@ -103,10 +104,18 @@ async fn active(alertmanager: &str) -> Vec<String> {
     alerts.filter_map(|alert| Some(alert["labels"]["alertname"].as_str()?.to_owned())).collect()
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "needs prometheus and alertmanager; .ci/run runs it"]
-async fn a_broken_push_pages_someone_and_its_fix_resolves_the_page() {
-    let mut env = Env::on_sandbox("alerting").await;
+/// A daemon with one application that is live, and those who watch it.
+struct Watched {
+    env: Env,
+    pager: Receiver,
+    alertmanager: Server,
+    prometheus: Server,
+    /// Where these keep what they know.
+    _dir: TempDir,
+}
+
+async fn watched(scenario: &str) -> Watched {
+    let mut env = Env::on_sandbox(scenario).await;
     env.runner = Runner::Process;
     env.begin(&[("app/settings.yaml", &config_map("settings", "a"))]).await;
     let dir = tempfile::Builder::new().prefix("afresh-alerting-").tempdir().expect("a folder");
@@ -114,7 +123,22 @@ async fn a_broken_push_pages_someone_and_its_fix_resolves_the_page() {
     let alertmanager = Server::alertmanager(dir.path(), &pager.url);
     let config = prometheus_config(dir.path(), &address(&env).await, &alertmanager.address);
     let prometheus = Server::prometheus(dir.path(), &config);
+    Watched { env, pager, alertmanager, prometheus, _dir: dir }
+}
 
+/// What is behind the link of a page, on the daemon that this scenario has in place of the installed one; and where in it.
+async fn followed(env: &Env, link: &str) -> (String, String) {
+    let (address, section) = link.split_once('#').expect("a section");
+    let path = address.strip_prefix("http://afresh.afresh-system.svc:8080").expect("the installed daemon");
+    let (code, text) = env.daemon.as_ref().expect("a daemon").ask(path).await.expect("an answer");
+    assert_eq!(code, 200, "{text}");
+    (text, section.to_owned())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs prometheus and alertmanager; .ci/run runs it"]
+async fn a_broken_push_pages_someone_and_its_fix_resolves_the_page() {
+    let Watched { env, pager, alertmanager, prometheus, .. } = &watched("alerting").await;
     // by these labels the rules, our dashboard and Flux's find the object
     let ours = format!("afresh_ready{{namespace=\"{}\",name=\"app\",exported_namespace=\"\"}} == 1", env.namespace);
     let of_flux = format!(
@@ -125,22 +149,23 @@ async fn a_broken_push_pages_someone_and_its_fix_resolves_the_page() {
         let seen = eventually(NOTICED_WITHIN, async || query(&prometheus.address, expr).await.pop());
         assert!(seen.await.is_some(), "Prometheus sees {expr}");
     }
-    assert!(told(&pager).is_empty(), "all is well: {:#?}", told(&pager));
+    assert!(told(pager).is_empty(), "all is well: {:#?}", told(pager));
 
     let broken = env.push("B", &[("app/settings.yaml", "kind: ConfigMap\n  name: [")]);
     env.announce().await;
     env.failed_at("app", &broken, "app/settings.yaml").await;
-    let page = is_told(&pager, "firing", "AfreshReconcileFailing").await;
+    let page = is_told(pager, "firing", "AfreshReconcileFailing").await;
     assert_eq!(page["labels"]["namespace"], env.namespace.as_str());
     assert_eq!(page["labels"]["kind"], "Kustomization");
     assert_eq!(page["labels"]["name"], "app");
     assert_eq!(page["labels"]["severity"], "critical");
-    assert_eq!(page["annotations"]["runbook_url"], "docs/operations.md#afreshreconcilefailing");
+    let (runbook, section) = followed(env, page["annotations"]["runbook_url"].as_str().unwrap()).await;
+    assert!(runbook.contains(&format!("<h2 id=\"{section}\">AfreshReconcileFailing</h2>")), "{runbook}");
     assert_eq!(active(&alertmanager.address).await, ["AfreshReconcileFailing"]);
 
     let fix = env.push("C", &[("app/settings.yaml", &config_map("settings", "c"))]);
     env.ready_at("app", &fix).await;
-    is_told(&pager, "resolved", "AfreshReconcileFailing").await;
+    is_told(pager, "resolved", "AfreshReconcileFailing").await;
     let settled = eventually(NOTICED_WITHIN, async || active(&alertmanager.address).await.is_empty().then_some(()));
     assert!(settled.await.is_some(), "nothing is left: {:?}", active(&alertmanager.address).await);
 }
@@ -148,19 +173,12 @@ async fn a_broken_push_pages_someone_and_its_fix_resolves_the_page() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs prometheus and alertmanager; .ci/run runs it"]
 async fn a_daemon_that_is_gone_pages_someone() {
-    let mut env = Env::on_sandbox("nobody_leads").await;
-    env.runner = Runner::Process;
-    env.begin(&[("app/settings.yaml", &config_map("settings", "a"))]).await;
-    let dir = tempfile::Builder::new().prefix("afresh-alerting-").tempdir().expect("a folder");
-    let pager = Receiver::start().await;
-    let alertmanager = Server::alertmanager(dir.path(), &pager.url);
-    let config = prometheus_config(dir.path(), &address(&env).await, &alertmanager.address);
-    let prometheus = Server::prometheus(dir.path(), &config);
-    let leads = eventually(NOTICED_WITHIN, async || query(&prometheus.address, "afresh_leader == 1").await.pop());
+    let mut all = watched("nobody_leads").await;
+    let leads = eventually(NOTICED_WITHIN, async || query(&all.prometheus.address, "afresh_leader == 1").await.pop());
     assert!(leads.await.is_some(), "it leads");
 
-    env.daemon.take().expect("the daemon runs").kill().await.expect("it is killed");
-    let page = is_told(&pager, "firing", "AfreshNoLeader").await;
+    all.env.daemon.take().expect("the daemon runs").kill().await.expect("it is killed");
+    let page = is_told(&all.pager, "firing", "AfreshNoLeader").await;
     assert_eq!(page["labels"]["severity"], "critical");
 }
 
