@@ -56,6 +56,30 @@ pub struct KustomizationSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub post_build: Option<PostBuild>,
 
+    /// Before the names of all objects.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 200))]
+    pub name_prefix: Option<String>,
+    /// Behind the names of all objects.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 200))]
+    pub name_suffix: Option<String>,
+    /// After the patches of the kustomization at the path.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub patches: Vec<Patch>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub images: Vec<Image>,
+    /// Directories relative to the path, after the components of the kustomization there.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub components: Vec<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ignore_missing_components: Option<bool>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub build_metadata: Vec<BuildMetadata>,
+    /// Whether an object is recreated when it can't be changed in place.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub force: Option<bool>,
+
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "carried")]
     pub decryption: Option<Value>,
@@ -67,34 +91,10 @@ pub struct KustomizationSpec {
     pub health_check_exprs: Option<Value>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "carried")]
-    pub images: Option<Value>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(schema_with = "carried")]
     pub kube_config: Option<Value>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "carried")]
-    pub name_prefix: Option<Value>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(schema_with = "carried")]
-    pub name_suffix: Option<Value>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(schema_with = "carried")]
-    pub patches: Option<Value>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(schema_with = "carried")]
-    pub components: Option<Value>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(schema_with = "carried")]
-    pub ignore_missing_components: Option<Value>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(schema_with = "carried")]
     pub service_account_name: Option<Value>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(schema_with = "carried")]
-    pub force: Option<Value>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(schema_with = "carried")]
-    pub build_metadata: Option<Value>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "carried")]
     pub ignore: Option<Value>,
@@ -142,6 +142,56 @@ pub struct CommonMetadata {
     pub annotations: BTreeMap<String, String>,
 }
 
+/// A strategic merge patch or a JSON patch (RFC 6902), and what it is for.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Patch {
+    pub patch: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub target: Option<PatchTarget>,
+}
+
+/// The objects that have all of it: regular expressions over identities, selectors over labels and annotations.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct PatchTarget {
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub group: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub version: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub kind: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub name: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub namespace: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub annotation_selector: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub label_selector: String,
+}
+
+/// What an image becomes.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Image {
+    /// Without tag and digest.
+    pub name: String,
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub new_name: String,
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub new_tag: String,
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub digest: String,
+}
+
+/// What kustomize notes about the build, as annotations.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub enum BuildMetadata {
+    OriginAnnotations,
+    TransformerAnnotations,
+}
+
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct PostBuild {
@@ -150,8 +200,17 @@ pub struct PostBuild {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub substitute_from: Vec<SubstituteReference>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(schema_with = "carried")]
-    pub substitute_strategy: Option<Value>,
+    pub substitute_strategy: Option<SubstituteStrategy>,
+}
+
+/// When there is something to substitute.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum SubstituteStrategy {
+    /// If there is at least one variable.
+    #[default]
+    WithVariables,
+    /// Always: defaults are enough.
+    Always,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -230,31 +289,25 @@ impl KustomizationSpec {
         self.wait.unwrap_or(false)
     }
 
+    pub fn forces(&self) -> bool {
+        self.force.unwrap_or(false)
+    }
+
     pub fn suspended(&self) -> bool {
         self.suspend.unwrap_or(false)
     }
 
     /// Fields that are set to more than their default and that we don't serve.
     pub fn unserved(&self) -> Vec<&'static str> {
-        let post_build = self.post_build.as_ref();
-        let strategy = post_build.and_then(|p| p.substitute_strategy.as_ref());
         [
             ("spec.sourceRef.kind", self.source_ref.kind != "GitRepository"),
             ("spec.dependsOn.readyExpr", self.depends_on.iter().any(|d| is_set(&d.ready_expr))),
             ("spec.decryption", is_set(&self.decryption)),
             ("spec.healthChecks", is_set(&self.health_checks)),
             ("spec.healthCheckExprs", is_set(&self.health_check_exprs)),
-            ("spec.images", is_set(&self.images)),
             ("spec.kubeConfig", is_set(&self.kube_config)),
-            ("spec.namePrefix", is_set(&self.name_prefix)),
-            ("spec.nameSuffix", is_set(&self.name_suffix)),
-            ("spec.patches", is_set(&self.patches)),
-            ("spec.components", is_set(&self.components)),
             ("spec.serviceAccountName", is_set(&self.service_account_name)),
-            ("spec.force", is_set(&self.force)),
-            ("spec.buildMetadata", is_set(&self.build_metadata)),
             ("spec.ignore", is_set(&self.ignore)),
-            ("spec.postBuild.substituteStrategy", strategy.is_some_and(|s| s != "WithVariables")),
         ]
         .into_iter()
         .filter_map(|(field, set)| set.then_some(field))

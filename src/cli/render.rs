@@ -14,7 +14,7 @@ use serde_json::Value;
 
 use super::directory::{DirectoryTree, repository_root};
 use crate::manifest::{Object, yaml};
-use crate::render::{AppRef, Failed, Rendered, Request, Substitution, render};
+use crate::render::{AppRef, Failed, Overlay, Rendered, Request, Substitution, render};
 
 /// Show what a folder of a working copy would declare.
 #[derive(Args, Clone, Debug)]
@@ -101,7 +101,7 @@ fn rendered(args: &RenderArgs) -> Result<Rendered, Error> {
             name: args.name.clone().or(last).unwrap_or_else(|| "app".to_owned()),
             namespace: args.namespace.clone(),
         },
-        target_namespace: args.target_namespace.as_deref(),
+        overlay: Overlay { target_namespace: args.target_namespace.as_deref(), ..Overlay::default() },
         common_metadata: None,
         substitution: Substitution::WithVariables(&variables),
         cancelled: &|| false,

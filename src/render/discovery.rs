@@ -2,23 +2,22 @@
 
 use super::error::RenderError;
 use super::files::{is_file, is_yaml, kustomization_file};
+use super::kustomize::{self, Item};
 use super::objects::{self, Draft, Text};
 use super::reader::Reader;
 use super::settings::{self, Mode, SETTINGS_FILE};
-use super::{MAX_OBJECTS, Request, check_cancelled, kustomize, path, template};
+use super::{MAX_OBJECTS, Request, check_cancelled, path, template};
 use crate::manifest::yaml::MAX_FILE_BYTES;
 use crate::manifest::{Entry, EntryKind, SourceError};
 
 /// Directories below the path of an application.
 const MAX_DIRECTORY_DEPTH: usize = 64;
 
-/// What the path of an application holds, in a stable order.
+/// What the path of an application holds, in a stable order, with what the Kustomization object adds to it.
 #[derive(Default)]
 pub(super) struct Found {
     pub texts: Vec<Text>,
     pub drafts: Vec<Draft>,
-    /// The target namespace is written already: kustomize has its own way.
-    pub in_target_namespace: bool,
 }
 
 pub(super) fn read(request: &Request<'_>, reader: &Reader<'_>) -> Result<Found, RenderError> {
@@ -32,14 +31,38 @@ pub(super) fn read(request: &Request<'_>, reader: &Reader<'_>) -> Result<Found, 
         None => return Err(not_found(reader, wanted)?),
     };
     let mut found = Found::default();
-    Walk { request, reader, found: &mut found }.directory(&directory, 0)?;
+    let entries = reader.list(&directory)?;
+    let has_settings = entries.iter().any(|entry| entry.name == SETTINGS_FILE && is_file(entry));
+    if !has_settings && kustomization_file(&entries).is_some() {
+        found.drafts = kustomize::build(request, reader, &directory, &mut found.texts)?;
+        return Ok(found);
+    }
+    let mut walk = Walk { request, reader, texts: Vec::new(), items: Vec::new() };
+    walk.directory(&directory, 0)?;
+    let Walk { texts, items, .. } = walk;
+    found.texts = texts;
+    let only_texts = items.iter().all(|item| matches!(item, Item::Text(_)));
+    if !only_texts || !request.overlay.is_empty() {
+        found.drafts = kustomize::build_generated(request, reader, &directory, &items, &mut found.texts)?;
+        return Ok(found);
+    }
+    // nothing is left to kustomize: what it names is what comes out
+    for (index, text) in found.texts.iter().enumerate() {
+        check_cancelled(request)?;
+        objects::read(index, text, &mut found.drafts)?;
+        if found.drafts.len() > MAX_OBJECTS {
+            return Err(RenderError::TooManyObjects { limit: MAX_OBJECTS });
+        }
+    }
     Ok(found)
 }
 
+/// Gathers what the kustomization that Flux generates would name.
 struct Walk<'a> {
     request: &'a Request<'a>,
     reader: &'a Reader<'a>,
-    found: &'a mut Found,
+    texts: Vec<Text>,
+    items: Vec<Item>,
 }
 
 impl Walk<'_> {
@@ -54,17 +77,11 @@ impl Walk<'_> {
         if entries.iter().any(|entry| entry.name == SETTINGS_FILE && is_file(entry)) {
             let settings = settings::read(self.reader, directory)?;
             if settings.mode == Mode::Template {
-                for text in template::render(self.request, self.reader, &settings)? {
-                    self.text(text)?;
-                }
+                template::render(self.request, self.reader, &settings)?.into_iter().for_each(|text| self.text(text));
                 return Ok(());
             }
-        } else if kustomization_file(&entries).is_some() {
-            // below the path, it is one of the resources of the kustomization that Flux would generate
-            let namespace = self.request.target_namespace.filter(|_| depth == 0);
-            self.found.in_target_namespace = depth == 0;
-            let drafts = kustomize::build(self.request, self.reader, directory, namespace, &mut self.found.texts)?;
-            self.found.drafts.extend(drafts);
+        } else if depth > 0 && kustomization_file(&entries).is_some() {
+            self.items.push(Item::Directory(directory.to_owned()));
             return Ok(());
         }
         for entry in entries {
@@ -83,7 +100,7 @@ impl Walk<'_> {
     fn file(&mut self, path: String, entry: &Entry) -> Result<(), RenderError> {
         check_cancelled(self.request)?;
         match self.reader.listed(&path, entry, MAX_FILE_BYTES)? {
-            Some(content) => self.text(Text { path: path.into(), content, is_rendered: false })?,
+            Some(content) => self.text(Text { path: path.into(), content, is_rendered: false }),
             None if self.reader.resolve(&path)?.is_none() => {
                 return Err(SourceError::whole_file(&path, "this symlink leads to nothing").into());
             }
@@ -93,14 +110,9 @@ impl Walk<'_> {
         Ok(())
     }
 
-    fn text(&mut self, text: Text) -> Result<(), RenderError> {
-        check_cancelled(self.request)?;
-        objects::read(self.found.texts.len(), &text, &mut self.found.drafts)?;
-        self.found.texts.push(text);
-        if self.found.drafts.len() > MAX_OBJECTS {
-            return Err(RenderError::TooManyObjects { limit: MAX_OBJECTS });
-        }
-        Ok(())
+    fn text(&mut self, text: Text) {
+        self.items.push(Item::Text(self.texts.len()));
+        self.texts.push(text);
     }
 }
 

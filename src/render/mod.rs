@@ -6,7 +6,7 @@
 //!            │                template: afresh.yaml + values + templates
 //!            ▼                    │
 //!        ReadSet                  ▼
-//!                    objects ──► target namespace ──► substitution ──► common metadata ──► Rendered
+//!                    objects ──► overlay of the spec ──► substitution ──► common metadata ──► Rendered
 //! ```
 //!
 //! In: a [`Request`]. Out: [`Rendered`], or [`Failed`]; both carry the [`ReadSet`], which tells whether another
@@ -16,11 +16,14 @@
 
 mod discovery;
 mod error;
+mod expansion;
 mod files;
 mod filters;
+mod glob;
 mod guard;
 mod kustomize;
 mod objects;
+mod overlay;
 mod path;
 mod read_set;
 mod reader;
@@ -32,9 +35,10 @@ mod template;
 mod transform;
 mod values;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 pub use error::{Failed, RenderError};
+pub use overlay::Overlay;
 pub use read_set::ReadSet;
 pub use rendered::Rendered;
 pub use scope::is_cluster_scoped;
@@ -67,8 +71,8 @@ pub struct Request<'a> {
     /// `spec.path`: relative to the root of the tree, with or without `./`.
     pub path: &'a str,
     pub app: &'a AppRef,
-    /// `spec.targetNamespace`.
-    pub target_namespace: Option<&'a str>,
+    /// What the Kustomization adds to the kustomization at its path.
+    pub overlay: Overlay<'a>,
     /// `spec.commonMetadata`.
     pub common_metadata: Option<CommonMetadata<'a>>,
     pub substitution: Substitution<'a>,
@@ -108,37 +112,46 @@ pub fn render(request: &Request<'_>) -> Result<Rendered, Failed> {
 }
 
 fn render_with(request: &Request<'_>, reader: &Reader<'_>) -> Result<Rendered, RenderError> {
-    let Found { texts, mut drafts, in_target_namespace } = discovery::read(request, reader)?;
-    if let Some(namespace) = request.target_namespace.filter(|_| !in_target_namespace) {
-        transform::set_namespace(&mut drafts, namespace);
+    let Found { texts, mut drafts } = discovery::read(request, reader)?;
+    if let Some(namespace) = request.overlay.target_namespace {
+        transform::free_cluster_scoped(&mut drafts, namespace);
     }
-    substitute(request, &texts, &mut drafts)?;
+    let derived = substitute(request, &texts, &mut drafts)?;
     if let Some(metadata) = &request.common_metadata {
         for draft in &mut drafts {
             transform::set_common_metadata(&mut draft.value, metadata);
         }
     }
-    rendered::finish(request, texts, drafts)
+    let mut rendered = rendered::finish(request, texts, drafts)?;
+    rendered.derived = derived;
+    Ok(rendered)
 }
 
-fn substitute(request: &Request<'_>, texts: &[objects::Text], drafts: &mut [Draft]) -> Result<(), RenderError> {
+fn substitute(
+    request: &Request<'_>,
+    texts: &[objects::Text],
+    drafts: &mut [Draft],
+) -> Result<BTreeSet<(String, String)>, RenderError> {
+    let mut derived = BTreeSet::new();
     let variables = match request.substitution {
-        Substitution::Off => return Ok(()),
-        Substitution::WithVariables(variables) if variables.is_empty() => return Ok(()),
+        Substitution::Off => return Ok(derived),
+        Substitution::WithVariables(variables) if variables.is_empty() => return Ok(derived),
         Substitution::WithVariables(variables) | Substitution::Always(variables) => variables,
     };
     substitution::check_names(variables)?;
     for draft in drafts {
         check_cancelled(request)?;
-        substitution::apply(draft, texts, variables)?;
+        substitution::apply(draft, texts, variables, &mut derived)?;
     }
-    Ok(())
+    Ok(derived)
 }
 
 fn check_cancelled(request: &Request<'_>) -> Result<(), RenderError> {
     if (request.cancelled)() { Err(RenderError::Cancelled) } else { Ok(()) }
 }
 
+#[cfg(test)]
+mod overlay_tests;
 #[cfg(test)]
 mod read_set_tests;
 #[cfg(test)]

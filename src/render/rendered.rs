@@ -1,6 +1,6 @@
 //! The result of a rendering.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::fmt;
 use std::sync::Arc;
 
@@ -22,6 +22,8 @@ pub struct Rendered {
     /// Over identities and values, whatever files and order they were written in.
     pub digest: [u8; 32],
     pub read_set: ReadSet,
+    /// What substitution made of values, by the name of the variable: of a secret value it is as secret.
+    pub derived: BTreeSet<(String, String)>,
     /// Where each object stands, for [`Rendered::error_at`].
     places: Vec<Place>,
     texts: Vec<Text>,
@@ -84,7 +86,7 @@ pub(super) fn finish(request: &Request<'_>, texts: Vec<Text>, drafts: Vec<Draft>
         places.push(place);
     }
     let digest = digest(request, &objects)?;
-    Ok(Rendered { objects, digest, read_set: ReadSet::default(), places, texts })
+    Ok(Rendered { objects, digest, read_set: ReadSet::default(), derived: BTreeSet::new(), places, texts })
 }
 
 fn twice(id: &ObjectId, first: (&Text, Place), second: (&Text, Place)) -> SourceError {

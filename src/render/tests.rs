@@ -11,14 +11,14 @@ use crate::manifest::{Entry, EntryId, EntryKind, MemoryTree, TreeError};
 pub(super) struct Case<'a> {
     tree: &'a MemoryTree,
     path: &'a str,
-    target_namespace: Option<&'a str>,
+    pub(super) overlay: Overlay<'a>,
     common_metadata: Option<CommonMetadata<'a>>,
     substitution: Substitution<'a>,
 }
 
 impl<'a> Case<'a> {
     pub(super) fn new(tree: &'a MemoryTree, path: &'a str) -> Self {
-        Self { tree, path, target_namespace: None, common_metadata: None, substitution: Substitution::Off }
+        Self { tree, path, overlay: Overlay::default(), common_metadata: None, substitution: Substitution::Off }
     }
 
     pub(super) fn render(&self) -> Result<Rendered, Failed> {
@@ -26,7 +26,7 @@ impl<'a> Case<'a> {
             tree: self.tree,
             path: self.path,
             app: &AppRef { name: "shop".to_owned(), namespace: "flux-system".to_owned() },
-            target_namespace: self.target_namespace,
+            overlay: self.overlay,
             common_metadata: self.common_metadata,
             substitution: self.substitution,
             cancelled: &|| false,
@@ -242,7 +242,8 @@ spec: {group: example.org, scope: Cluster, names: {kind: Thing}}
 {apiVersion: other.org/v1, kind: Thing, metadata: {name: two}}
 "#,
     );
-    let case = Case { target_namespace: Some("new"), ..Case::new(&tree, "") };
+    let case =
+        Case { overlay: Overlay { target_namespace: Some("new"), ..Overlay::default() }, ..Case::new(&tree, "") };
     assert_eq!(
         case.ids(),
         [
@@ -367,7 +368,7 @@ fn a_cancelled_rendering_ends_and_is_not_final() {
         tree: &tree,
         path: "",
         app: &app,
-        target_namespace: None,
+        overlay: Overlay::default(),
         common_metadata: None,
         substitution: Substitution::Off,
         cancelled: &|| true,
@@ -406,7 +407,7 @@ fn a_hundred_million_directories_are_refused() {
         tree: &Bomb,
         path: "",
         app: &AppRef { name: "shop".to_owned(), namespace: "flux-system".to_owned() },
-        target_namespace: None,
+        overlay: Overlay::default(),
         common_metadata: None,
         substitution: Substitution::Off,
         cancelled: &|| false,

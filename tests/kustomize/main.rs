@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use afresh::manifest::MemoryTree;
 use afresh::manifest::{normalise, yaml};
-use afresh::render::{AppRef, Failed, Rendered, Request, Substitution, render};
+use afresh::render::{AppRef, Failed, Overlay, Rendered, Request, Substitution, render};
 use serde_json::Value;
 
 use corpus::{Answer, Case};
@@ -94,7 +94,7 @@ fn rendered(tree: &MemoryTree, directory: &str) -> Result<Rendered, Failed> {
         tree,
         path: directory,
         app: &app,
-        target_namespace: None,
+        overlay: Overlay::default(),
         common_metadata: None,
         substitution: Substitution::Off,
         cancelled: &|| false,

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use afresh::cli::directory::DirectoryTree;
 use afresh::manifest::yaml;
-use afresh::render::{AppRef, CommonMetadata, Request, Substitution, render};
+use afresh::render::{AppRef, CommonMetadata, Overlay, Request, Substitution, render};
 use serde_json::Value;
 
 /// Renders the Kustomizations of a file and lists what they declare.
@@ -30,7 +30,7 @@ fn declared(root: &Path, cluster: &str) -> String {
             tree: &tree,
             path: spec["path"].as_str().expect("a path"),
             app: &AppRef { name: text(&metadata["name"]), namespace: text(&metadata["namespace"]) },
-            target_namespace: None,
+            overlay: Overlay::default(),
             common_metadata: Some(CommonMetadata { labels: &labels, annotations: &BTreeMap::new() }),
             substitution: match &spec["postBuild"] {
                 Value::Null => Substitution::Off,

@@ -7,12 +7,12 @@ use std::time::Instant;
 
 use sha2::{Digest, Sha256};
 
-use crate::api::{Key, Kustomization};
+use crate::api::{Key, Kustomization, SubstituteStrategy};
 use crate::engine::permits::Urgency;
 use crate::engine::source::Head;
 use crate::manifest::{Object, ObjectId, TreeError};
 use crate::plan;
-use crate::render::{AppRef, CommonMetadata, ReadSet, RenderError, Request, Substitution};
+use crate::render::{AppRef, CommonMetadata, Overlay, ReadSet, RenderError, Request, Substitution};
 use crate::report::Stage;
 
 use super::{Application, Failure, Prepared, Work};
@@ -60,7 +60,7 @@ impl Application {
         let before = self.memory().prepared.clone().filter(|p| p.inputs == inputs);
         let failed = self.memory().failed.clone().filter(|failed| failed.0 == inputs);
         let permit = self.shared.renders.acquire(urgency).await;
-        let secrets = substitutions.as_ref().map(|s| s.secrets.clone()).unwrap_or_default();
+        let values = substitutions.as_ref().map(|s| s.secrets.clone()).unwrap_or_default();
         let cancel = Arc::new(AtomicBool::new(false));
         let _cancel_when_dropped = CancelWhenDropped(cancel.clone());
         let job = {
@@ -101,6 +101,7 @@ impl Application {
         };
         let message = format!("applying revision {}", head.revision);
         self.tell_commits(object, tell, &head.revision, "Progressing", &message);
+        let secrets = secrets(&values, &rendered);
         if let Some(desired) = before.and_then(|before| read_elsewhere(&before, &rendered)) {
             let prepared = Arc::new(Prepared::new(rendered, inputs, desired, secrets));
             self.memory().prepared = Some(prepared.clone());
@@ -157,6 +158,12 @@ impl Application {
 
 /// Errors shown in a condition: more than a person reads at once would hide the first.
 pub(super) const ERRORS_SHOWN_MAX: usize = 5;
+
+/// The values of Secrets, and what substitution made of them.
+fn secrets(values: &BTreeMap<String, String>, rendered: &crate::render::Rendered) -> Arc<[String]> {
+    let derived = rendered.derived.iter().filter(|(name, _)| values.contains_key(name)).map(|(_, value)| value);
+    values.values().chain(derived).cloned().collect()
+}
 
 /// What was prepared before, in the order and with the lines of a render of the same objects; `None` if they differ.
 fn read_elsewhere(before: &Prepared, rendered: &crate::render::Rendered) -> Option<Vec<plan::Desired>> {
@@ -222,13 +229,17 @@ fn render(
     }
     let app = AppRef { name: key.name.clone(), namespace: key.namespace.clone() };
     let common = object.spec.common_metadata.as_ref();
+    let strategy = object.spec.post_build.as_ref().and_then(|p| p.substitute_strategy).unwrap_or_default();
     let request = Request {
         tree,
         path: object.spec.path.as_deref().unwrap_or(""),
         app: &app,
-        target_namespace: object.spec.target_namespace.as_deref(),
+        overlay: Overlay::from(&object.spec),
         common_metadata: common.map(|c| CommonMetadata { labels: &c.labels, annotations: &c.annotations }),
-        substitution: substitutions.map_or(Substitution::Off, Substitution::WithVariables),
+        substitution: substitutions.map_or(Substitution::Off, |variables| match strategy {
+            SubstituteStrategy::WithVariables => Substitution::WithVariables(variables),
+            SubstituteStrategy::Always => Substitution::Always(variables),
+        }),
         cancelled: &|| cancel.load(Ordering::Acquire),
     };
     crate::render::render(&request).map(Some).map_err(|failed| {
@@ -253,7 +264,11 @@ fn inputs(object: &Kustomization, head: &Head, substitutions: Option<&BTreeMap<S
         spec.path,
         spec.source_ref,
         spec.target_namespace,
+        [&spec.name_prefix, &spec.name_suffix],
+        [serde_json::json!(spec.patches), serde_json::json!(spec.images), serde_json::json!(spec.build_metadata)],
+        [serde_json::json!(spec.components), serde_json::json!(spec.ignore_missing_components)],
         spec.common_metadata,
+        spec.post_build.as_ref().and_then(|p| p.substitute_strategy),
         substitutions,
         head.view
     ]);

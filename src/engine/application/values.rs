@@ -15,27 +15,27 @@ use super::{Application, Failure};
 /// The variables of `postBuild`.
 pub(super) struct Substitutions {
     pub variables: BTreeMap<String, String>,
-    /// The values that came from Secrets: they are taken out of whatever the API server quotes.
-    pub secrets: Arc<[String]>,
+    /// Those that came from Secrets: they are taken out of whatever the API server quotes.
+    pub secrets: Arc<BTreeMap<String, String>>,
 }
 
 impl Application {
     /// `None` without `postBuild`.
     pub async fn substitutions(&self, object: &Kustomization) -> Result<Option<Substitutions>, Failure> {
         let Some(post_build) = &object.spec.post_build else { return Ok(None) };
-        let (mut variables, mut secrets) = (BTreeMap::new(), Vec::new());
+        let (mut variables, mut secrets) = (BTreeMap::new(), BTreeMap::new());
         for named in &post_build.substitute_from {
             let reference = Reference::values(&self.key.namespace, named);
             let content = self.shared.references.read(&reference).await.map_err(|error| failed(&reference, error))?;
             for (key, value) in texts(&content, &reference, named)? {
                 if matches!(*content, Content::Secret(_)) {
-                    secrets.push(value.clone());
+                    secrets.insert(key.clone(), value.clone());
                 }
                 variables.insert(key, value);
             }
         }
         variables.extend(post_build.substitute.clone());
-        Ok(Some(Substitutions { variables, secrets: secrets.into() }))
+        Ok(Some(Substitutions { variables, secrets: Arc::new(secrets) }))
     }
 }
 

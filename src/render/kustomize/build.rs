@@ -12,7 +12,7 @@ use super::node::{self, Node};
 use super::origin::{self, Origin};
 use super::resource::{Names, Resource};
 use super::steps::Asked;
-use super::{names, transform};
+use super::{names, spec, transform};
 use crate::manifest::yaml::{self, MAX_FILE_BYTES, PathSegment};
 use crate::manifest::{EntryKind, SourceError};
 use crate::render::error::RenderError;
@@ -27,35 +27,42 @@ const DEPTH_MAX: usize = 32;
 /// Objects of this annotation are for those who read the repository.
 const LOCAL_CONFIG: &str = "config.kubernetes.io/local-config";
 
-/// Builds a directory; `namespace` stands in for that of its kustomization. Its texts are added to `texts`.
+/// Builds a directory with what the Kustomization object adds to it. Its texts are added to `texts`.
 pub fn build(
     request: &Request<'_>,
     reader: &Reader<'_>,
     directory: &str,
-    namespace: Option<&str>,
     texts: &mut Vec<Text>,
 ) -> Result<Vec<Draft>, RenderError> {
-    let mut build = Build {
-        request,
-        reader,
-        namespace,
-        texts,
-        text_of: HashMap::new(),
-        above: Vec::new(),
-        schema: Schema::default(),
-        is_tracked: false,
-        budget: Budget::new(request.cancelled, MADE_BYTES_MAX),
-    };
+    let mut build = Build::new(request, reader, texts);
     let drafts = build.root(directory);
-    // what stopped a build says more than where it was stopped
-    drafts.map_err(|error| build.budget.stopped().unwrap_or(error))
+    build.stopped_or(drafts)
+}
+
+/// What a directory without a kustomization holds.
+pub enum Item {
+    /// The index of a text of manifests.
+    Text(usize),
+    /// A directory that has a kustomization.
+    Directory(String),
+}
+
+/// Builds a directory without a kustomization as if it had one that names all of `items`.
+pub fn build_generated(
+    request: &Request<'_>,
+    reader: &Reader<'_>,
+    directory: &str,
+    items: &[Item],
+    texts: &mut Vec<Text>,
+) -> Result<Vec<Draft>, RenderError> {
+    let mut build = Build::new(request, reader, texts);
+    let drafts = build.generated_root(directory, items);
+    build.stopped_or(drafts)
 }
 
 pub(super) struct Build<'a> {
     pub(super) request: &'a Request<'a>,
     pub(super) reader: &'a Reader<'a>,
-    /// Instead of the namespace of the first kustomization: Flux's `targetNamespace`.
-    pub(super) namespace: Option<&'a str>,
     texts: &'a mut Vec<Text>,
     /// Files among the texts, by path.
     text_of: HashMap<String, usize>,
@@ -115,21 +122,62 @@ impl Current {
     }
 }
 
+impl<'a> Build<'a> {
+    fn new(request: &'a Request<'a>, reader: &'a Reader<'a>, texts: &'a mut Vec<Text>) -> Self {
+        Self {
+            request,
+            reader,
+            texts,
+            text_of: HashMap::new(),
+            above: Vec::new(),
+            schema: Schema::default(),
+            is_tracked: false,
+            budget: Budget::new(request.cancelled, MADE_BYTES_MAX),
+        }
+    }
+}
+
 impl Build<'_> {
     fn root(&mut self, directory: &str) -> Result<Vec<Draft>, RenderError> {
-        let root = self.open(directory, Origin::default())?;
+        let mut root = self.open(directory, Origin::default())?;
         check_order(&root)?;
-        self.is_tracked = !root.file.fields.build_metadata.is_empty();
+        self.overlay(&mut root)?;
         let mut built = self.directory(&root, None, Wanted::Either)?;
         self.finish(&root, &mut built)
+    }
+
+    fn generated_root(&mut self, directory: &str, items: &[Item]) -> Result<Vec<Draft>, RenderError> {
+        let file = spec::generated(directory);
+        let text = self.text(&file.path, String::new());
+        let mut root = Current { file, text, directory: directory.to_owned(), origin: Origin::default() };
+        self.overlay(&mut root)?;
+        let mut built = self.assemble(&root, Built::empty(), items)?;
+        self.finish(&root, &mut built)
+    }
+
+    /// What stopped a build says more than where it was stopped.
+    fn stopped_or<T>(&self, result: Result<T, RenderError>) -> Result<T, RenderError> {
+        result.map_err(|error| self.budget.stopped().unwrap_or(error))
+    }
+
+    /// Writes what the Kustomization object adds into the kustomization at the root.
+    fn overlay(&mut self, root: &mut Current) -> Result<(), RenderError> {
+        let directory = &root.directory;
+        // a path that leads out is an error of its own later
+        let exists = |component: &str| match path::join(directory, component) {
+            Ok(target) => Ok(self.reader.resolve(&target)?.is_some()),
+            Err(_) => Ok::<_, RenderError>(true),
+        };
+        spec::merge(&self.request.overlay, &mut root.file, exists)?;
+        self.is_tracked = !root.file.fields.build_metadata.is_empty();
+        Ok(())
     }
 
     /// `onto`: what a component goes on from.
     fn directory(&mut self, current: &Current, onto: Option<Built>, wanted: Wanted) -> Result<Built, RenderError> {
         check_cancelled(self.request)?;
-        let directory = &current.directory;
         if self.above.len() >= DEPTH_MAX {
-            return Err(RenderError::TooDeep { path: directory.clone(), limit: DEPTH_MAX });
+            return Err(RenderError::TooDeep { path: current.directory.clone(), limit: DEPTH_MAX });
         }
         let misplaced = match (wanted, current.file.is_component()) {
             (Wanted::Kustomization, true) => Some("a Component can't be a resource: name it in `components`"),
@@ -139,13 +187,27 @@ impl Build<'_> {
         if let Some(message) = misplaced {
             return Err(current.error(&["kind".into()], message));
         }
-        self.above.push(directory.clone());
+        self.assemble(current, onto.unwrap_or_else(Built::empty), &[])
+    }
+
+    /// What a kustomization makes of itself, and of what it goes on from. `items` are resources besides those it names.
+    fn assemble(&mut self, current: &Current, mut built: Built, items: &[Item]) -> Result<Built, RenderError> {
+        self.above.push(current.directory.clone());
         self.openapi(current)?;
-        let mut built = onto.unwrap_or_else(Built::empty);
+        let mut names = Names::default();
+        for item in items {
+            check_cancelled(self.request)?;
+            for resource in self.item(current, item, &mut built)? {
+                self.add(&mut names, &mut built.resources, resource)?;
+            }
+            if built.resources.len() > MAX_OBJECTS {
+                return Err(RenderError::TooManyObjects { limit: MAX_OBJECTS });
+            }
+        }
         self.resources(current, &mut built)?;
         self.configurations(current, &mut built)?;
         self.generators(current, &mut built)?;
-        for (index, name) in current.file.fields.components.iter().enumerate() {
+        for (index, name) in current.file.fields.components.iter().enumerate().filter(|(_, name)| !name.is_empty()) {
             let target = self.place_of(current, "components", index, name)?;
             let found = self.reader.resolve(&target)?.filter(|found| found.kind == EntryKind::Directory);
             let Some(Resolved { path: target, .. }) = found else {
@@ -183,11 +245,6 @@ impl Build<'_> {
         let file = File::read(&path, text)?;
         let text = self.text(&path, file.text.clone());
         Ok(Current { file, text, directory: directory.to_owned(), origin })
-    }
-
-    /// Whether the kustomization at work is the one that was asked for.
-    pub(super) fn is_root(&self) -> bool {
-        self.above.len() == 1
     }
 
     fn text(&mut self, path: &str, content: String) -> usize {
@@ -244,6 +301,17 @@ impl Build<'_> {
             }
         }
         Ok(())
+    }
+
+    fn item(&mut self, current: &Current, item: &Item, built: &mut Built) -> Result<Vec<Resource>, RenderError> {
+        let below = |path: &str| path.strip_prefix(&current.directory).unwrap_or(path).trim_matches('/').to_owned();
+        match item {
+            Item::Text(index) => {
+                let origin = current.origin.join(&below(&self.texts[*index].path));
+                self.documents(*index, &origin)
+            }
+            Item::Directory(base) => self.base(base, current.origin.join(&below(base)), built),
+        }
     }
 
     /// What one entry of `resources` or `bases` names.

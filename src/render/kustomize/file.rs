@@ -6,6 +6,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::selector::Selector;
+use super::spec::Origins;
 use crate::manifest::SourceError;
 use crate::manifest::yaml::{self, PathSegment};
 
@@ -219,6 +220,8 @@ pub struct File {
     pub path: String,
     pub text: String,
     pub fields: Kustomization,
+    /// What the Kustomization object has added.
+    pub origins: Origins,
 }
 
 impl File {
@@ -272,7 +275,7 @@ impl File {
                 generator.envs.push(std::mem::take(&mut generator.env));
             }
         }
-        Ok(Self { path: path.to_owned(), text, fields })
+        Ok(Self { path: path.to_owned(), text, fields, origins: Origins::default() })
     }
 
     pub fn is_component(&self) -> bool {
@@ -281,6 +284,12 @@ impl File {
 
     /// An error at one of its fields.
     pub fn error(&self, path: &[PathSegment], message: impl Into<String>) -> SourceError {
+        if let Some(field) = self.origins.field(path) {
+            return SourceError::whole_file(&field, message);
+        }
+        if self.text.is_empty() {
+            return SourceError::whole_file(&self.path, message);
+        }
         let (line, column) = yaml::locate(&self.text, 0, path).unwrap_or((1, 1));
         SourceError::new(&self.path, &self.text, line, column, message)
     }

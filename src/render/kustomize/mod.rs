@@ -24,12 +24,13 @@ mod patch;
 mod replace;
 mod resource;
 mod selector;
+mod spec;
 mod step;
 mod steps;
 mod tables;
 mod transform;
 
-pub(super) use build::build;
+pub(super) use build::{Item, build, build_generated};
 
 #[cfg(test)]
 mod tests;

@@ -42,6 +42,20 @@ impl Selector {
         })
     }
 
+    /// The first field that can't be read, and why.
+    pub fn mistake(&self) -> Option<(&'static str, String)> {
+        let patterns = [
+            ("group", &self.group),
+            ("version", &self.version),
+            ("kind", &self.kind),
+            ("name", &self.name),
+            ("namespace", &self.namespace),
+        ];
+        let selectors = [("annotationSelector", &self.annotation_selector), ("labelSelector", &self.label_selector)];
+        let in_patterns = patterns.into_iter().find_map(|(field, text)| Some((field, whole(text).err()?)));
+        in_patterns.or_else(|| selectors.into_iter().find_map(|(field, text)| Some((field, requirements(text).err()?))))
+    }
+
     /// Nothing of an identity is asked for.
     pub fn names_nothing(&self) -> bool {
         [&self.group, &self.version, &self.kind, &self.name, &self.namespace].into_iter().all(String::is_empty)

@@ -7,6 +7,7 @@ use super::merge_keys::Schema;
 use super::origin::Origin;
 use super::patch::{self, Patch};
 use super::resource::Resource;
+use super::selector::Selector;
 use super::step::{Step, Stopped};
 use super::transform::{self, Affix, Namespace};
 use crate::manifest::SourceError;
@@ -27,6 +28,13 @@ pub enum Asked {
     Field(&'static str),
     /// An entry of one of its lists.
     Entry(&'static str, usize),
+}
+
+impl Current {
+    /// Whether an entry came from the Kustomization object.
+    fn is_brought(&self, asked: Asked) -> bool {
+        matches!(asked, Asked::Entry(field, index) if self.file.origins.field(&[field.into(), index.into()]).is_some())
+    }
 }
 
 impl Build<'_> {
@@ -55,12 +63,15 @@ impl Build<'_> {
         }
         for (index, entry) in fields.patches.iter().enumerate() {
             let asked = Asked::Entry("patches", index);
+            if let Some((field, message)) = entry.target.as_ref().and_then(Selector::mistake) {
+                let at = ["patches".into(), index.into(), "target".into(), field.into()];
+                return Err(current.error(&at, message));
+            }
             let patch = self.patch(current, asked, entry)?;
             add(asked, Step::Patch { patch, target: entry.target.clone() });
         }
-        let namespace = self.namespace.filter(|_| self.is_root()).unwrap_or(&fields.namespace);
-        if !namespace.is_empty() {
-            add(Asked::Field("namespace"), Step::Namespace(Namespace::of(namespace, &tables.namespace)));
+        if !fields.namespace.is_empty() {
+            add(Asked::Field("namespace"), Step::Namespace(Namespace::of(&fields.namespace, &tables.namespace)));
         }
         for (field, side, text, specs) in [
             ("namePrefix", Affix::Prefix, &fields.name_prefix, &tables.name_prefix),
@@ -137,6 +148,7 @@ impl Build<'_> {
         let failed = |message: String| self.failed(current, asked, message);
         let (name, text) = match (entry.patch.trim(), entry.path.as_str()) {
             ("", "") => return Err(failed("a patch needs `patch` or `path`".into())),
+            (inline, "") if current.is_brought(asked) => ("patch".to_owned(), inline.to_owned()),
             (inline, "") => (current.file.path.clone(), inline.to_owned()),
             ("", path) => self.beside(current, asked, path)?,
             _ => return Err(failed("`patch` and `path` exclude each other".into())),

@@ -2,7 +2,7 @@
 //! own is shown by tests/kustomize.
 
 use crate::manifest::MemoryTree;
-use crate::render::{AppRef, Failed, Rendered, Request, Substitution, render};
+use crate::render::{AppRef, Failed, Overlay, Rendered, Request, Substitution, render};
 
 const CONFIG_MAP: &str = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: settings}\ndata: {a: b}\n";
 
@@ -11,7 +11,7 @@ fn build(tree: &MemoryTree, target_namespace: Option<&str>) -> Result<Rendered, 
         tree,
         path: "app",
         app: &AppRef { name: "app".into(), namespace: "default".into() },
-        target_namespace,
+        overlay: Overlay { target_namespace, ..Overlay::default() },
         common_metadata: None,
         substitution: Substitution::Off,
         cancelled: &|| false,
