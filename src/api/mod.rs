@@ -40,7 +40,7 @@ pub const PRUNE: &str = "kustomize.toolkit.fluxcd.io/prune";
 pub const SSA: &str = "kustomize.toolkit.fluxcd.io/ssa";
 /// `disabled`: neither applied nor deleted by us.
 pub const RECONCILE: &str = "kustomize.toolkit.fluxcd.io/reconcile";
-/// `enabled`: recreate on immutable fields; refused by name for now.
+/// `enabled`: the object is deleted and created anew where it can't be changed in place.
 pub const FORCE: &str = "kustomize.toolkit.fluxcd.io/force";
 /// `flux`: the object is of Flux's own installation.
 pub const PART_OF: &str = "app.kubernetes.io/part-of";
@@ -57,6 +57,8 @@ pub const EVENT_METADATA_PREFIX: &str = "event.toolkit.fluxcd.io/";
 /// On a Kustomization, and on a CustomResourceDefinition for itself: `<revision>` whose guarded deletions a person has
 /// agreed to.
 pub const CONFIRM_PRUNE: &str = "afresh.dev/confirm-prune";
+/// On an object that may hold data: `<revision>` for which a person has agreed to its being created anew.
+pub const CONFIRM_RECREATE: &str = "afresh.dev/confirm-recreate";
 /// On a Kustomization: `before-health` deletes before the health checks.
 pub const PRUNE_WHEN: &str = "afresh.dev/prune";
 /// On a Kustomization: our own bounded state.

@@ -11,12 +11,13 @@ use tokio_util::sync::CancellationToken;
 
 use crate::api::APPLY_MANAGER;
 use crate::cluster::{
-    Abandoned, Answer, ApiError, ApiKind, ApplyOptions, Cluster, ErrorClass, FieldValidation, Marks, Observed,
-    OwnerKey, Propagation, Ssa, WriteGate,
+    Abandoned, Answer, ApiError, ApiKind, ApplyOptions, Cluster, ErrorClass, FieldValidation, Marks, Observed, Ssa,
+    WriteGate,
 };
 use crate::manifest::{GroupKind, Object, ObjectId};
 
 use super::outcome::{Action, Applied, ApplyError, Dropped, Outcome, Progress, Refusal, UnknownFields};
+use super::recreation::Replacement;
 use super::{adoption, unknown};
 
 /// What is to be applied.
@@ -29,6 +30,10 @@ pub struct Work {
     pub defines: HashSet<GroupKind>,
     /// Namespaces that the declared set holds, besides those in `stages`.
     pub namespaces: HashSet<String>,
+    /// Objects that are to be created anew where they can't be changed in place; Jobs are in any case.
+    pub forced: HashSet<ObjectId>,
+    /// What a person's consent must name.
+    pub revision: String,
 }
 
 /// How the work is told to stop. What is in flight is finished in any case.
@@ -56,9 +61,6 @@ const JUST_MADE: Duration = Duration::from_secs(10);
 const JUST_MADE_PAUSE: Duration = Duration::from_millis(250);
 /// Unknown fields dropped from one object: the server names them one at a time.
 const DROPPED_MAX: usize = 64;
-/// Kubernetes removes a Job at once in background deletion, unless someone's finalizer holds it.
-const GONE_WITHIN: Duration = Duration::from_secs(60);
-const GONE_PAUSE: Duration = Duration::from_millis(250);
 /// An object that changes between reading its managers and folding them is read again.
 const FOLD_TRIES: usize = 3;
 
@@ -71,7 +73,7 @@ struct Checked {
     dropped: Vec<Dropped>,
 }
 
-enum Failure {
+pub(super) enum Failure {
     Api(ApiError),
     Stopped,
 }
@@ -117,7 +119,7 @@ impl Applier {
             if stop.after_stage.is_cancelled() || stop.now.is_cancelled() {
                 return Err(ApplyError::Stopped { applied });
             }
-            let (checked, refusals, stopped) = self.check(stage, work.unknown_fields, &made, stop).await;
+            let (checked, refusals, stopped) = self.check(stage, work, &made, stop).await;
             if !refusals.is_empty() {
                 return Err(ApplyError::Refused { refusals, applied });
             }
@@ -128,7 +130,7 @@ impl Applier {
             let mut sent = futures::stream::iter(checked)
                 .map(|checked| async {
                     let (id, origin) = (checked.object.id.clone(), checked.object.origin.clone());
-                    (id, origin, self.send(checked, work.unknown_fields, &made, stop).await)
+                    (id, origin, self.send(checked, work, &made, stop).await)
                 })
                 .buffer_unordered(PARALLEL);
             let mut refusals = Vec::new();
@@ -168,14 +170,14 @@ impl Applier {
     async fn check(
         &self,
         stage: &[Arc<Object>],
-        unknown_fields: UnknownFields,
+        work: &Work,
         made: &Made,
         stop: &Stop,
     ) -> (Vec<Checked>, Vec<Refusal>, bool) {
         let alone = stage.len() == 1;
         let mut answers = futures::stream::iter(stage.iter().cloned())
             .map(|object| async move {
-                let checked = self.check_one(&object, unknown_fields, made, stop, !alone).await;
+                let checked = self.check_one(&object, work, made, stop, !alone).await;
                 (object, checked)
             })
             .buffer_unordered(PARALLEL);
@@ -196,7 +198,7 @@ impl Applier {
     async fn check_one(
         &self,
         object: &Arc<Object>,
-        unknown_fields: UnknownFields,
+        work: &Work,
         made: &Made,
         stop: &Stop,
         dry_run: bool,
@@ -211,14 +213,21 @@ impl Applier {
             let asked = async {
                 let kind = self.kind_of(object).await?;
                 if dry_run {
+                    let (cluster, unknown_fields) = (&self.cluster, work.unknown_fields);
                     let answer =
-                        submit(&self.cluster, &kind, &object.id, &mut value, &mut dropped, unknown_fields, true).await;
+                        submit(cluster, &kind, &object.id, &mut value, &mut dropped, unknown_fields, true).await;
                     match answer {
-                        Err(error) if !(is_recreated(&object.id) && error.is_only_immutable()) => return Err(error),
-                        _ => {}
+                        Err(error) if error.is_only_immutable() => {
+                            let forced = work.forced.contains(&object.id);
+                            let (revision, kind, value) = (&*work.revision, &kind, &*value);
+                            Replacement { cluster, kind, object, value, unknown_fields, forced, revision }
+                                .rehearse(error)
+                                .await?;
+                        }
+                        other => drop(other?),
                     }
                 }
-                Ok(kind)
+                Ok::<_, ApiError>(kind)
             };
             match asked.await {
                 Ok(kind) => return Ok(Checked { object: object.clone(), kind, value, dropped }),
@@ -232,13 +241,7 @@ impl Applier {
     }
 
     /// Sends one object, when it is its turn.
-    async fn send(
-        &self,
-        checked: Checked,
-        unknown_fields: UnknownFields,
-        made: &Made,
-        stop: &Stop,
-    ) -> Result<Outcome, Failure> {
+    async fn send(&self, checked: Checked, work: &Work, made: &Made, stop: &Stop) -> Result<Outcome, Failure> {
         let id = checked.object.id.clone();
         let Checked { object, kind, value, dropped } = checked;
         let deadline = Instant::now() + JUST_MADE;
@@ -253,7 +256,9 @@ impl Applier {
                 kind: kind.clone(),
                 value: value.clone(),
                 dropped: dropped.clone(),
-                unknown_fields,
+                unknown_fields: work.unknown_fields,
+                forced: work.forced.contains(&id),
+                revision: work.revision.clone(),
                 stop: stop.now.clone(),
             };
             match self.gate.write(&id, &stop.now, write.run()).await? {
@@ -310,6 +315,8 @@ struct Write {
     value: Arc<Value>,
     dropped: Vec<Dropped>,
     unknown_fields: UnknownFields,
+    forced: bool,
+    revision: String,
     stop: CancellationToken,
 }
 
@@ -318,8 +325,11 @@ impl Write {
         let before = self.observed.get(&self.object.id).map(|seen| (seen.uid.clone(), seen.resource_version.clone()));
         let mut recreated = false;
         let mut answer = match self.submit().await {
-            Err(error) if is_recreated(&self.object.id) && error.is_only_immutable() => {
-                self.delete_and_wait(error).await?;
+            Err(error) if error.is_only_immutable() => {
+                let replacement = self.replacement();
+                if let Some(live) = replacement.rehearse(error).await? {
+                    replacement.delete(&live, &self.stop).await?;
+                }
                 recreated = true;
                 self.submit().await?
             }
@@ -350,6 +360,18 @@ impl Write {
         })
     }
 
+    fn replacement(&self) -> Replacement<'_> {
+        Replacement {
+            cluster: &self.cluster,
+            kind: &self.kind,
+            object: &self.object,
+            value: &self.value,
+            unknown_fields: self.unknown_fields,
+            forced: self.forced,
+            revision: &self.revision,
+        }
+    }
+
     async fn submit(&mut self) -> Result<Answer, ApiError> {
         let Self { cluster, kind, object, value, dropped, unknown_fields, .. } = self;
         submit(cluster, kind, &object.id, value, dropped, *unknown_fields, false).await
@@ -374,55 +396,11 @@ impl Write {
         }
         Ok(first)
     }
-
-    /// Deletes the object of the same name, if it is ours, and waits until it is gone.
-    async fn delete_and_wait(&self, refused: ApiError) -> Result<(), Failure> {
-        let id = &self.object.id;
-        let Some(live) = self.cluster.get_seen(&self.kind, id).await? else { return Ok(()) };
-        if live.owner.is_none() || live.owner != owner_of(&self.object.value) || live.marks.keeps_from_deletion() {
-            return Err(refused.into());
-        }
-        match self.cluster.delete(&self.kind, id, &live.uid, Propagation::Background).await {
-            Ok(()) => {}
-            Err(error) if error.is_not_found() => return Ok(()),
-            Err(error) => return Err(error.into()),
-        }
-        let deadline = Instant::now() + GONE_WITHIN;
-        loop {
-            match self.cluster.get_seen(&self.kind, id).await? {
-                Some(still) if still.uid == live.uid => {
-                    if Instant::now() >= deadline {
-                        let message = format!(
-                            "deleted to be recreated, but not gone within {} s: waiting for {}",
-                            GONE_WITHIN.as_secs(),
-                            still.finalizers.join(", ")
-                        );
-                        return Err(ApiError::new(ErrorClass::Timeout, message).into());
-                    }
-                }
-                _ => return Ok(()),
-            }
-            tokio::select! {
-                () = tokio::time::sleep(GONE_PAUSE) => {}
-                () = self.stop.cancelled() => return Err(Failure::Stopped),
-            }
-        }
-    }
-}
-
-/// Jobs are the only kind that is recreated when it can't be changed in place: they hold no state but their result.
-fn is_recreated(id: &ObjectId) -> bool {
-    id.group == "batch" && id.kind == "Job"
-}
-
-fn owner_of(value: &Value) -> Option<OwnerKey> {
-    let label = |key: &str| value.get("metadata")?.get("labels")?.get(key)?.as_str();
-    Some(OwnerKey::new(label(crate::api::OWNER_NAMESPACE_LABEL)?, label(crate::api::OWNER_NAME_LABEL)?))
 }
 
 /// Applies an object, without the fields that the server doesn't know if they may be dropped. `value` and `dropped`
 /// remember what was left out.
-async fn submit(
+pub(super) async fn submit(
     cluster: &Cluster,
     kind: &ApiKind,
     id: &ObjectId,

@@ -15,6 +15,7 @@ mod applier;
 mod order;
 mod outcome;
 mod prune;
+mod recreation;
 mod unknown;
 
 pub use applier::{Applier, Stop, Work};

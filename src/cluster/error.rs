@@ -67,8 +67,10 @@ pub struct Cause {
 }
 
 impl Cause {
+    /// Whether it says that a field can't be changed in place. What it quotes does not count: that is a value.
     pub fn is_immutable(&self) -> bool {
-        self.message.contains("field is immutable")
+        let said: String = outside_quotes(&self.message).map(|(_, c)| c).collect();
+        CHANGE_IN_PLACE.iter().any(|words| said.contains(words))
     }
 }
 
@@ -110,9 +112,9 @@ impl ApiError {
                 Some("the namespace is being deleted; wait for it or look at its finalizers")
             }
             ErrorClass::Forbidden => Some("grant the named verb to the service account that Afresh applies with"),
-            ErrorClass::Invalid { .. } if CHANGE_IN_PLACE.iter().any(|words| self.message.contains(words)) => {
-                Some("the field can't be changed in place; delete the object or declare it under a new name")
-            }
+            ErrorClass::Invalid { .. } if CHANGE_IN_PLACE.iter().any(|words| self.message.contains(words)) => Some(
+                "the field can't be changed in place: delete the object, declare it under a new name, or let it be created anew with the annotation `kustomize.toolkit.fluxcd.io/force: enabled`",
+            ),
             _ => None,
         }
     }
@@ -133,8 +135,17 @@ impl ApiError {
     }
 }
 
-/// How API servers say that a field can't be changed: most kinds, claims, StatefulSets, role bindings.
-const CHANGE_IN_PLACE: [&str; 3] = ["immutable", "updates to statefulset spec", "cannot change roleRef"];
+/// How API servers say that a field can't be changed: most kinds and claims, Services, StatefulSets, role bindings,
+/// classes of storage, classes of priority.
+const CHANGE_IN_PLACE: [&str; 7] = [
+    "immutable",
+    "may not change once set",
+    "updates to statefulset spec",
+    "cannot change roleRef",
+    "updates to provisioner are forbidden",
+    "updates to parameters are forbidden",
+    "may not be changed in an update",
+];
 
 /// Shorter values ("1", "no") are not secrets and would tear words apart.
 const REDACTED_BYTES_MIN: usize = 3;
@@ -418,6 +429,23 @@ mod tests {
             ("nothing of the kind", vec![]),
         ] {
             assert_eq!(unknown_fields(message), expected);
+        }
+    }
+
+    #[test]
+    fn a_cause_says_that_a_field_can_not_be_changed_but_not_what_it_quotes() {
+        for (message, expected) in [
+            ("Invalid value: {\"matchLabels\":{\"a\":\"b\"}}: field is immutable", true),
+            ("Forbidden: field is immutable when `immutable` is set", true),
+            ("Invalid value: [\"None\"]: may not change once set", true),
+            ("Forbidden: updates to statefulset spec for fields other than 'replicas' are forbidden", true),
+            ("Invalid value: \"string\": Value is immutable", true),
+            ("Invalid value: {\"kind\":\"Role\"}: cannot change roleRef", true),
+            ("Invalid value: \"immutable\": must not be that", false),
+            ("Required value", false),
+        ] {
+            let cause = Cause { reason: "FieldValueInvalid".into(), message: message.into(), field: "spec.x".into() };
+            assert_eq!(cause.is_immutable(), expected, "{message}");
         }
     }
 

@@ -37,6 +37,8 @@ pub struct Desired {
     /// The annotation's value.
     pub digest: String,
     pub handling: Handling,
+    /// It asks to be created anew where it can't be changed in place (`kustomize.toolkit.fluxcd.io/force`).
+    pub forced: bool,
 }
 
 /// Why a rendered object can't be sent.
@@ -119,7 +121,7 @@ fn prepare(
     let digest = key.digest(&value);
     section_of(section(&mut value, "metadata"), "annotations").insert(api::DESIRED.into(), json!(digest));
     let object = Arc::new(Object { id, version: object.version.clone(), value, origin });
-    Ok(Desired { object, digest, handling })
+    Ok(Desired { forced: wish(&object, api::FORCE).as_deref() == Some("enabled"), object, digest, handling })
 }
 
 /// Scopes of the kinds that definitions among the objects bring along.
@@ -150,9 +152,6 @@ fn handling(object: &Object) -> Result<Handling, Box<PlanError>> {
             origin: object.origin.clone(),
         }))
     };
-    if wish(object, api::FORCE).as_deref() == Some("enabled") {
-        return unserved(api::FORCE, "enabled".into(), "remove it; Jobs are recreated without it");
-    }
     if wish(object, api::RECONCILE).as_deref() == Some("disabled") {
         return Ok(Handling::Ignore);
     }
@@ -276,6 +275,8 @@ mod tests {
                 .to_string()
                 .contains("`kustomize.toolkit.fluxcd.io/ssa: sometimes`")
         );
-        assert!(plan(&[with(api::FORCE, "enabled")]).is_err());
+        for (value, forced) in [("Enabled", true), ("enabled", true), ("disabled", false)] {
+            assert_eq!(plan(&[with(api::FORCE, value)]).unwrap()[0].forced, forced, "{value}");
+        }
     }
 }

@@ -45,7 +45,7 @@ fn a_mistake_is_at_its_field_of_the_kustomization() {
         (
             patches(patch("[]", Some(PatchTarget { label_selector: "a in b".into(), ..kinds() }))),
             vec![],
-            "spec.patches[1].target.labelSelector: `a in b` is not a term of a label selector",
+            "spec.patches[1].target.labelSelector: `a in b` is not a label selector",
         ),
         (
             patches(patch("kind: ConfigMap\nmetadata: {name: other}\napiVersion: v1\n", None)),

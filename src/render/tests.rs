@@ -9,11 +9,11 @@ use crate::manifest::{Entry, EntryId, EntryKind, MemoryTree, TreeError};
 
 /// A rendering with everything at its default.
 pub(super) struct Case<'a> {
-    tree: &'a MemoryTree,
-    path: &'a str,
+    pub(super) tree: &'a MemoryTree,
+    pub(super) path: &'a str,
     pub(super) overlay: Overlay<'a>,
-    common_metadata: Option<CommonMetadata<'a>>,
-    substitution: Substitution<'a>,
+    pub(super) common_metadata: Option<CommonMetadata<'a>>,
+    pub(super) substitution: Substitution<'a>,
 }
 
 impl<'a> Case<'a> {

@@ -2,13 +2,16 @@
 
 use serde_json::json;
 
-use crate::support::env::Env;
+use crate::support::env::{Env, message};
 use crate::support::manifests::deployment;
 use crate::support::scenarios;
 
 scenarios! {
     an_overlay_goes_live_and_generated_names_follow_their_content,
     a_broken_kustomization_names_its_entry_and_does_not_hold_back_its_fix,
+    what_the_kustomization_adds_goes_live_over_plain_files_and_templates,
+    a_mistake_in_the_kustomization_is_at_its_field_and_its_repair_goes_live,
+    values_of_secrets_do_not_show_whatever_is_made_of_them,
 }
 
 const OVERLAY: &str =
@@ -57,4 +60,74 @@ async fn a_broken_kustomization_names_its_entry_and_does_not_hold_back_its_fix(e
     let fix = env.push("C", &[("base/kustomization.yaml", "resources: [web.yaml]\nnamespace: ignored\n")]);
     env.ready_at("app", &fix).await;
     assert!(env.live("Deployment", "shop-web").await.is_some(), "the target namespace wins");
+}
+
+async fn what_the_kustomization_adds_goes_live_over_plain_files_and_templates(env: &mut Env) {
+    let template = "{% for name in values.names %}\n---\napiVersion: v1\nkind: ConfigMap\nmetadata: {name: {{ name }}}\ndata: {level: \"${level^^}\"}\n{% endfor %}\n";
+    env.push(
+        "A",
+        &[
+            ("app/web.yaml", &web()),
+            ("app/chart/afresh.yaml", "render: template\nvalues: values.yaml\n"),
+            ("app/chart/values.yaml", "names: [settings, other]\n"),
+            ("app/chart/all.yaml", template),
+            (
+                "part/kustomization.yaml",
+                "apiVersion: kustomize.config.k8s.io/v1alpha1\nkind: Component\nlabels: [{pairs: {part: one}}]\n",
+            ),
+        ],
+    );
+    env.source(|_| {}).await;
+    env.kustomization("app", |spec| {
+        spec["namePrefix"] = "shop-".into();
+        spec["components"] = json!(["../part", "../nowhere"]);
+        spec["ignoreMissingComponents"] = true.into();
+        spec["images"] = json!([{ "name": "web", "newTag": "2" }]);
+        spec["patches"] = json!([{
+            "target": { "kind": "Deployment" },
+            "patch": "[{\"op\": \"replace\", \"path\": \"/spec/replicas\", \"value\": 2}]",
+        }]);
+        spec["commonMetadata"] = json!({ "annotations": { "team": "shop" } });
+        spec["postBuild"] = json!({ "substitute": { "level": "debug" } });
+    })
+    .await;
+    env.start();
+    env.until_live("Deployment", "shop-web", "it is applied", |_| true).await;
+    let web = env.live("Deployment", "shop-web").await.expect("it is there");
+    assert_eq!(web["spec"]["replicas"], 2);
+    assert_eq!(web["spec"]["template"]["spec"]["containers"][0]["image"], "web:2");
+    assert_eq!(web["metadata"]["labels"]["part"], "one");
+    assert_eq!(web["metadata"]["annotations"]["team"], "shop");
+    assert_eq!(settings_of(env).await, "shop-settings", "references follow the prefix");
+    let settings = env.until_live("ConfigMap", "shop-settings", "it is applied", |_| true).await;
+    assert_eq!(settings["data"]["level"], "DEBUG");
+}
+
+async fn a_mistake_in_the_kustomization_is_at_its_field_and_its_repair_goes_live(env: &mut Env) {
+    let a = env.begin(&[("app/web.yaml", &web())]).await;
+    let target = |name: &str| {
+        let patch = "[{\"op\": \"add\", \"path\": \"/metadata/labels\", \"value\": {\"patched\": \"yes\"}}]";
+        json!([{ "target": { "kind": "Service" }, "patch": patch }, { "target": { "name": name }, "patch": patch }])
+    };
+    env.kustomization("app", |spec| spec["patches"] = target("(")).await;
+    env.failed_at("app", &a, "spec.patches[1].target.name: `(` is not a regular expression").await;
+    env.kustomization("app", |spec| spec["patches"] = target("web")).await;
+    env.until_live("Deployment", "web", "it is patched", |web| web["metadata"]["labels"]["patched"] == "yes").await;
+    env.ready_at("app", &a).await;
+}
+
+async fn values_of_secrets_do_not_show_whatever_is_made_of_them(env: &mut Env) {
+    env.secret("values", json!({ "password": "correcthorse" })).await;
+    let a = env.push("A", &[("app/settings.yaml", "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: settings, labels: {bad: \"${password^^} ${password:0:7}\"}}\n")]);
+    env.source(|_| {}).await;
+    env.kustomization("app", |spec| {
+        spec["postBuild"] = json!({ "substituteFrom": [{ "kind": "Secret", "name": "values" }] });
+    })
+    .await;
+    env.start();
+    let app = env.failed_at("app", &a, "***").await;
+    let text = message(&app);
+    for secret in ["correcthorse", "CORRECTHORSE", "correct"] {
+        assert!(!text.contains(secret), "{text}");
+    }
 }

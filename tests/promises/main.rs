@@ -19,6 +19,7 @@ mod ownership;
 mod preemption;
 mod quiet;
 mod recovery;
+mod recreation;
 mod rights;
 mod secrecy;
 mod sources;

@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::apply::{self, Action, Outcome, Stage};
 use crate::cluster::{ApiError, ApiKind, ErrorClass};
-use crate::plan::Desired;
+use crate::plan::{Desired, Handling};
 use crate::report::{Severity, Verdict};
 
 use super::attempt::Decision;
@@ -50,6 +50,12 @@ impl Application {
                     unknown_fields: self.shared.unknown_fields,
                     defines: prepared.defines.clone(),
                     namespaces: prepared.namespaces.clone(),
+                    forced: todo
+                        .iter()
+                        .filter(|desired| desired.forced || work.object.spec.forces())
+                        .map(|desired| desired.object.id.clone())
+                        .collect(),
+                    revision: work.revision(),
                 };
                 let stop = apply::Stop { after_stage: CancellationToken::new(), now: work.stop.clone() };
                 self.shared.applier.apply(&order, &stop, &|_| {}).await
@@ -134,13 +140,43 @@ impl Application {
             let going: Vec<_> =
                 decided.iter().filter(|(_, d)| *d == Decision::Deleting).map(|(o, _)| o.object.id.clone()).collect();
             if going.is_empty() {
-                return Ok(decided.into_iter().filter(|(_, d)| *d == Decision::Send).map(|(o, _)| o).collect());
+                let todo = decided.into_iter().filter(|(_, d)| *d == Decision::Send).map(|(o, _)| o).collect();
+                return self.without_present(todo).await;
             }
             if tokio::time::timeout_at(deadline.into(), seen.changed()).await.is_err() {
                 let message = format!("still being deleted: {}\nhint: look at their finalizers", listed(&going));
                 return Err(Failure::new("ReconciliationFailed", message));
             }
         }
+    }
+
+    /// Leaves out what is to be created only where there is none, if there is one: it need not be ours to be there, so
+    /// that the watches, which see what is ours, don't tell.
+    async fn without_present<'a>(&self, todo: Vec<&'a Desired>) -> Result<Vec<&'a Desired>, Failure> {
+        let mut left = Vec::with_capacity(todo.len());
+        for desired in todo {
+            if desired.handling == Handling::IfNotPresent {
+                let id = &desired.object.id;
+                let found = match self.kind(desired).await {
+                    Ok(kind) => self.shared.cluster.get_seen(&kind, id).await,
+                    Err(error) => Err(error),
+                };
+                match found {
+                    Ok(Some(_)) => {
+                        self.memory().present.insert(id.clone());
+                        continue;
+                    }
+                    Ok(None) => {}
+                    Err(error) if error.is_not_found() => {}
+                    Err(error) => {
+                        let message = format!("{}: {id}: {error}", desired.object.origin);
+                        return Err(Failure::new("ReconciliationFailed", message));
+                    }
+                }
+            }
+            left.push(desired);
+        }
+        Ok(left)
     }
 
     /// Takes in what was done.

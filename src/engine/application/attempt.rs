@@ -19,6 +19,7 @@ impl Application {
         let applied = {
             let mut memory = self.memory();
             memory.mode = Mode::Unsettled;
+            memory.present.clear();
             memory.applied.take()
         };
         self.waits.store(work.object.spec.waits(), Ordering::Release);
@@ -120,6 +121,7 @@ impl Application {
             Holding::Held => Decision::Held,
             Holding::Deleting => Decision::Deleting,
             Holding::Absent if self.memory().jobs.has(desired) => Decision::Held,
+            Holding::Absent if self.memory().present.contains(&desired.object.id) => Decision::Held,
             Holding::Absent => Decision::Send,
             _ if desired.handling == Handling::IfNotPresent => Decision::Held,
             Holding::Outdated | Holding::Drifted | Holding::Undecided => Decision::Send,

@@ -95,7 +95,8 @@ impl Application {
         let mut patience = self.patience.lock().unwrap_or_else(PoisonError::into_inner);
         for desired in prepared.desired.iter().filter(|d| d.handling != Handling::Ignore) {
             let Some(seen) = self.shared.observed.get(&desired.object.id) else {
-                if !self.memory().jobs.has(desired) {
+                let memory = self.memory();
+                if !memory.jobs.has(desired) && !memory.present.contains(&desired.object.id) {
                     doctor.waiting.push(format!("{}: not there yet", desired.object.id));
                 }
                 continue;
