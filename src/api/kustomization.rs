@@ -69,7 +69,7 @@ pub struct KustomizationSpec {
     pub patches: Vec<Patch>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub images: Vec<Image>,
-    /// Directories relative to the path, after the components of the kustomization there.
+    /// Directories relative to the path, after the kustomization's own components.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub components: Vec<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -150,7 +150,7 @@ pub struct Patch {
     pub target: Option<PatchTarget>,
 }
 
-/// The objects that have all of it: regular expressions over identities, selectors over labels and annotations.
+/// Which objects a patch is for, those that have all of it.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct PatchTarget {
@@ -203,13 +203,11 @@ pub struct PostBuild {
     pub substitute_strategy: Option<SubstituteStrategy>,
 }
 
-/// When there is something to substitute.
+/// Whether a substitution happens only if there is at least one variable.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum SubstituteStrategy {
-    /// If there is at least one variable.
     #[default]
     WithVariables,
-    /// Always: defaults are enough.
     Always,
 }
 
