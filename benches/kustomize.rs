@@ -21,7 +21,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use afresh::manifest::{Entry, EntryId, EntryKind, MemoryTree, Tree, TreeError};
-use afresh::render::{AppRef, Failed, Rendered, Request, Substitution, render};
+use afresh::render::{AppRef, Failed, Overlay, Rendered, Request, Substitution, render};
 use anyhow::{Context as _, ensure};
 use bytes::Bytes;
 
@@ -151,7 +151,7 @@ fn build(tree: &dyn Tree, directory: &str, cancelled: &dyn Fn() -> bool) -> Resu
         tree,
         path: directory,
         app: &app,
-        target_namespace: None,
+        overlay: Overlay::default(),
         common_metadata: None,
         substitution: Substitution::Off,
         cancelled,

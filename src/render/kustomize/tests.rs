@@ -118,7 +118,7 @@ fn a_build_that_is_preempted_stops_where_it_is() {
             tree: &tree,
             path: "app",
             app: &AppRef { name: "app".into(), namespace: "default".into() },
-            target_namespace: None,
+            overlay: Overlay::default(),
             common_metadata: None,
             substitution: Substitution::Off,
             cancelled,
