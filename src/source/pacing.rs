@@ -61,6 +61,8 @@ pub enum ProbeKind {
 pub struct When {
     pub at: Instant,
     pub kind: ProbeKind,
+    /// An answer of the remote that began no earlier will do, whoever asked for it.
+    pub since: Instant,
 }
 
 /// What pacing needs to know of a failure.
@@ -84,10 +86,10 @@ impl From<&SourceError> for Failure {
 pub struct Pacing {
     interval: Duration,
     attention_period: Duration,
-    /// An announcement that no probe has answered yet.
+    /// The last announcement that no probe has answered yet.
     announced: Option<Instant>,
     /// A retry wants a look that no probe has answered yet.
-    requested: bool,
+    requested: Option<Instant>,
     /// Something that was announced by name is looked for until then.
     expected_until: Option<Instant>,
     /// Something on this source fails or waits.
@@ -112,7 +114,7 @@ impl Pacing {
             interval,
             attention_period: ATTENTION_PERIOD,
             announced: Some(now),
-            requested: false,
+            requested: None,
             expected_until: None,
             attention: false,
             changed: now,
@@ -137,7 +139,7 @@ impl Pacing {
 
     /// Something new is said to be there. Calls before the next probe starts count as one.
     pub fn announce(&mut self, now: Instant) {
-        self.announced.get_or_insert(now);
+        self.announced = Some(now);
     }
 
     /// Something is announced by name: it is looked for now, and each second for a while, until [`Pacing::seen`].
@@ -153,8 +155,8 @@ impl Pacing {
 
     /// Somebody tries again and wants to know what is newest: an unannounced probe as soon as its spacing allows, unless
     /// the server itself is what fails.
-    pub fn request(&mut self) {
-        self.requested = true;
+    pub fn request(&mut self, now: Instant) {
+        self.requested = Some(now);
     }
 
     /// Whether anything on this source fails or waits. A change of it is a change of state.
@@ -179,9 +181,21 @@ impl Pacing {
     /// Answers what was announced before; what is announced from now on needs another probe.
     pub fn on_probe_started(&mut self, now: Instant) {
         self.announced = None;
-        self.requested = false;
+        self.requested = None;
         self.running = true;
         self.started = now;
+    }
+
+    /// What the remote showed when it was asked then, by whoever: it answers what was announced before.
+    pub fn on_answered(&mut self, began: Instant) {
+        self.announced = self.announced.filter(|announced| *announced > began);
+        self.requested = self.requested.filter(|requested| *requested > began);
+        self.started = self.started.max(began);
+    }
+
+    /// Whether an answer that began then tells more than the last one did.
+    pub fn is_news(&self, began: Instant) -> bool {
+        !self.running && began > self.started
     }
 
     /// The probe that runs was given up, and nobody waits for its answer: the spec is another one.
@@ -214,12 +228,18 @@ impl Pacing {
         }
         let expected = self.expected_until.and_then(|until| {
             let at = self.started + EXPECTED_PERIOD;
-            (at <= until && now <= until).then_some(When { at, kind: ProbeKind::Expected })
+            (at <= until && now <= until).then_some(When { at, kind: ProbeKind::Expected, since: at })
         });
         let wanted = match (self.announced, expected) {
-            (Some(at), _) => When { at, kind: ProbeKind::Announced },
+            (Some(at), _) => When { at, kind: ProbeKind::Announced, since: at },
             (None, Some(expected)) => expected,
-            (None, None) => When { at: self.unannounced(now), kind: ProbeKind::Unannounced },
+            (None, None) => {
+                let at = self.unannounced(now);
+                // Who only looks again gets no answer of its own within the spacing.
+                let spaced = at.checked_sub(UNANNOUNCED_SPACING).unwrap_or(at);
+                let since = self.requested.unwrap_or(spaced).max(self.ended);
+                When { at, kind: ProbeKind::Unannounced, since }
+            }
         };
         let refused = self.refused.filter(|(kind, _)| *kind == wanted.kind).map(|(_, until)| until);
         Some(When { at: wanted.at.max(self.silent_until.max(refused).unwrap_or(wanted.at)), ..wanted })
@@ -232,7 +252,7 @@ impl Pacing {
                 let index = self.failures_in_a_row.saturating_sub(1).min(UNREACHABLE_BACKOFF.len() - 1);
                 self.ended + UNREACHABLE_BACKOFF[index]
             }
-            None | Some(Class::Commit) if self.requested => now,
+            None | Some(Class::Commit) if self.requested.is_some() => now,
             Some(Class::Commit) => self.started + self.attention_period(now),
             None if self.attention => self.started + self.attention_period(now),
             None => self.started + self.interval,
@@ -383,7 +403,7 @@ mod tests {
     fn an_announcement_does_not_wait_for_the_spacing_of_unannounced_probes() {
         let start = Instant::now();
         let mut pacing = settled(start);
-        pacing.request();
+        pacing.request(start);
         pacing.on_refused(Unannounced, start + seconds(2));
         assert_eq!(due(&pacing, start, start), (2, Unannounced));
         pacing.announce(start + seconds(1));
@@ -494,7 +514,7 @@ mod tests {
         let mut pacing = settled(start);
         pacing.announce(start + seconds(1));
         pacing.announce(start + seconds(2));
-        assert_eq!(due(&pacing, start, start + seconds(2)), (1, Announced));
+        assert_eq!(due(&pacing, start, start + seconds(2)), (2, Announced));
         pacing.on_probe_started(start + seconds(3));
         pacing.announce(start + seconds(4));
         pacing.on_probe_ended(Ok(()), start + seconds(5));
@@ -502,6 +522,39 @@ mod tests {
         pacing.on_probe_started(start + seconds(5));
         pacing.on_probe_ended(Ok(()), start + seconds(5));
         assert_eq!(due(&pacing, start, start + seconds(5)), (605, Unannounced));
+    }
+
+    #[test]
+    fn an_answer_that_others_asked_for_serves_as_ones_own() {
+        let start = Instant::now();
+        let mut pacing = settled(start);
+        pacing.announce(start + seconds(10));
+        assert!(!pacing.is_news(start), "it is the last one that was had");
+        assert!(pacing.is_news(start + seconds(9)));
+        pacing.on_answered(start + seconds(9));
+        pacing.on_probe_ended(Ok(()), start + seconds(11));
+        assert_eq!(due(&pacing, start, start + seconds(11)), (10, Announced), "it began before the announcement");
+        pacing.on_answered(start + seconds(12));
+        pacing.on_probe_ended(Ok(()), start + seconds(13));
+        assert_eq!(due(&pacing, start, start + seconds(13)), (612, Unannounced));
+        pacing.on_probe_started(start + seconds(20));
+        assert!(!pacing.is_news(start + seconds(21)), "one's own answer is on its way");
+    }
+
+    #[test]
+    fn only_an_answer_that_began_after_the_trigger_will_do() {
+        let start = Instant::now();
+        let since = |pacing: &Pacing, now| pacing.next(now).unwrap().since.duration_since(start).as_secs();
+        let mut pacing = settled(start);
+        assert_eq!(since(&pacing, start + seconds(600)), 598, "who only looks again takes what the spacing leaves");
+        pacing.request(start + seconds(5));
+        assert_eq!(since(&pacing, start + seconds(7)), 5);
+        pacing.announce(start + seconds(8));
+        pacing.announce(start + seconds(9));
+        assert_eq!(since(&pacing, start + seconds(9)), 9);
+        pacing.on_probe_started(start + seconds(9));
+        pacing.on_probe_ended(failure(Class::Unreachable), start + seconds(30));
+        assert_eq!(since(&pacing, start + seconds(31)), 30, "its own failure is no answer");
     }
 
     #[test]

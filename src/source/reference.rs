@@ -1,5 +1,6 @@
 //! What a source follows, which of a server's refs that is, and how a revision of it is written. Pure.
 
+use std::collections::HashMap;
 use std::fmt;
 
 use git2::Oid;
@@ -168,6 +169,45 @@ impl<'a> Selection<'a> {
 
     pub fn finish(self) -> Option<Revision> {
         self.found
+    }
+}
+
+/// [`Selection`]s of many references from one list: what a ref of that name means is looked up, not searched for.
+pub(super) struct Selections<'a> {
+    all: Vec<(&'a Reference, Selection<'a>)>,
+    /// Places in `all` by the name that is wanted …
+    named: HashMap<String, Vec<usize>>,
+    /// … and of those that want more than a name.
+    ranges: Vec<usize>,
+}
+
+impl<'a> Selections<'a> {
+    pub fn of(references: &'a [Reference]) -> Selections<'a> {
+        let all: Vec<_> = references.iter().map(|reference| (reference, Selection::of(reference))).collect();
+        let (mut named, mut ranges) = (HashMap::<_, Vec<_>>::new(), Vec::new());
+        for (place, (reference, selection)) in all.iter().enumerate() {
+            match reference {
+                Reference::Semver(_) => ranges.push(place),
+                _ => named.entry(selection.wanted.clone()).or_default().push(place),
+            }
+        }
+        Selections { all, named, ranges }
+    }
+
+    /// What the full names of the refs begin with that are to be offered.
+    pub fn prefixes(&self) -> Vec<&str> {
+        let tags = (!self.ranges.is_empty()).then_some(TAGS);
+        self.named.keys().map(String::as_str).chain(tags).collect()
+    }
+
+    pub fn offer(&mut self, name: &str, commit: Oid) {
+        for place in self.named.get(name).into_iter().flatten().chain(&self.ranges) {
+            self.all[*place].1.offer(name, commit);
+        }
+    }
+
+    pub fn finish(self) -> Vec<(&'a Reference, Option<Revision>)> {
+        self.all.into_iter().map(|(reference, selection)| (reference, selection.finish())).collect()
     }
 }
 

@@ -1,7 +1,7 @@
 //! The asynchronous face of sources: which commit is there now, and a snapshot of it.
 //!
-//! One [`Remote`] per URL and access is shared by all who ask for it. Its probes of one ref share requests, its fetches
-//! follow each other, and every wait has a deadline. Work on the object store runs on threads that may block.
+//! One [`Remote`] per URL and access is shared by all who ask for it. Its probes share requests, whatever the ref; its
+//! fetches follow each other, and every wait has a deadline. Work on the object store runs on threads that may block.
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use futures::FutureExt;
-use futures::future::{BoxFuture, Shared};
+use futures::future::BoxFuture;
 use reqwest::{Certificate, Client, Identity, Url, redirect};
 use secrecy::ExposeSecret;
 use tokio_util::sync::CancellationToken;
@@ -20,6 +20,7 @@ use super::cache::{Generation, Generations, PACKS_MAX, StoreError};
 use super::credentials::{Access, Credentials};
 use super::data_dir::DataDir;
 use super::error::SourceError;
+use super::follower::{Follower, Sight};
 use super::git;
 use super::git::client::{self, Client as GitClient};
 use super::git::fetch::FetchLimits;
@@ -28,6 +29,7 @@ use super::git::local::LocalRepository;
 use super::git::ssh::SshTransport;
 use super::github_app::GitHubApp;
 use super::pacing::{Failure, HostPace, ProbeKind, RemotePace};
+use super::probes::{Probes, Question, Shown};
 use super::reference::{Lookup, Reference, Revision};
 use super::snapshot::{OpenError, Snapshot};
 use super::url::{Location, SourceUrl};
@@ -129,7 +131,7 @@ impl Remotes {
             url: url.clone(),
             transport,
             limits: self.options.limits,
-            probes: Mutex::default(),
+            probes: Arc::default(),
             fetching: Arc::default(),
             pace: Mutex::new(RemotePace::new(now())),
             used: Mutex::new(now()),
@@ -204,7 +206,7 @@ pub struct Remote {
     url: SourceUrl,
     transport: Transport,
     limits: FetchLimits,
-    probes: Mutex<HashMap<Reference, Probes>>,
+    probes: Arc<Probes>,
     /// Held while something is fetched.
     fetching: Arc<tokio::sync::Mutex<()>>,
     pace: Mutex<RemotePace>,
@@ -224,16 +226,6 @@ impl Transport {
         let client = Box::new(GitClient::new(transport, access));
         Transport::Remote { client, generations: Arc::new(Generations::new(folder)) }
     }
-}
-
-type Probe = Shared<BoxFuture<'static, Result<Revision, SourceError>>>;
-
-/// The probes of one ref: one under way, and one that waits for it and that everybody may join.
-#[derive(Default)]
-struct Probes {
-    gate: Arc<tokio::sync::Mutex<()>>,
-    /// Has not asked the server yet.
-    waiting: Option<Probe>,
 }
 
 impl Remote {
@@ -266,57 +258,73 @@ impl Remote {
         lock(&self.pace).take(kind, host.as_deref_mut(), now)
     }
 
-    /// Asks which revision the reference names now: one small request, none for a pinned commit.
+    /// Follows what a reference names.
+    pub fn follow(self: &Arc<Self>, reference: &Reference) -> Follower {
+        Follower::new(Arc::clone(self), reference.clone(), &self.probes)
+    }
+
+    /// Asks which revision the reference names now, whatever the pace: one small request, none for a pinned commit.
     ///
     /// The answer is never older than the call: a caller joins a request only before it is sent. The work of a joined
-    /// request goes on if some of its callers leave; `timeout` is that of the one who came first.
+    /// request goes on if some of its callers leave; the longest `timeout` of those who joined counts.
     pub async fn probe(self: &Arc<Self>, reference: &Reference, timeout: Duration) -> Result<Revision, SourceError> {
+        match self.look(reference, now(), timeout, || Ok(())) {
+            Ok(look) => look.await.revision,
+            Err(_) => Err(Attempt::new(&self.url, timeout, CancellationToken::new()).timeout("waiting for its turn")),
+        }
+    }
+
+    /// An answer that began after `since`; a new one needs `leave`.
+    pub(super) fn look(
+        self: &Arc<Self>,
+        reference: &Reference,
+        since: Instant,
+        timeout: Duration,
+        leave: impl FnOnce() -> Result<(), Instant>,
+    ) -> Result<BoxFuture<'static, Sight>, Instant> {
         self.touch();
-        let prefix = match reference.lookup() {
-            Lookup::Pinned(commit) => return Ok(reference.at(commit)),
-            Lookup::Listed(prefix) => prefix,
-        };
-        let probe = {
-            let mut probes = lock(&self.probes);
-            let of_reference = probes.entry(reference.clone()).or_default();
-            match &of_reference.waiting {
-                Some(waiting) => waiting.clone(),
-                None => {
-                    let remote = Arc::clone(self);
-                    let work = remote.probe_in_turn(Arc::clone(&of_reference.gate), reference.clone(), prefix, timeout);
-                    of_reference.waiting.insert(work.boxed().shared()).clone()
-                }
+        let now = now();
+        let answer = match reference.lookup() {
+            Lookup::Pinned(commit) => Err(reference.at(commit)),
+            Lookup::Listed(_) => {
+                let question = Question { reference, since, timeout };
+                let remote = Arc::clone(self);
+                Ok(self.probes.ask(&question, leave, |references, timeout| {
+                    async move { remote.list(references, timeout).await }.boxed()
+                })?)
             }
         };
-        let result = probe.await;
-        if let Err(error) = &result
+        let (remote, reference) = (Arc::clone(self), reference.clone());
+        let sight = async move {
+            let answer = match answer {
+                Err(pinned) => return Sight { began: now, revision: Ok(pinned) },
+                Ok(answer) => answer.await,
+            };
+            let revision = answer.of(&reference).unwrap_or_else(|| {
+                let url = remote.url.clone();
+                Err(SourceError::RefNotFound { url, reference })
+            });
+            Sight { began: answer.began, revision }
+        };
+        Ok(sight.boxed())
+    }
+
+    /// One request for all of them.
+    async fn list(self: Arc<Self>, references: Vec<Reference>, timeout: Duration) -> Result<Shown, SourceError> {
+        let attempt = Attempt::new(&self.url, timeout, CancellationToken::new()).counting(&self.received);
+        let shown = match &self.transport {
+            Transport::Remote { client, .. } => client.resolve(&references, &attempt).await,
+            Transport::Local(repository) => {
+                let repository = Arc::clone(repository);
+                blocking(&attempt, "reading its refs", move || Ok(repository.resolve(references))).await
+            }
+        };
+        if let Err(error) = &shown
             && let Some(pause) = Failure::from(error).retry_after
         {
             lock(&self.pace).silence(pause, now());
         }
-        result
-    }
-
-    async fn probe_in_turn(
-        self: Arc<Self>,
-        gate: Arc<tokio::sync::Mutex<()>>,
-        reference: Reference,
-        prefix: String,
-        timeout: Duration,
-    ) -> Result<Revision, SourceError> {
-        // The one before has a deadline, so this wait has an end.
-        let _turn = gate.lock().await;
-        if let Some(probes) = lock(&self.probes).get_mut(&reference) {
-            probes.waiting = None;
-        }
-        let attempt = Attempt::new(&self.url, timeout, CancellationToken::new()).counting(&self.received);
-        match &self.transport {
-            Transport::Remote { client, .. } => client.resolve(&reference, &prefix, &attempt).await,
-            Transport::Local(repository) => {
-                let repository = Arc::clone(repository);
-                blocking(&attempt, "reading its refs", move || repository.resolve(&reference, &prefix)).await
-            }
-        }
+        shown
     }
 
     /// Makes the commit present and opens it. Asks the server only if the commit is not held.

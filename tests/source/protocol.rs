@@ -313,6 +313,43 @@ async fn probes_at_the_same_time_share_requests() {
     assert!(used <= 2, "{used} requests for fifty callers");
 }
 
+fn range(text: &str) -> Reference {
+    Reference::Semver(VersionRange::parse(text).unwrap())
+}
+
+#[tokio::test]
+async fn probes_of_many_refs_at_the_same_time_share_requests_and_each_has_its_own_answer() {
+    let world = World::new();
+    let first = world.repository.commit("first", &[("a.yaml", Some("a: 1"))]).unwrap();
+    let second = world.repository.commit("second", &[("a.yaml", Some("a: 2"))]).unwrap();
+    world.repository.set_branch("release", first).unwrap();
+    world.repository.set_branch("release-2", second).unwrap();
+    world.repository.tag("v1.0.0", first, Some("annotated")).unwrap();
+    let remote = world.remote();
+    remote.probe(&main_branch(), TIMEOUT).await.unwrap();
+    let requests = world.server.requests();
+    let references = [
+        (main_branch(), Some(second)),
+        (Reference::Branch("release".to_owned()), Some(first)),
+        (Reference::Branch("release-2".to_owned()), Some(second)),
+        (Reference::Name("refs/heads/release".to_owned()), Some(first)),
+        (Reference::Tag("v1.0.0".to_owned()), Some(first)),
+        (range(">=1.0.0"), Some(first)),
+        (range(">=2.0.0"), None),
+        (Reference::Branch("missing".to_owned()), None),
+    ];
+    let probes = references.iter().map(|(reference, _)| remote.probe(reference, TIMEOUT));
+    for (answer, (reference, expected)) in futures::future::join_all(probes).await.into_iter().zip(&references) {
+        match (answer, expected) {
+            (Ok(revision), Some(commit)) => assert_eq!(revision, reference.at(*commit)),
+            (Err(SourceError::RefNotFound { .. }), None) => {}
+            (answer, _) => panic!("{reference}: {answer:?}"),
+        }
+    }
+    let used = world.server.requests() - requests;
+    assert!(used <= 2, "{used} requests for eight refs");
+}
+
 #[tokio::test]
 async fn a_probe_never_answers_with_what_was_true_before_it_was_asked() {
     let world = World::new();
@@ -427,7 +464,6 @@ async fn a_fetch_that_breaks_off_leaves_what_was_held_and_nothing_else() {
 
 #[tokio::test]
 async fn the_newest_version_in_a_range_and_a_ref_by_its_full_name() {
-    let range = |text: &str| Reference::Semver(VersionRange::parse(text).unwrap());
     for fault in [Fault::None, Fault::WithoutVersion2] {
         let world = World::new();
         let first = world.repository.commit("first", &[("a.yaml", Some("a: 1"))]).unwrap();

@@ -12,8 +12,8 @@ use tokio_util::sync::CancellationToken;
 use crate::api::GitRepository;
 use crate::config;
 use crate::report::Stage;
-use crate::source::pacing::{Failure, ProbeKind};
-use crate::source::{self, Class, Remote, Snapshot, SourceError, Sparse};
+use crate::source::pacing::Failure;
+use crate::source::{self, Class, Follower, Remote, Sight, Snapshot, SourceError, Sparse};
 
 use super::include::{Includes, Unavailable};
 use super::report::INCLUDE_UNAVAILABLE;
@@ -29,7 +29,7 @@ pub(super) struct Running {
     own: Option<Own>,
     /// The last look at the repository itself failed: what others bring is news all the same, but no success.
     failed: bool,
-    pub(super) probe: Option<(Instant, Boxed<Result<source::Revision, SourceError>>)>,
+    pub(super) probe: Option<Boxed<Sight>>,
     pub(super) fetch: Option<Fetch>,
 }
 
@@ -74,31 +74,32 @@ impl Worker {
         }
     }
 
-    pub(super) fn probe(&mut self, target: &Target, running: &mut Running) {
+    pub(super) fn probe(&mut self, target: &Target, follower: &Follower, running: &mut Running) {
         let now = Instant::now();
-        let kind = self.pacing.next(now).map_or(ProbeKind::Unannounced, |when| when.kind);
+        let Some(when) = self.pacing.next(now) else { return };
         // other sources may share the remote or the host
-        if let Err(until) = target.remote.permit(kind, now) {
-            self.pacing.on_refused(kind, until);
-            return;
+        match follower.look(when, timeout(&target.object)) {
+            Ok(look) => {
+                self.pacing.on_probe_started(now);
+                running.probe = Some(look);
+            }
+            Err(until) => self.pacing.on_refused(when.kind, until),
         }
-        self.pacing.on_probe_started(now);
-        let (remote, reference) = (target.remote.clone(), target.reference.clone());
-        let timeout = timeout(&target.object);
-        running.probe = Some((now, Box::pin(async move { remote.probe(&reference, timeout).await })));
     }
 
-    pub(super) async fn on_probe(
-        &mut self,
-        target: &Target,
-        includes: &Includes,
-        running: &mut Running,
-        started: Instant,
-        result: Result<source::Revision, SourceError>,
-    ) {
+    /// Another source of the same remote had it looked at. Its failures are told by those who wait for the answer.
+    pub(super) async fn on_news(&mut self, target: &Target, includes: &Includes, running: &mut Running, sight: Sight) {
+        if sight.revision.is_ok() && self.pacing.is_news(sight.began) {
+            self.on_probe(target, includes, running, sight).await;
+        }
+    }
+
+    pub(super) async fn on_probe(&mut self, target: &Target, includes: &Includes, running: &mut Running, sight: Sight) {
+        let Sight { began: started, revision: result } = sight;
         let now = Instant::now();
-        self.shared.metrics.stage(Stage::Probe, now - started);
+        self.shared.metrics.stage(Stage::Probe, now.saturating_duration_since(started));
         self.metrics.received(target.remote.take_received());
+        self.pacing.on_answered(started);
         self.pacing.on_probe_ended(result.as_ref().map(|_| ()).map_err(Failure::from), now);
         let found = match result {
             Ok(found) => found,
@@ -207,14 +208,11 @@ impl Worker {
     }
 }
 
-pub(super) async fn probed(
-    probe: &mut Option<(Instant, Boxed<Result<source::Revision, SourceError>>)>,
-) -> (Instant, Result<source::Revision, SourceError>) {
-    let Some((started, running)) = probe else { return std::future::pending().await };
-    let result = running.await;
-    let started = *started;
+pub(super) async fn probed(probe: &mut Option<Boxed<Sight>>) -> Sight {
+    let Some(running) = probe else { return std::future::pending().await };
+    let sight = running.await;
     *probe = None;
-    (started, result)
+    sight
 }
 
 pub(super) async fn fetched(fetch: &mut Option<Fetch>) -> (Fetch, Result<Snapshot, SourceError>) {

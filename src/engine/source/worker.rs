@@ -124,6 +124,7 @@ impl Worker {
     async fn follow(&mut self, target: Target, mut includes: Includes) -> Changed {
         self.publish(|state| state.includes = includes.keys());
         let mut running = Running::default();
+        let mut follower = target.remote.follow(&target.reference);
         self.pacing.on_probe_abandoned();
         self.refused = None;
         loop {
@@ -145,10 +146,11 @@ impl Worker {
                 },
                 _ = self.secret.changed() => return Changed::Target,
                 () = self.handle.wake.notified() => {}
-                (started, result) = probed(&mut running.probe) => self.on_probe(&target, &includes, &mut running, started, result).await,
+                sight = probed(&mut running.probe) => self.on_probe(&target, &includes, &mut running, sight).await,
                 (fetch, result) = fetched(&mut running.fetch) => self.on_fetch(&target, &includes, &mut running, fetch, result).await,
                 () = includes.changed() => self.compose(&target, &includes, &mut running).await,
-                () = sleep_until(due) => self.probe(&target, &mut running),
+                sight = follower.news() => self.on_news(&target, &includes, &mut running, sight).await,
+                () = sleep_until(due) => self.probe(&target, &follower, &mut running),
             }
             self.take_wishes(&includes);
         }
@@ -173,7 +175,7 @@ impl Worker {
         if announced {
             self.pacing.announce(now);
         } else if routine {
-            self.pacing.request();
+            self.pacing.request(now);
         }
         if let Some(hint) = hint {
             self.expect(hint);

@@ -19,7 +19,8 @@ use super::ssh::{Conversation, SshTransport};
 use crate::source::attempt::Attempt;
 use crate::source::credentials::Access;
 use crate::source::error::SourceError;
-use crate::source::reference::{Reference, Revision, Selection};
+use crate::source::probes::Shown;
+use crate::source::reference::{Reference, Selections};
 
 /// The refs of a repository: 5,000 of them take 425 kB.
 const REFS_BYTES_MAX: u64 = 64 * 1024 * 1024;
@@ -66,17 +67,12 @@ impl Client {
         Client { transport, access, server: Mutex::default() }
     }
 
-    /// The revision that the reference names now; the names of the refs to choose from begin with `prefix`.
-    pub async fn resolve(
-        &self,
-        reference: &Reference,
-        prefix: &str,
-        attempt: &Attempt,
-    ) -> Result<Revision, SourceError> {
+    /// What each of the references names now, by one request.
+    pub async fn resolve(&self, references: &[Reference], attempt: &Attempt) -> Result<Shown, SourceError> {
         // Versions 0 and 1 tell refs together with what they can, so there it is asked for anew.
         if let Some(server) = self.known().filter(|server| server.version == Version::V2) {
             let session = Session { server, refs: None, conversation: None };
-            match self.choose(session, reference, prefix, attempt).await {
+            match self.choose(session, references, attempt).await {
                 // The server may have become another one behind the same address: ask it for its capabilities again.
                 Err(SourceError::Protocol { .. } | SourceError::NotFound { .. } | SourceError::Redirected { .. }) => {
                     self.forget()
@@ -85,39 +81,50 @@ impl Client {
             }
         }
         let session = self.connect(attempt).await?;
-        self.choose(session, reference, prefix, attempt).await
+        self.choose(session, references, attempt).await
     }
 
     async fn choose(
         &self,
         mut session: Session,
-        reference: &Reference,
-        prefix: &str,
+        references: &[Reference],
         attempt: &Attempt,
-    ) -> Result<Revision, SourceError> {
-        let not_found = || SourceError::RefNotFound { url: attempt.url.clone(), reference: reference.clone() };
-        let empty = || SourceError::EmptyRepository { url: attempt.url.clone() };
-        let mut selection = Selection::of(reference);
+    ) -> Result<Shown, SourceError> {
+        let mut selections = Selections::of(references);
+        let mut any = false;
         if let Some(refs) = session.refs.take() {
-            if refs.is_empty() {
-                return Err(empty());
+            for advertised in &refs {
+                selections.offer(&advertised.name, advertised.target());
             }
-            refs.iter().for_each(|advertised| selection.offer(&advertised.name, advertised.target()));
-            return selection.finish().ok_or_else(not_found);
+            any = !refs.is_empty();
+        } else {
+            let request = list_refs(&session.server.capabilities, &selections.prefixes());
+            let mut answer = self.ask(session, request, REFS_BYTES_MAX, attempt).await?;
+            // The answer is read to its end, so that the connection can be kept.
+            while let Some(advertised) = next_ref(&mut answer, attempt).await? {
+                selections.offer(&advertised.name, advertised.target());
+                any = true;
+            }
+            if !any {
+                // Whether there is nothing of these names, or nothing at all.
+                let session = self.session(attempt).await?;
+                let request = list_refs(&session.server.capabilities, &[]);
+                let mut answer = self.ask(session, request, REFS_BYTES_MAX, attempt).await?;
+                any = next_ref(&mut answer, attempt).await?.is_some();
+            }
         }
-        let request = list_refs(&session.server.capabilities, Some(prefix));
-        let mut answer = self.ask(session, request, REFS_BYTES_MAX, attempt).await?;
-        // The answer is read to its end, so that the connection can be kept.
-        while let Some(advertised) = next_ref(&mut answer, attempt).await? {
-            selection.offer(&advertised.name, advertised.target());
+        if !any {
+            return Err(SourceError::EmptyRepository { url: attempt.url.clone() });
         }
-        if let Some(revision) = selection.finish() {
-            return Ok(revision);
-        }
-        let session = self.session(attempt).await?;
-        let request = list_refs(&session.server.capabilities, None);
-        let mut answer = self.ask(session, request, REFS_BYTES_MAX, attempt).await?;
-        Err(if next_ref(&mut answer, attempt).await?.is_none() { empty() } else { not_found() })
+        let not_found =
+            |reference: &Reference| SourceError::RefNotFound { url: attempt.url.clone(), reference: reference.clone() };
+        let found = selections.finish().into_iter();
+        Ok(found
+            .map(|(reference, revision)| {
+                let revision = revision.ok_or_else(|| not_found(reference));
+                (reference.clone(), revision)
+            })
+            .collect())
     }
 
     /// A server that waits for a request, and what it said about itself.
@@ -214,11 +221,12 @@ impl Client {
     }
 }
 
-fn list_refs(capabilities: &Capabilities, prefix: Option<&str>) -> Bytes {
+/// Only refs whose full names begin with one of the prefixes; none given: all.
+fn list_refs(capabilities: &Capabilities, prefixes: &[&str]) -> Bytes {
     let mut body = Encoder::default();
     command(&mut body, "ls-refs", capabilities);
     body.line("peel");
-    if let Some(prefix) = prefix {
+    for prefix in prefixes {
         body.line(&format!("ref-prefix {prefix}"));
     }
     body.flush();

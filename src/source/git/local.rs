@@ -10,7 +10,8 @@ use git2::{ErrorCode, Repository};
 
 use crate::source::cache::Generation;
 use crate::source::error::SourceError;
-use crate::source::reference::{Reference, Revision, Selection};
+use crate::source::probes::Shown;
+use crate::source::reference::{Lookup, Reference, Revision, Selection};
 use crate::source::url::SourceUrl;
 
 /// One repository: bare, or with a worktree. Its methods block.
@@ -25,8 +26,20 @@ impl LocalRepository {
         LocalRepository { url, path, view: Mutex::default() }
     }
 
-    /// The revision that the reference names now; `name` is the full name of the ref, or what such names begin with.
-    pub fn resolve(&self, reference: &Reference, name: &str) -> Result<Revision, SourceError> {
+    /// What each of the references names now.
+    pub fn resolve(&self, references: Vec<Reference>) -> Shown {
+        let of = |reference: Reference| {
+            let revision = match reference.lookup() {
+                Lookup::Listed(name) => self.find(&reference, &name),
+                Lookup::Pinned(commit) => Ok(reference.at(commit)),
+            };
+            (reference, revision)
+        };
+        references.into_iter().map(of).collect()
+    }
+
+    /// `name` is the full name of the ref, or what such names begin with.
+    fn find(&self, reference: &Reference, name: &str) -> Result<Revision, SourceError> {
         let repository = self.open()?;
         let mut selection = Selection::of(reference);
         match reference {
