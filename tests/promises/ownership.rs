@@ -120,6 +120,25 @@ async fn two_applications_that_declare_one_object_do_not_fight(env: &mut Env) {
     env.failed_at("second", &b, "app").await;
     env.ready_at("app", &b).await;
     assert_eq!(env.live("ConfigMap", "settings").await.unwrap()["data"]["value"], "first");
+    let refusals = async |env: &Env| {
+        let events = env.events("second").await.into_iter();
+        events.filter(|(_, text)| text.starts_with("declared by another application already")).count()
+    };
+    env.eventually("an Event tells of the refusal", async || (refusals(env).await == 1).then_some(())).await;
+
+    // Neither a retry nor a commit elsewhere tells it again; giving way and coming back does.
+    env.request_now("second").await;
+    let c = env.push("C", &[("elsewhere/readme.md", "c\n")]);
+    env.announce().await;
+    env.failed_at("second", &c, "app").await;
+    assert_eq!(refusals(env).await, 1);
+    let d = env.push("D", &[("second/settings.yaml", &config_map("of-second", "second"))]);
+    env.announce().await;
+    env.ready_at("second", &d).await;
+    let e = env.push("E", &[("second/settings.yaml", &config_map("settings", "second"))]);
+    env.announce().await;
+    env.failed_at("second", &e, "app").await;
+    env.eventually("another Event tells of it", async || (refusals(env).await == 2).then_some(())).await;
 }
 
 async fn a_deleted_application_takes_its_objects_with_it(env: &mut Env) {

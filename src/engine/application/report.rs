@@ -83,10 +83,24 @@ impl Application {
         }
         self.metrics.ready(if truth == Truth::False { Some(false) } else { None });
         // a dependency that is not ready is not a failure of those who wait for it
-        if blocked && reason != DEPENDENCY_NOT_READY {
+        let failed = blocked && reason != DEPENDENCY_NOT_READY;
+        if failed {
             self.metrics.failed(reason);
         }
+        let state = state_of(status);
         self.write_or_log(report).await;
+        if failed {
+            let (verdict, revision) = (Verdict::Failed { root: None }, work.revision());
+            self.event(
+                &work.object,
+                Severity::Warning,
+                verdict,
+                reason,
+                message.to_owned(),
+                Some(&revision),
+                Some(state),
+            );
+        }
     }
 
     /// Says that the cluster holds the revision, and answers which head that is: a newer one may be adopted a moment
