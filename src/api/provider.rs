@@ -60,20 +60,14 @@ pub struct ProviderSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "carried")]
     pub service_account_name: Option<Value>,
+    /// An expression in CEL that makes the name of a commit's status.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(schema_with = "carried")]
-    pub commit_status_expr: Option<Value>,
+    pub commit_status_expr: Option<String>,
 }
 
 impl ProviderSpec {
     /// Fields that are set and that we don't serve.
     pub fn unserved(&self) -> Vec<&'static str> {
-        [
-            ("spec.serviceAccountName", is_set(&self.service_account_name)),
-            ("spec.commitStatusExpr", is_set(&self.commit_status_expr)),
-        ]
-        .into_iter()
-        .filter_map(|(field, set)| set.then_some(field))
-        .collect()
+        if is_set(&self.service_account_name) { vec!["spec.serviceAccountName"] } else { Vec::new() }
     }
 }

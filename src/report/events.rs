@@ -198,3 +198,33 @@ impl Events {
         self.notices.tell(News::Forgotten { kind, key: key.clone() });
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cluster::ClusterOptions;
+
+    #[tokio::test]
+    async fn a_full_queue_drops_and_counts_and_nobody_waits() {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let nobody = kube::Config::new("http://127.0.0.1:1".parse().unwrap());
+        let cluster = Cluster::from_client(kube::Client::try_from(nobody).unwrap(), ClusterOptions::default());
+        let metrics = Metrics::new();
+        let (notices, _news) = Notices::new(metrics.clone());
+        // nothing is sent: the task that sends does not run
+        let (events, _send) = Events::new(cluster, metrics.clone(), notices);
+        for number in 0..QUEUE_MAX + 3 {
+            events.publish(Event {
+                subject: Subject { kind: "Kustomization", name: "web".into(), ..Subject::default() },
+                severity: Severity::Normal,
+                verdict: Verdict::Detail,
+                reason: "Progressing",
+                message: String::new(),
+                revision: None,
+                state: Some(number.to_string()),
+            });
+        }
+        let text = metrics.text();
+        assert!(text.lines().any(|line| line == "afresh_events_dropped_total 3"), "{text}");
+    }
+}

@@ -130,6 +130,10 @@ impl GitServer {
         Ok(GitServer { address, shared, task })
     }
 
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
     /// The URL of a repository by the name of its folder.
     pub fn url(&self, repository: &str) -> String {
         format!("http://{}/{repository}", self.address)

@@ -52,6 +52,15 @@ pub struct AppKey {
     pub base: Url,
 }
 
+impl AppKey {
+    /// The same App for the same installation, and the same way to prove it.
+    pub fn is(&self, other: &AppKey) -> bool {
+        let public = |key: &AppKey| (key.app.clone(), key.installation.clone(), key.base.clone());
+        let private = |key: &AppKey| key.private_key.expose_secret().to_owned();
+        public(self) == public(other) && private(self) == private(other)
+    }
+}
+
 /// What a Secret is read for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Use {
@@ -170,7 +179,8 @@ fn ssh(data: &BTreeMap<String, Vec<u8>>) -> Result<SshKey, CredentialsError> {
     Ok(key)
 }
 
-fn app(data: &BTreeMap<String, Vec<u8>>) -> Result<AppKey, CredentialsError> {
+/// Reads the keys of a GitHub App.
+pub fn app(data: &BTreeMap<String, Vec<u8>>) -> Result<AppKey, CredentialsError> {
     if data.contains_key("githubAppInstallationOwner") && !data.contains_key("githubAppInstallationID") {
         return Err(CredentialsError::InstallationOwner);
     }

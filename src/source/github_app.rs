@@ -7,6 +7,7 @@
 //! A token is kept until shortly before it expires, in memory only. Neither key nor token is ever shown.
 
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -20,12 +21,14 @@ use rustls::pki_types::pem::PemObject;
 use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 use serde_json::json;
+use tokio_util::sync::CancellationToken;
 
 use super::attempt::Attempt;
 use super::credentials::{AppKey, Credentials};
 use super::error::SourceError;
 use super::git::http::{AGENT, retry_after, unreachable};
 use super::git::packets::{IDLE_MAX, idle};
+use super::url::SourceUrl;
 
 /// GitHub takes claims of at most 10 minutes.
 const CLAIM_LIFETIME: SignedDuration = SignedDuration::from_secs(9 * 60);
@@ -62,19 +65,34 @@ impl GitHubApp {
         GitHubApp { client, key, token: Mutex::default(), asking: tokio::sync::Mutex::default() }
     }
 
+    pub fn key(&self) -> &AppKey {
+        &self.key
+    }
+
     /// The credentials of this moment, asking for a new token if need be.
-    pub async fn credentials(&self, attempt: &Attempt) -> Result<Credentials, SourceError> {
-        if let Some(credentials) = self.held() {
-            return Ok(credentials);
+    pub(super) async fn credentials(&self, attempt: &Attempt) -> Result<Credentials, SourceError> {
+        let password = self.current(attempt).await?;
+        Ok(Credentials::Basic { username: USERNAME.into(), password })
+    }
+
+    /// The token of this moment, for the API of the forge; asks for a new one, within `timeout`, if need be.
+    pub async fn token(&self, timeout: Duration) -> Result<SecretString, SourceError> {
+        let api = SourceUrl::api(&self.key.base);
+        self.current(&Attempt::new(&api, timeout, CancellationToken::new())).await
+    }
+
+    async fn current(&self, attempt: &Attempt) -> Result<SecretString, SourceError> {
+        if let Some(token) = self.held() {
+            return Ok(token);
         }
         let _asking = attempt.run("waiting for a token", self.asking.lock()).await?;
-        if let Some(credentials) = self.held() {
-            return Ok(credentials);
+        if let Some(token) = self.held() {
+            return Ok(token);
         }
-        let token = self.ask(attempt).await?;
-        let credentials = basic(&token.token);
-        *self.token.lock().unwrap_or_else(PoisonError::into_inner) = Some(token);
-        Ok(credentials)
+        let new = self.ask(attempt).await?;
+        let token = new.token.clone();
+        *self.token.lock().unwrap_or_else(PoisonError::into_inner) = Some(new);
+        Ok(token)
     }
 
     /// The token was refused: the next request gets another one.
@@ -82,10 +100,10 @@ impl GitHubApp {
         *self.token.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
-    fn held(&self) -> Option<Credentials> {
+    fn held(&self) -> Option<SecretString> {
         let token = self.token.lock().unwrap_or_else(PoisonError::into_inner);
         let token = token.as_ref().filter(|token| Timestamp::now() + RENEWED_BEFORE < token.expires)?;
-        Some(basic(&token.token))
+        Some(token.token.clone())
     }
 
     async fn ask(&self, attempt: &Attempt) -> Result<Token, SourceError> {
@@ -140,10 +158,6 @@ impl GitHubApp {
             serde_json::from_slice(&body).map_err(|_| refused("its answer is not understood".to_owned()))?;
         Ok(Token { token: answer.token.into(), expires: answer.expires_at })
     }
-}
-
-fn basic(token: &SecretString) -> Credentials {
-    Credentials::Basic { username: USERNAME.into(), password: token.clone() }
 }
 
 fn endpoint(key: &AppKey) -> Result<Url, String> {

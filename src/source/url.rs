@@ -103,6 +103,11 @@ impl SourceUrl {
         }
     }
 
+    /// The API of a forge, whose address was checked already.
+    pub(super) fn api(base: &Url) -> SourceUrl {
+        Self::new(Location::Http(base.clone()), None)
+    }
+
     fn parse_http(text: &str) -> Result<SourceUrl, UrlError> {
         let mut url = Url::parse(text).map_err(|error| UrlError::Malformed { reason: error.to_string() })?;
         if url.query().is_some() || url.fragment().is_some() {

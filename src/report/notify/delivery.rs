@@ -13,7 +13,7 @@ use serde_json::Value;
 use tokio::sync::watch;
 
 use super::endpoint::{Endpoint, Kind};
-use super::forge::{self, Forge, Repository};
+use super::forge::{Forge, Repository};
 use super::format::{self, Notice};
 use super::mailbox::{Content, Mailbox, Parcel, Put};
 use super::news::Commit;
@@ -21,6 +21,7 @@ use super::pages::{Pages, REPEATED_EVERY};
 use crate::api::{Key, Provider};
 use crate::cluster::Cluster;
 use crate::report::metrics::{Metrics, ObjectMetrics};
+use crate::source::{GitHubApp, SourceError};
 
 /// The pauses while an endpoint is away.
 const PAUSE_MIN: Duration = Duration::from_secs(1);
@@ -43,6 +44,27 @@ enum Trouble {
     Final(String),
 }
 
+/// How long is waited for an endpoint that is away: longer and longer.
+struct Patience(Duration);
+
+impl Default for Patience {
+    fn default() -> Self {
+        Self(PAUSE_MIN)
+    }
+}
+
+impl Patience {
+    /// The endpoint was away when it was asked last.
+    fn was_needed(&self) -> bool {
+        self.0 > PAUSE_MIN
+    }
+
+    fn wait(&mut self, retry_after: Option<Duration>) -> Duration {
+        let pause = std::mem::replace(&mut self.0, (self.0 * 2).min(PAUSE_MAX));
+        retry_after.unwrap_or(pause).min(RETRY_AFTER_MAX)
+    }
+}
+
 pub struct Delivery {
     pub key: Key,
     pub provider: watch::Receiver<Arc<Provider>>,
@@ -51,13 +73,15 @@ pub struct Delivery {
     pub metrics: Arc<ObjectMetrics>,
     /// Counts what is given up.
     pub dropped: Metrics,
+    /// Keeps the token of a GitHub App as long as the App is the same.
+    pub app: Option<GitHubApp>,
 }
 
 impl Delivery {
     /// Runs until it is dropped.
     pub async fn run(mut self) {
         let mut pages = Pages::default();
-        let mut pause = PAUSE_MIN;
+        let mut patience = Patience::default();
         loop {
             let parcel = self.next(&mut pages).await;
             let trouble = match self.deliver(parcel.as_ref(), &mut pages).await {
@@ -65,10 +89,10 @@ impl Delivery {
                     if parcel.is_some() {
                         self.metrics.notification("sent");
                     }
-                    if pause > PAUSE_MIN {
+                    if patience.was_needed() {
                         tracing::info!(provider = %self.key, "notifications are delivered again");
                     }
-                    pause = PAUSE_MIN;
+                    patience = Patience::default();
                     continue;
                 }
                 Err(trouble) => trouble,
@@ -82,17 +106,15 @@ impl Delivery {
                     pages.taken();
                 }
                 Trouble::Passing { why, retry_after } => {
-                    if pause == PAUSE_MIN {
+                    if !patience.was_needed() {
                         tracing::warn!(provider = %self.key, "a notification could not be delivered and is tried again: {why}");
                     }
                     self.metrics.notification("retried");
                     if let Some(parcel) = parcel {
                         self.put_back(parcel);
                     }
-                    let wait = retry_after.unwrap_or(pause).min(RETRY_AFTER_MAX);
-                    pause = (pause * 2).min(PAUSE_MAX);
                     tokio::select! {
-                        () = tokio::time::sleep(wait) => {}
+                        () = tokio::time::sleep(patience.wait(retry_after)) => {}
                         // a corrected provider is tried at once
                         _ = self.provider.changed() => {}
                     }
@@ -144,7 +166,12 @@ impl Delivery {
                 Trouble::Passing { why, retry_after: None }
             }
         })?;
-        let uid = provider.metadata.uid.as_deref().unwrap_or_default();
+        if let Some(key) = &endpoint.app
+            && self.app.as_ref().is_none_or(|app| !app.key().is(key))
+        {
+            self.app = Some(GitHubApp::new(endpoint.client.clone(), key.clone()));
+        }
+        let app = self.app.as_ref().filter(|_| endpoint.app.is_some());
         let sending = async {
             match (endpoint.kind, parcel.map(|parcel| &parcel.content)) {
                 (Kind::Alertmanager, content) => {
@@ -155,7 +182,9 @@ impl Delivery {
                     }
                     alertmanager(&endpoint, pages).await
                 }
-                (Kind::Forge(forge), Some(Content::Commit(commit))) => status(&endpoint, forge, commit, uid).await,
+                (Kind::Forge(forge), Some(Content::Commit { name, commit })) => {
+                    status(&endpoint, app, forge, commit, name).await
+                }
                 (kind, Some(Content::Message { notice, .. })) => message(&endpoint, kind, notice).await,
                 (_, _) => Ok(()),
             }
@@ -219,12 +248,21 @@ async fn alertmanager(endpoint: &Endpoint, pages: &mut Pages) -> Result<(), Trou
     Ok(())
 }
 
-async fn status(endpoint: &Endpoint, forge: Forge, commit: &Commit, uid: &str) -> Result<(), Trouble> {
+async fn status(
+    endpoint: &Endpoint,
+    app: Option<&GitHubApp>,
+    forge: Forge,
+    commit: &Commit,
+    name: &str,
+) -> Result<(), Trouble> {
     let repository =
         Repository::parse(endpoint.address.expose_secret()).map_err(|error| Trouble::Final(error.to_string()))?;
-    let context = forge::context(&commit.subject, uid);
-    let request = forge.status(&repository, commit, &context).map_err(|error| Trouble::Final(error.to_string()))?;
-    let token = endpoint.token.as_ref().map(|token| token.expose_secret()).unwrap_or_default();
+    let request = forge.status(&repository, commit, name).map_err(|error| Trouble::Final(error.to_string()))?;
+    let token = match app {
+        Some(app) => Some(app.token(endpoint.timeout).await.map_err(|error| without_token(&error))?),
+        None => endpoint.token.clone(),
+    };
+    let token = token.as_ref().map(|token| token.expose_secret()).unwrap_or_default();
     let post = endpoint.client.post(&request.url).header(CONTENT_TYPE, "application/json");
     let post = match forge {
         Forge::GitHub => post
@@ -234,10 +272,18 @@ async fn status(endpoint: &Endpoint, forge: Forge, commit: &Commit, uid: &str) -
         Forge::GitLab => post.header("PRIVATE-TOKEN", token),
         Forge::Gitea => post.header(AUTHORIZATION, format!("token {token}")).header(ACCEPT, "application/json"),
     };
-    match send(endpoint, post.body(request.body.to_string())).await? {
-        (code, answer) if forge.is_repetition(code, &answer) => Ok(()),
-        (code, answer) => judged(endpoint, code, &answer, None),
+    let (code, answer) = send(endpoint, post.body(request.body.to_string())).await?;
+    if let (401, Some(app)) = (code, app) {
+        // a token may be taken back before its time
+        app.forget();
+        return Err(Trouble::Passing { why: "HTTP 401: the App's token is refused".into(), retry_after: None });
     }
+    if forge.is_repetition(code, &answer) { Ok(()) } else { judged(endpoint, code, &answer, None) }
+}
+
+/// Whatever the reason is, it is not the status that is wrong: it waits for the App to be put right.
+fn without_token(error: &SourceError) -> Trouble {
+    Trouble::Passing { why: error.to_string(), retry_after: error.retry_after() }
 }
 
 fn bearer(request: RequestBuilder, endpoint: &Endpoint) -> RequestBuilder {
@@ -292,5 +338,25 @@ fn judged(endpoint: &Endpoint, code: u16, answer: &str, retry_after: Option<Dura
         300..=399 => Err(Trouble::Final(format!("HTTP {code}: the address redirects; give the one that it leads to"))),
         408 | 425 | 429 | 500..=599 => Err(Trouble::Passing { why, retry_after }),
         _ => Err(Trouble::Final(why)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_endpoint_that_is_away_for_an_hour_is_asked_about_once_a_minute() {
+        const HOUR: Duration = Duration::from_secs(3600);
+        let (mut patience, mut waits) = (Patience::default(), Vec::new());
+        assert!(!patience.was_needed());
+        while waits.iter().sum::<Duration>() < HOUR {
+            waits.push(patience.wait(None));
+        }
+        assert_eq!(waits[..7], [1, 2, 4, 8, 16, 32, 60].map(Duration::from_secs));
+        assert!((60..=66).contains(&waits.len()), "{} times in an hour", waits.len());
+        assert!(patience.was_needed());
+        assert_eq!(patience.wait(Some(Duration::from_secs(7))), Duration::from_secs(7));
+        assert_eq!(patience.wait(Some(HOUR)), RETRY_AFTER_MAX);
     }
 }

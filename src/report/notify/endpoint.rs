@@ -12,9 +12,11 @@ use reqwest::{Certificate, Client, ClientBuilder, Identity, Proxy, redirect};
 use secrecy::{ExposeSecret as _, SecretString};
 use serde_json::Value;
 
+use super::expression::Expression;
 use super::forge::Forge;
 use crate::api::{Key, LocalReference, ProviderSpec};
 use crate::cluster::{Cluster, SecretData};
+use crate::source::credentials::{self, AppKey};
 
 /// Flux's default.
 const TIMEOUT: Duration = Duration::from_secs(15);
@@ -75,7 +77,19 @@ pub fn refusal(spec: &ProviderSpec) -> Option<String> {
     if token && spec.secret_ref.is_none() {
         return Some(format!("`spec.type: {}` needs `spec.secretRef`, a Secret with `token`", spec.kind));
     }
-    None
+    let text = commit_status_expression(spec)?;
+    if !kind.is_forge() {
+        return Some(format!(
+            "`spec.commitStatusExpr` makes no sense for `spec.type: {}`: it sets no status",
+            spec.kind
+        ));
+    }
+    Expression::compile(text).err().map(|why| format!("`spec.commitStatusExpr`: {why}"))
+}
+
+/// What makes the name of a commit's status, if not the default does.
+pub fn commit_status_expression(spec: &ProviderSpec) -> Option<&str> {
+    spec.commit_status_expr.as_deref().filter(|text| !text.is_empty())
 }
 
 /// Why a Provider, as the API server has it, can't be served; `None` if it can.
@@ -97,6 +111,8 @@ pub struct Endpoint {
     pub username: Option<String>,
     pub address: SecretString,
     pub token: Option<SecretString>,
+    /// In place of a token: a GitHub App's key gets one.
+    pub app: Option<AppKey>,
     pub password: Option<SecretString>,
     pub headers: Headers,
     secrets: Vec<SecretString>,
@@ -141,8 +157,16 @@ impl Endpoint {
             return Err(EndpointError::Spec("the address must begin with `https://` or `http://`".into()));
         }
         let token = credentials.text("token")?;
-        if token.is_none() && matches!(kind, Kind::GenericHmac | Kind::Forge(_)) {
-            let why = "there is no `token` in it, which this type needs".to_owned();
+        let app = match (kind, &token) {
+            (Kind::Forge(Forge::GitHub), None) => credentials.app()?,
+            _ => None,
+        };
+        if token.is_none() && app.is_none() && matches!(kind, Kind::GenericHmac | Kind::Forge(_)) {
+            let why = match kind {
+                Kind::Forge(Forge::GitHub) => "there is neither a `token` in it nor a GitHub App's `githubAppID`",
+                _ => "there is no `token` in it, which this type needs",
+            };
+            let why = why.to_owned();
             return Err(EndpointError::Unusable { secret: credentials.name, why });
         }
         let (headers, header_values) = credentials.headers()?;
@@ -161,6 +185,7 @@ impl Endpoint {
             username: username.or_else(|| spec.username.clone()).filter(|name| !name.is_empty()),
             address,
             token,
+            app,
             password,
             headers,
             secrets,
@@ -216,6 +241,16 @@ impl Keys {
             return Err(self.unusable(format!("`{key}` is not one line of text")));
         }
         Ok((!text.is_empty()).then(|| text.into()))
+    }
+
+    /// The keys of a GitHub App, if there are any.
+    fn app(&self) -> Result<Option<AppKey>, EndpointError> {
+        let Some(data) = self.data.as_ref().filter(|data| data.data.contains_key("githubAppID")) else {
+            return Ok(None);
+        };
+        let data = data.data.iter().map(|(key, value)| (key.clone(), value.expose_secret().to_vec())).collect();
+        let key = credentials::app(&data).map_err(|error| self.unusable(error.to_string()))?;
+        Ok(Some(key))
     }
 
     /// The YAML map in `headers`.
@@ -314,6 +349,12 @@ mod tests {
 
     #[test]
     fn what_is_not_served_is_refused_by_name() {
+        let status_named = |expression: &str| {
+            json!({
+                "type": "github", "address": "https://h/a/b", "secretRef": { "name": "token" },
+                "commitStatusExpr": expression,
+            })
+        };
         let cases = [
             (json!({ "type": "generic", "address": "https://h/x" }), None),
             (json!({ "type": "gitea", "address": "https://h/a/b", "secretRef": { "name": "token" } }), None),
@@ -322,9 +363,13 @@ mod tests {
             (json!({ "type": "generic" }), Some("there is no address")),
             (json!({ "type": "generic-hmac", "address": "https://h/x" }), Some("needs `spec.secretRef`")),
             (json!({ "type": "github", "address": "https://h/a/b" }), Some("needs `spec.secretRef`")),
+            (status_named("'x'"), None),
+            (status_named("''.map(x, x)"), Some("`spec.commitStatusExpr`: `all`, ")),
+            (status_named("event."), Some("`spec.commitStatusExpr`: column ")),
+            (status_named("app.metadata.name"), Some("`spec.commitStatusExpr`: there is no `app`")),
             (
-                json!({ "type": "github", "address": "https://h/a/b", "commitStatusExpr": "'x'" }),
-                Some("`spec.commitStatusExpr`"),
+                json!({ "type": "generic", "address": "https://h/x", "commitStatusExpr": "'x'" }),
+                Some("`spec.commitStatusExpr` makes no sense for `spec.type: generic`"),
             ),
             (
                 json!({ "type": "generic", "address": "https://h/x", "serviceAccountName": "x" }),

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use sha2::Sha256;
 
 use super::alert::Rule;
+use super::news::{Commit, CommitState};
 use crate::api::rfc3339;
 use crate::report::events::{Severity, Subject};
 
@@ -64,6 +65,18 @@ pub fn generic(notice: &Notice) -> Value {
         "reportingController": subject.reporter(),
         "reportingInstance": "afresh",
     })
+}
+
+/// The event that tells how a commit fares, for expressions.
+pub fn of_commit(rule: &Rule, commit: &Commit) -> Notice {
+    Notice {
+        subject: commit.subject.clone(),
+        at: commit.at,
+        severity: if commit.state == CommitState::Failure { Severity::Warning } else { Severity::Normal },
+        reason: commit.reason.clone(),
+        message: commit.message.clone(),
+        metadata: Notice::metadata(rule, &commit.subject, Some(&commit.revision)),
+    }
 }
 
 /// The value of `X-Signature` for a body.

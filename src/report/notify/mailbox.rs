@@ -46,8 +46,15 @@ pub struct Parcel {
 
 #[derive(Clone, Debug)]
 pub enum Content {
-    Message { notice: Box<Notice>, phase: Phase },
-    Commit(Box<Commit>),
+    Message {
+        notice: Box<Notice>,
+        phase: Phase,
+    },
+    /// The name of its status, and how it fares.
+    Commit {
+        name: String,
+        commit: Box<Commit>,
+    },
 }
 
 /// Filled by the router, emptied by the provider's delivery.
@@ -146,7 +153,7 @@ mod tests {
     fn message(parcel: &Parcel) -> &str {
         match &parcel.content {
             Content::Message { notice, .. } => &notice.message,
-            Content::Commit(commit) => &commit.message,
+            Content::Commit { commit, .. } => &commit.message,
         }
     }
 

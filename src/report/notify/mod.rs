@@ -13,6 +13,7 @@
 mod alert;
 mod delivery;
 mod endpoint;
+mod expression;
 mod forge;
 mod format;
 mod mailbox;

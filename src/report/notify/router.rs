@@ -14,18 +14,22 @@ use tokio::task::AbortHandle;
 
 use super::alert::Rule;
 use super::delivery::Delivery;
-use super::endpoint::{Kind, refusal};
-use super::format::Notice;
+use super::endpoint::{Kind, commit_status_expression, refusal};
+use super::expression::{Expression, Variables};
+use super::forge;
+use super::format::{self, Notice};
 use super::mailbox::{Content, Mailbox, Matter, Parcel, Put, Slot};
 use super::news::{Commit, CommitState, Happened, News};
 use super::pages;
 use super::standing::{Phase, Said, Standings};
 use crate::api::{Alert, Key, Provider};
-use crate::cluster::{ApiKind, Cluster, Collection, WatchEvent, Watcher};
+use crate::cluster::{ApiKind, Cluster, Collection, ErrorClass, WatchEvent, Watcher};
 use crate::report::events::{Event, Events, RecordedFailure, Severity, Subject, Verdict};
 use crate::report::metrics::{Metrics, ObjectMetrics};
 
 const API_VERSION: &str = "notification.toolkit.fluxcd.io/v1beta3";
+/// The reason of an Alert or Provider that can't be served.
+const REFUSED: &str = "ValidationFailed";
 
 pub struct Router {
     cluster: Cluster,
@@ -34,8 +38,19 @@ pub struct Router {
     alerts: Objects<Alert>,
     providers: Objects<Provider>,
     rules: HashMap<Key, Rule>,
+    /// The Alerts of the rules, for expressions.
+    sources: HashMap<Key, Alert>,
     posts: HashMap<Key, Post>,
+    /// Of each Alert and Provider, served or not.
+    records: HashMap<(&'static str, Key), Record>,
     standings: Standings,
+}
+
+/// The metrics of one of our objects; they end with it.
+struct Record {
+    metrics: Arc<ObjectMetrics>,
+    /// Why it is not served, as it was counted last.
+    trouble: Option<String>,
 }
 
 /// A provider that is served.
@@ -45,6 +60,8 @@ struct Post {
     provider: watch::Sender<Arc<Provider>>,
     mailbox: Arc<Mailbox>,
     metrics: Arc<ObjectMetrics>,
+    /// Makes the names of commits' statuses; `None`: the default.
+    expression: Option<Expression>,
     delivery: AbortHandle,
 }
 
@@ -63,20 +80,16 @@ impl Router {
             events,
             metrics,
             rules: HashMap::new(),
+            sources: HashMap::new(),
             posts: HashMap::new(),
+            records: HashMap::new(),
             standings: Standings::default(),
         }
     }
 
     /// Routes until cancelled, or until nobody is left to report. Where the cluster doesn't know the kinds, or doesn't
-    /// let us see them, it only drains.
+    /// let us see them, there is nobody to tell until it does.
     pub async fn run(mut self, mut news: mpsc::Receiver<News>) {
-        let known = |kind: ApiKind| self.cluster.resource(&kind.group, &kind.kind, Some(&kind.version)).is_some();
-        if !known(ApiKind::alert()) || !known(ApiKind::provider()) {
-            tracing::info!("the cluster has no `alerts` and `providers` of {API_VERSION}: nobody is notified");
-            while news.recv().await.is_some() {}
-            return;
-        }
         loop {
             // what happened before the Alerts were seen waits in the queue
             let ready = self.alerts.listed && self.providers.listed;
@@ -95,6 +108,8 @@ impl Router {
     fn alert(&mut self, key: Key, alert: Option<Alert>) {
         let Some(alert) = alert else {
             self.events.forget("Alert", &key);
+            self.records.remove(&("Alert", key.clone()));
+            self.sources.remove(&key);
             if let Some(rule) = self.rules.remove(&key) {
                 for (subject, of) in self.standings.forget_rule(&rule) {
                     self.end(&rule, subject, of);
@@ -102,7 +117,10 @@ impl Router {
             }
             return;
         };
-        match Rule::compile(&key, &alert.spec) {
+        let compiled = Rule::compile(&key, &alert.spec);
+        let suspended = alert.spec.suspend.unwrap_or(false);
+        self.judged("Alert", &key, suspended, compiled.as_ref().err());
+        match compiled {
             Ok(rule) => {
                 let silent = rule.silent_kinds();
                 if !silent.is_empty() {
@@ -113,11 +131,13 @@ impl Router {
                     );
                     self.say("Alert", &key, &alert.metadata, "UnservedKind", text);
                 }
+                self.sources.insert(key.clone(), alert);
                 self.rules.insert(key, rule);
             }
             Err(refusal) => {
                 self.rules.remove(&key);
-                self.say("Alert", &key, &alert.metadata, "ValidationFailed", refusal);
+                self.sources.remove(&key);
+                self.say("Alert", &key, &alert.metadata, REFUSED, refusal);
             }
         }
     }
@@ -125,24 +145,29 @@ impl Router {
     fn provider(&mut self, key: Key, provider: Option<Provider>) {
         let Some(provider) = provider else {
             self.posts.remove(&key);
+            self.records.remove(&("Provider", key.clone()));
             self.events.forget("Provider", &key);
             return;
         };
-        let kind = match (refusal(&provider.spec), Kind::parse(&provider.spec.kind)) {
-            (None, Some(kind)) => kind,
-            (refusal, _) => {
+        let suspended = provider.spec.suspend.unwrap_or(false);
+        let expression = commit_status_expression(&provider.spec).map(Expression::compile).transpose();
+        let (kind, expression) = match (refusal(&provider.spec), Kind::parse(&provider.spec.kind), expression) {
+            (None, Some(kind), Ok(expression)) => (kind, expression),
+            (refusal, ..) => {
                 self.posts.remove(&key);
                 let text = refusal.unwrap_or_else(|| "its type is not served".into());
-                self.say("Provider", &key, &provider.metadata, "ValidationFailed", text);
+                self.judged("Provider", &key, suspended, Some(&text));
+                self.say("Provider", &key, &provider.metadata, REFUSED, text);
                 return;
             }
         };
-        let suspended = provider.spec.suspend.unwrap_or(false);
+        let metrics = self.judged("Provider", &key, suspended, None);
         let provider = Arc::new(provider);
         match self.posts.get_mut(&key) {
             // another type speaks another language
             Some(post) if post.kind == kind => {
                 post.suspended = suspended;
+                post.expression = expression;
                 post.provider.send_if_modified(|old| {
                     let new = old.spec != provider.spec || old.metadata.uid != provider.metadata.uid;
                     *old = provider;
@@ -152,7 +177,6 @@ impl Router {
             _ => {
                 let (sender, receiver) = watch::channel(provider);
                 let mailbox = Arc::new(Mailbox::default());
-                let metrics = Arc::new(self.metrics.object("Provider", &key));
                 let delivery = Delivery {
                     key: key.clone(),
                     provider: receiver,
@@ -160,12 +184,37 @@ impl Router {
                     cluster: self.cluster.clone(),
                     metrics: metrics.clone(),
                     dropped: self.metrics.clone(),
+                    app: None,
                 };
                 let name = format!("the delivery of Provider {key}");
                 let delivery = self.cluster.tasks().spawn(name, delivery.run());
-                self.posts.insert(key, Post { kind, suspended, provider: sender, mailbox, metrics, delivery });
+                self.posts
+                    .insert(key, Post { kind, suspended, provider: sender, mailbox, metrics, expression, delivery });
             }
         }
+    }
+
+    /// Records whether an Alert or a Provider is served; these kinds have no status to read it from.
+    fn judged(
+        &mut self,
+        kind: &'static str,
+        key: &Key,
+        suspended: bool,
+        trouble: Option<&String>,
+    ) -> Arc<ObjectMetrics> {
+        let record = self
+            .records
+            .entry((kind, key.clone()))
+            .or_insert_with(|| Record { metrics: Arc::new(self.metrics.object(kind, key)), trouble: None });
+        record.metrics.suspended(suspended);
+        record.metrics.ready(Some(trouble.is_none()));
+        match trouble {
+            None => record.metrics.succeeded(),
+            Some(_) if record.trouble.as_ref() == trouble => {}
+            Some(_) => record.metrics.failed(REFUSED),
+        }
+        record.trouble = trouble.cloned();
+        record.metrics.clone()
     }
 
     /// Says why an object of ours is not served; these kinds have no status. Once for each text.
@@ -243,9 +292,35 @@ impl Router {
             if rule.suspended || !rule.covers(&commit.subject) || !rule.wants(severity, &commit.message) {
                 continue;
             }
+            let name = match self.status_name(rule, commit) {
+                Ok(name) => name,
+                Err(why) => {
+                    let text = format!("`spec.commitStatusExpr` of Provider `{}`: {why}", rule.provider);
+                    if let Some(alert) = self.sources.get(&rule.key) {
+                        self.say("Alert", &rule.key, &alert.metadata, "CommitStatusFailed", text);
+                    }
+                    self.metrics.notification_dropped();
+                    continue;
+                }
+            };
             let matter = Matter::Commit(commit.revision.clone());
-            self.post(rule, &commit.subject, matter, Content::Commit(Box::new(commit.clone())));
+            self.post(rule, &commit.subject, matter, Content::Commit { name, commit: Box::new(commit.clone()) });
         }
+    }
+
+    /// Under which name a commit's status is set. Of a Provider that sets none it is not asked for.
+    fn status_name(&self, rule: &Rule, commit: &Commit) -> Result<String, String> {
+        let Some(post) = self.posts.get(&rule.provider) else { return Ok(String::new()) };
+        let provider = post.provider.borrow();
+        let Some(expression) = &post.expression else {
+            return Ok(forge::context(&commit.subject, provider.metadata.uid.as_deref().unwrap_or_default()));
+        };
+        let alert = self.sources.get(&rule.key).map(serde_json::to_value).and_then(Result::ok);
+        expression.evaluate(Variables {
+            alert: alert.unwrap_or_default(),
+            event: format::generic(&format::of_commit(rule, commit)),
+            provider: serde_json::to_value(&**provider).map_err(|error| error.to_string())?,
+        })
     }
 
     /// Puts it into the mailbox of the Alert's provider, if it speaks of such things.
@@ -256,7 +331,7 @@ impl Router {
             return;
         };
         let heard = match &content {
-            Content::Commit(_) => post.kind.is_forge(),
+            Content::Commit { .. } => post.kind.is_forge(),
             Content::Message { phase: Phase::StillFailed | Phase::Gone(_), .. } => post.kind == Kind::Alertmanager,
             Content::Message { phase: Phase::News, .. } => post.kind != Kind::Alertmanager && !post.kind.is_forge(),
             Content::Message { .. } => !post.kind.is_forge(),
@@ -287,7 +362,10 @@ struct Objects<T> {
     watcher: Watcher<Value>,
     kind: ApiKind,
     known: Vec<Key>,
+    /// What there is is known: nothing, where there is no such kind.
     listed: bool,
+    /// That it can't be watched was said.
+    lost: bool,
     item: std::marker::PhantomData<fn() -> T>,
 }
 
@@ -295,14 +373,14 @@ impl<T: DeserializeOwned> Objects<T> {
     fn new(cluster: &Cluster, kind: ApiKind, namespace: Option<&str>) -> Self {
         let collection = Collection { namespace: namespace.map(str::to_owned), ..Collection::all(kind.clone()) };
         let watcher = Watcher::new(cluster.clone(), collection);
-        Self { watcher, kind, known: Vec::new(), listed: false, item: std::marker::PhantomData }
+        Self { watcher, kind, known: Vec::new(), listed: false, lost: false, item: std::marker::PhantomData }
     }
 
     /// What changed: an object as it is now, or `None` for one that is gone.
     async fn next(&mut self) -> Vec<(Key, Option<T>)> {
         match self.watcher.next().await {
             WatchEvent::Listed { items, .. } => {
-                self.listed = true;
+                (self.listed, self.lost) = (true, false);
                 let now: Vec<Key> = items.iter().map(key_of).collect();
                 let before = std::mem::replace(&mut self.known, now.clone());
                 let gone = before.into_iter().filter(|key| !now.contains(key)).map(|key| (key, None));
@@ -320,10 +398,27 @@ impl<T: DeserializeOwned> Objects<T> {
                 self.known.retain(|known| *known != key);
                 vec![(key, None)]
             }
-            WatchEvent::Resumed => Vec::new(),
-            WatchEvent::Lost { error, retry_in } => {
-                tracing::warn!(kind = %self.kind.kind, %error, retry_in_s = retry_in.as_secs_f32(), "the watch was lost");
+            WatchEvent::Resumed => {
+                self.lost = false;
                 Vec::new()
+            }
+            WatchEvent::Lost { error, .. } => {
+                let said = std::mem::replace(&mut self.lost, true);
+                if !matches!(error.class, ErrorClass::NoSuchKind | ErrorClass::NotFound | ErrorClass::Forbidden) {
+                    if !said {
+                        tracing::warn!(kind = %self.kind.kind, %error, "the watch was lost");
+                    }
+                    return Vec::new();
+                }
+                // it is looked for again and again: the definition, or the right, may come
+                if !said {
+                    tracing::info!(kind = %self.kind.kind, %error, "there are none to be seen: nobody is notified");
+                }
+                self.listed = true;
+                if error.class == ErrorClass::Forbidden {
+                    return Vec::new();
+                }
+                std::mem::take(&mut self.known).into_iter().map(|key| (key, None)).collect()
             }
         }
     }

@@ -105,7 +105,8 @@ pub async fn serve(settings: Settings, cancel: CancellationToken) -> Result<(), 
     let (client, scope, knowledge) = context();
     tasks.spawn(async move { cluster::follow_applications(&client, scope.as_deref(), &knowledge).await });
     let (client, scope, knowledge) = context();
-    tasks.spawn(async move { receivers::follow(&client, scope.as_deref(), &knowledge, leadership).await });
+    let counters = metrics.clone();
+    tasks.spawn(async move { receivers::follow(&client, scope.as_deref(), &knowledge, leadership, &counters).await });
     let (client, pending) = (cluster.clone(), annotations.clone());
     tasks.spawn(async move { pending.write(&client).await });
     let (journal, notes) = Journal::new();

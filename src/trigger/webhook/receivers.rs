@@ -27,7 +27,9 @@ use crate::api::{
 use crate::cluster::{ApiError, ApiKind, Cluster, Collection, WatchEvent, Watcher};
 use crate::engine::Leadership;
 use crate::manifest::ObjectId;
-use crate::report::StatusWriter;
+use crate::report::{Metrics, ObjectMetrics, StatusWriter};
+
+const KIND: &str = "Receiver";
 
 /// How long until a status that could not be written is tried again.
 const RETRY: Duration = Duration::from_secs(5);
@@ -35,7 +37,13 @@ const RETRY: Duration = Duration::from_secs(5);
 type Goal = watch::Receiver<Option<Arc<Receiver>>>;
 
 /// Serves all Receivers (of a namespace). Ends only if one of its tasks dies.
-pub async fn follow(cluster: &Cluster, namespace: Option<&str>, known: &Arc<Known>, leadership: Leadership) {
+pub async fn follow(
+    cluster: &Cluster,
+    namespace: Option<&str>,
+    known: &Arc<Known>,
+    leadership: Leadership,
+    metrics: &Metrics,
+) {
     let collection = Collection { namespace: namespace.map(str::to_owned), ..Collection::all(kind()) };
     let mut watcher = Watcher::<Value>::new(cluster.clone(), collection);
     let mut cells: HashMap<Key, watch::Sender<Option<Arc<Receiver>>>> = HashMap::new();
@@ -90,13 +98,22 @@ pub async fn follow(cluster: &Cluster, namespace: Option<&str>, known: &Arc<Know
             let (cell, goal) = watch::channel(object);
             cells.insert(key.clone(), cell);
             let (cluster, known, leadership) = (cluster.clone(), known.clone(), leadership.clone());
-            workers.spawn(async move { serve(key, cluster, &known, leadership, goal).await });
+            let metrics = metrics.object(KIND, &key);
+            workers.spawn(async move { serve(key, cluster, &known, leadership, metrics, goal).await });
         }
     }
 }
 
 /// Serves one Receiver until it is gone.
-async fn serve(key: Key, cluster: Cluster, known: &Known, mut leadership: Leadership, mut goal: Goal) {
+async fn serve(
+    key: Key,
+    cluster: Cluster,
+    known: &Known,
+    mut leadership: Leadership,
+    metrics: ObjectMetrics,
+    mut goal: Goal,
+) {
+    let mut troubled = None;
     let mut status = goal.borrow().as_ref().and_then(|object| object.status.clone()).unwrap_or_default();
     let mut writer = StatusWriter::new(kind(), key.clone(), &status);
     let mut secret: Option<SecretToken> = None;
@@ -123,7 +140,16 @@ async fn serve(key: Key, cluster: Cluster, known: &Known, mut leadership: Leader
             let path = verdict.path.clone();
             known.set_hook(&key, verdict.hook.map(|hook| (path.clone().unwrap_or_default(), hook)));
             let suspended = object.spec.suspended();
+            metrics.suspended(suspended);
             if !suspended {
+                let trouble = verdict.trouble.as_ref().map(|trouble| trouble.reason);
+                metrics.ready(Some(trouble.is_none()));
+                match trouble {
+                    None => metrics.succeeded(),
+                    Some(reason) if troubled != trouble => metrics.failed(reason),
+                    Some(_) => {}
+                }
+                troubled = trouble;
                 report(&mut status, &object, path, &verdict.trouble);
             }
             if leadership.leads()
@@ -244,5 +270,5 @@ async fn release(cluster: &Cluster, key: &Key, object: &Receiver) -> Result<(), 
 }
 
 fn kind() -> ApiKind {
-    ApiKind::new("notification.toolkit.fluxcd.io", "v1", "Receiver", "receivers", true)
+    ApiKind::new("notification.toolkit.fluxcd.io", "v1", KIND, "receivers", true)
 }
