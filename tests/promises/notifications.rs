@@ -2,11 +2,13 @@
 
 use std::time::Duration;
 
+use afresh::api::{Alert, Provider};
 use hmac::{Hmac, KeyInit as _, Mac as _};
+use kube::api::{Api, DeleteParams, Patch, PatchParams};
 use serde_json::{Value, json};
 use sha2::Sha256;
 
-use crate::support::env::Env;
+use crate::support::env::{Env, SOURCE};
 use crate::support::manifests::{config_map, deployment, deployment_behaving};
 use crate::support::receiver::{Answers, Received, Receiver};
 use crate::support::scenarios;
@@ -23,6 +25,17 @@ scenarios! {
     a_commit_is_pending_then_failed_and_the_next_succeeds,
     a_commit_that_changes_nothing_here_has_no_status,
     a_type_that_is_not_served_is_refused_by_name,
+    whether_alerts_and_providers_are_served_is_measured_as_long_as_they_are_there,
+}
+
+mod definitions {
+    use super::*;
+
+    scenarios! {
+        // on a real server the definitions are those of all tests
+        only on the sandbox:
+        what_is_installed_later_is_served_without_a_restart,
+    }
 }
 
 /// Long enough for a message too many to arrive.
@@ -366,4 +379,61 @@ async fn a_type_that_is_not_served_is_refused_by_name(env: &mut Env) {
         })
         .await;
     }
+}
+
+async fn whether_alerts_and_providers_are_served_is_measured_as_long_as_they_are_there(env: &mut Env) {
+    let teams = json!({ "type": "msteams", "address": "https://teams.example.com/hook" });
+    env.provider("chat", teams).await;
+    env.alert("all", "chat", |spec| spec["inclusionList"] = json!(["(?=x)"])).await;
+    env.begin(&[("app/settings.yaml", &config_map("settings", "a"))]).await;
+    for (kind, name) in [("Provider", "chat"), ("Alert", "all")] {
+        env.until_served(kind, name, Some(false)).await;
+        let failures = env.measured("afresh_consecutive_failures", &[("kind", kind), ("name", name)]).await;
+        assert_eq!(failures, Some(1.0), "{kind}");
+    }
+    let receiver = Receiver::start().await;
+    env.provider("chat", json!({ "type": "generic", "address": receiver.url })).await;
+    env.alert("all", "chat", |_| {}).await;
+    for (kind, name) in [("Provider", "chat"), ("Alert", "all")] {
+        env.until_served(kind, name, Some(true)).await;
+        assert_eq!(env.measured("afresh_consecutive_failures", &[("kind", kind), ("name", name)]).await, Some(0.0));
+    }
+    let params = DeleteParams::default();
+    Api::<Provider>::namespaced(env.client.clone(), &env.namespace).delete("chat", &params).await.unwrap();
+    Api::<Alert>::namespaced(env.client.clone(), &env.namespace).delete("all", &params).await.unwrap();
+    for (kind, name) in [("Provider", "chat"), ("Alert", "all")] {
+        env.until_served(kind, name, None).await;
+        assert!(!env.is_counted("afresh_failures_total", &[("kind", kind), ("name", name)]).await, "{kind}");
+    }
+}
+
+async fn what_is_installed_later_is_served_without_a_restart(env: &mut Env) {
+    let names = ["alerts", "providers", "receivers"].map(|plural| format!("{plural}.notification.toolkit.fluxcd.io"));
+    let definitions = env.cluster_objects("CustomResourceDefinition");
+    for name in &names {
+        definitions.delete(name, &DeleteParams::default()).await.expect("the definition is deleted");
+        env.eventually("it is gone", async || definitions.get_opt(name).await.unwrap().is_none().then_some(())).await;
+    }
+    env.arguments.extend(["--webhook-addr", "127.0.0.1:0"].map(str::to_owned));
+    env.begin(&[("app/settings.yaml", &config_map("settings", "a"))]).await;
+
+    env.install_definitions().await;
+    let receiver = Receiver::start().await;
+    env.provider("chat", json!({ "type": "generic", "address": receiver.url })).await;
+    env.alert("all", "chat", |spec| spec["eventSeverity"] = json!("error")).await;
+    env.secret("hook", json!({ "token": "a token" })).await;
+    let hook = json!({
+        "apiVersion": "notification.toolkit.fluxcd.io/v1", "kind": "Receiver", "metadata": { "name": "hook" },
+        "spec": {
+            "type": "generic", "secretRef": { "name": "hook" },
+            "resources": [{ "kind": "GitRepository", "name": SOURCE }],
+        },
+    });
+    let hooks: Api<afresh::api::Receiver> = Api::namespaced(env.client.clone(), &env.namespace);
+    hooks.patch("hook", &PatchParams::apply("scenario"), &Patch::Apply(hook)).await.expect("it is accepted");
+    for (kind, name) in [("Provider", "chat"), ("Alert", "all"), ("Receiver", "hook")] {
+        env.until_served(kind, name, Some(true)).await;
+    }
+    break_it(env).await;
+    exactly(env, &receiver, 1, "the failure is told").await;
 }

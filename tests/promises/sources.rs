@@ -8,8 +8,13 @@ use serde_json::{Value, json};
 use crate::support::env::{Env, PATIENCE, SOURCE};
 use crate::support::forward_proxy::ForwardProxy;
 use crate::support::manifests::config_map;
+use crate::support::receiver::{Answers, Receiver};
 use crate::support::scenarios;
+use crate::support::socks_proxy::SocksProxy;
+use crate::support::tls::Authority;
 use crate::support::wait::watch_until;
+
+const APP_KEY: &str = include_str!("../source/keys/app.pem");
 
 scenarios! {
     a_new_tag_in_the_range_goes_live,
@@ -17,6 +22,9 @@ scenarios! {
     an_include_that_is_missing_is_named_and_a_circle_is_refused_until_it_is_open,
     a_sparse_source_shows_what_it_names_and_nothing_else,
     a_source_behind_a_proxy_is_asked_through_it_alone,
+    a_source_behind_a_socks_proxy_is_asked_through_it_alone,
+    a_source_behind_a_proxy_that_speaks_tls_is_asked_through_it_alone,
+    a_forge_with_a_certificate_authority_of_its_own_gives_tokens_to_an_app,
     a_field_that_is_not_served_is_refused_by_name,
 }
 
@@ -173,6 +181,85 @@ async fn a_source_behind_a_proxy_is_asked_through_it_alone(env: &mut Env) {
     assert_eq!(env.git.requests(), requests);
     proxy_secret(env, &proxy.address()).await;
     says(env, SOURCE, "stored artifact for revision").await;
+}
+
+async fn a_source_behind_a_socks_proxy_is_asked_through_it_alone(env: &mut Env) {
+    let proxy = SocksProxy::start().await;
+    proxy_secret(env, &proxy.address()).await;
+    let revision = env.push("A", &[("app/settings.yaml", &config_map("settings", "a"))]);
+    env.source(|spec| spec["proxySecretRef"] = json!({ "name": "proxy" })).await;
+    env.kustomization("app", |_| {}).await;
+    env.start();
+    env.ready_at("app", &revision).await;
+    assert!(proxy.connections() > 0);
+    assert_eq!(proxy.credentials().as_deref(), Some("someone:hunter2"));
+
+    // Nobody listens there; the way around stays closed.
+    let requests = env.git.requests();
+    proxy_secret(env, "socks5://127.0.0.1:1").await;
+    says(env, SOURCE, "is unreachable").await;
+    assert_eq!(env.git.requests(), requests);
+    proxy_secret(env, &proxy.address()).await;
+    says(env, SOURCE, "stored artifact for revision").await;
+}
+
+async fn a_source_behind_a_proxy_that_speaks_tls_is_asked_through_it_alone(env: &mut Env) {
+    let (proxy, authority) = (ForwardProxy::start().await, Authority::new());
+    proxy_secret(env, &authority.front(proxy.socket()).await).await;
+    env.secret("trust", json!({ "ca.crt": authority.pem })).await;
+    let revision = env.push("A", &[("app/settings.yaml", &config_map("settings", "a"))]);
+    env.source(|spec| {
+        spec["proxySecretRef"] = json!({ "name": "proxy" });
+        spec["secretRef"] = json!({ "name": "trust" });
+    })
+    .await;
+    env.kustomization("app", |_| {}).await;
+    env.start();
+    env.ready_at("app", &revision).await;
+    assert_eq!(proxy.requests(), env.git.requests(), "nothing goes past the proxy");
+    assert!(proxy.authorization().is_some());
+
+    // A proxy that another authority vouches for is not used, and not passed by either.
+    let requests = env.git.requests();
+    proxy_secret(env, &Authority::new().front(proxy.socket()).await).await;
+    says(env, SOURCE, "is unreachable").await;
+    assert_eq!(env.git.requests(), requests);
+}
+
+async fn a_forge_with_a_certificate_authority_of_its_own_gives_tokens_to_an_app(env: &mut Env) {
+    let (forge, authority) = (Receiver::start().await, Authority::new());
+    let expires = jiff::Timestamp::now() + jiff::SignedDuration::from_hours(1);
+    forge.answer(Answers::With(201));
+    forge.say(&json!({ "token": "ghs_one", "expires_at": expires }).to_string());
+    env.git.require_basic("x-access-token", "ghs_one");
+    let base = format!("{}/api/v3", authority.front(forge.socket()).await);
+    let git = authority.front(env.git.address()).await;
+    let keys = |ca: &str| {
+        json!({
+            "githubAppID": "7", "githubAppInstallationID": "42", "githubAppPrivateKey": APP_KEY,
+            "githubAppBaseURL": base, "ca.crt": ca,
+        })
+    };
+    env.secret("app", keys(&Authority::new().pem)).await;
+    let revision = env.push("A", &[("app/settings.yaml", &config_map("settings", "a"))]);
+    env.source_at(SOURCE, &format!("{git}/{SOURCE}"), |spec| {
+        spec["provider"] = json!("github");
+        spec["secretRef"] = json!({ "name": "app" });
+    })
+    .await;
+    env.kustomization("app", |_| {}).await;
+    env.start();
+    says(env, SOURCE, "is unreachable").await;
+    assert!(forge.received().is_empty(), "a stranger is not given the App's claim");
+
+    env.secret("app", keys(&authority.pem)).await;
+    env.ready_at("app", &revision).await;
+    let asked = forge.received();
+    assert_eq!(asked.len(), 1, "one token for probe and fetch");
+    assert_eq!(asked[0].path, "/api/v3/app/installations/42/access_tokens");
+    assert!(asked[0].header("authorization").starts_with("Bearer ey"));
+    let log = env.daemon.as_ref().unwrap().log().join("\n");
+    assert!(!log.contains("ghs_one"));
 }
 
 async fn proxy_secret(env: &Env, address: &str) {

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use afresh::api::{Key, READY, Receiver, Truth, receiver_path};
-use kube::api::{Api, Patch, PatchParams};
+use kube::api::{Api, DeleteParams, Patch, PatchParams};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -32,6 +32,7 @@ mod floods {
     scenarios! {
         only on the sandbox:
         lies_about_bodies_are_answered_and_counted,
+        what_concerns_nobody_is_answered_and_counted,
         ten_thousand_requests_of_one_sender_delay_no_honest_webhook,
         connections_that_say_nothing_make_room_for_those_who_do,
     }
@@ -247,6 +248,9 @@ async fn a_receiver_has_a_path_takes_pushes_and_says_so(env: &mut Env) {
     until_receiver(env, "has a new path", |r| standing(r).2.as_ref() == Some(&rotated)).await;
     assert_eq!(forge.deliver(daemon(env), &path, "push", &said).await.0, 404, "the old path is nobody's");
     assert_eq!(forge.with_secret("rotated").deliver(daemon(env), &rotated, "push", &said).await.0, 200);
+    env.until_served("Receiver", "github", Some(true)).await;
+    receivers(env).delete("github", &DeleteParams::default()).await.expect("it is deleted");
+    env.until_served("Receiver", "github", None).await;
     assert!(!daemon(env).log().join("\n").contains("of-the-receiver"));
 }
 
@@ -256,6 +260,8 @@ async fn a_receiver_that_cannot_be_served_says_why(env: &mut Env) {
     let resources = json!([{ "kind": "GitRepository", "name": SOURCE }, { "kind": "ImageRepository", "name": "web" }]);
     receiver(env, json!({ "resourceFilter": "req.ref == 'x'", "resources": resources })).await;
     let refused = until_receiver(env, "is refused", |r| standing(r).0 == Some(Truth::False)).await;
+    env.until_served("Receiver", "github", Some(false)).await;
+    assert!(env.is_counted("afresh_failures_total", &[("kind", "Receiver"), ("reason", "UnservedField")]).await);
     let (_, message, path) = standing(&refused);
     assert!(message.contains("`spec.resourceFilter`"), "{message}");
     assert!(message.contains("`spec.resources[1].kind: ImageRepository`"), "{message}");
@@ -352,6 +358,32 @@ async fn lies_about_bodies_are_answered_and_counted(env: &mut Env) {
         assert_eq!(counted(daemon(env), "github", result).await, count, "{result}");
     }
 
+    let b = push(env, "b");
+    assert_eq!(forge.announce(daemon(env), &b).await.0, 202);
+    env.ready_at("app", &b).await;
+}
+
+async fn what_concerns_nobody_is_answered_and_counted(env: &mut Env) {
+    let forge = begin(env).await;
+    let before = looks(env);
+    let elsewhere = Forge::new(TOKEN, "https://forge.example/nobody/follows").push("main", Some(&"1".repeat(40)));
+    let cases = [
+        ("/webhook", "star", "{}".to_owned(), 200, "ignored"),
+        ("/webhook", "no-such-event", "{}".to_owned(), 200, "ignored"),
+        ("/webhook", "push", elsewhere, 200, "unmatched"),
+        ("/webhook", "push", "{}".to_owned(), 400, "malformed"),
+        ("/webhook", "push", "[1, 2".to_owned(), 400, "malformed"),
+        ("/nowhere", "push", "{}".to_owned(), 404, "unknown_path"),
+    ];
+    for (path, event, body, code, result) in cases {
+        let forge_of = if path == "/webhook" { "github" } else { "unknown" };
+        let counted_before = counted(daemon(env), forge_of, result).await;
+        let (answered, text) = forge.deliver(daemon(env), path, event, &body).await;
+        assert_eq!(answered, code, "{event} at {path}: {text}");
+        assert!(!text.is_empty(), "{event} at {path} is answered in words");
+        assert_eq!(counted(daemon(env), forge_of, result).await, counted_before + 1, "{event} at {path}: {result}");
+    }
+    assert_eq!(looks(env), before, "nobody was looked at");
     let b = push(env, "b");
     assert_eq!(forge.announce(daemon(env), &b).await.0, 202);
     env.ready_at("app", &b).await;

@@ -3,10 +3,8 @@
 //! The keys in `keys/` are for these tests alone; nothing else knows them.
 
 use std::fs;
-use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -15,6 +13,7 @@ use afresh::source::git::fetch::FetchLimits;
 use afresh::source::{Access, Class, Remote, RemoteOptions, SourceError, SourceUrl};
 use tokio_util::sync::CancellationToken;
 
+use crate::support::sshd::Sshd;
 use crate::support::{TIMEOUT, World, main_branch, observe, read};
 
 const IDENTITY: &str = include_str!("keys/identity");
@@ -250,75 +249,19 @@ async fn the_limits_of_a_fetch_hold_over_ssh() {
     assert_eq!(message(&error, &remote), "`URL` sends more than the limit of 2000 bytes");
 }
 
-/// A server that listens on loopback; ends with the test.
-struct Sshd {
-    child: Child,
-    folder: tempfile::TempDir,
-    port: u16,
-}
-
-impl Sshd {
-    fn start() -> Sshd {
-        let folder = tempfile::Builder::new().prefix("afresh-sshd-").tempdir().unwrap();
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        fs::write(folder.path().join("identity"), IDENTITY).unwrap();
-        fs::set_permissions(folder.path().join("identity"), fs::Permissions::from_mode(0o600)).unwrap();
-        let public = ssh_key::PrivateKey::from_openssh(IDENTITY).unwrap().public_key().to_openssh().unwrap();
-        fs::write(folder.path().join("authorized_keys"), public).unwrap();
-        let host_key = ["-q", "-t", "ed25519", "-N", "", "-f", "host_key"];
-        assert!(Command::new("ssh-keygen").args(host_key).current_dir(folder.path()).status().unwrap().success());
-        let path = folder.path().display();
-        let configuration = format!(
-            "Port {port}\nListenAddress 127.0.0.1\nHostKey {path}/host_key\nAuthorizedKeysFile {path}/authorized_keys\n\
-             PidFile none\nUsePAM no\nStrictModes no\nPasswordAuthentication no\nAcceptEnv GIT_PROTOCOL\n"
-        );
-        fs::write(folder.path().join("sshd_config"), configuration).unwrap();
-        // Where sshd wants to have it if it runs as root.
-        let _ = fs::create_dir_all("/run/sshd");
-        let log = fs::File::create(folder.path().join("log")).unwrap();
-        let child = Command::new("/usr/sbin/sshd")
-            .args(["-D", "-e", "-f"])
-            .arg(folder.path().join("sshd_config"))
-            .stdin(Stdio::null())
-            .stderr(log)
-            .spawn()
-            .unwrap();
-        Sshd { child, folder, port }
-    }
-
-    fn known_hosts(&self) -> String {
-        let key = fs::read_to_string(self.folder.path().join("host_key.pub")).unwrap();
-        format!("[127.0.0.1]:{} {key}", self.port)
-    }
-
-    fn url(&self, world: &World) -> SourceUrl {
-        let user = Command::new("id").arg("-un").output().unwrap();
-        let user = String::from_utf8(user.stdout).unwrap();
-        let path = world.repository.path().display();
-        SourceUrl::parse(&format!("ssh://{}@127.0.0.1:{}{path}", user.trim(), self.port)).unwrap()
-    }
-}
-
-impl Drop for Sshd {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
 #[tokio::test]
 #[ignore = "needs openssh-server; run by .ci/run"]
 async fn a_real_sshd_is_followed_and_a_changed_host_key_stops_it_with_advice() {
-    let sshd = Sshd::start();
+    let sshd = Sshd::start(IDENTITY);
     let world = World::new();
     let first = world.repository.commit("first", &[("a.yaml", Some("a: 1"))]).unwrap();
-    let url = sshd.url(&world);
-    until("sshd listens", || std::net::TcpStream::connect(("127.0.0.1", sshd.port)).is_ok()).await;
+    let url = SourceUrl::parse(&sshd.url(world.repository.path())).unwrap();
+    until("sshd listens", || sshd.listens()).await;
     for access in [key_for(IDENTITY, None, &sshd.known_hosts()), key_for(IDENTITY, None, &sshd.known_hosts())] {
         let remote = world.remotes.get(&url, &access).unwrap();
         let snapshot = match observe(&remote, &main_branch()).await {
             Ok(snapshot) => snapshot,
-            Err(error) => panic!("{error}: {}", fs::read_to_string(sshd.folder.path().join("log")).unwrap()),
+            Err(error) => panic!("{error}: {}", sshd.log()),
         };
         assert_eq!(snapshot.revision.commit, first);
         assert_eq!(read(&snapshot, "a.yaml").as_deref(), Some("a: 1"));

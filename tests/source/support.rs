@@ -1,7 +1,11 @@
 //! A server with one repository, and a process's remotes on a data folder of their own.
 
+#[expect(dead_code, reason = "shared with other test binaries, which use the rest")]
 #[path = "../support/forward_proxy.rs"]
 pub mod forward_proxy;
+#[expect(dead_code, reason = "shared with other test binaries, which use the rest")]
+#[path = "../support/sshd.rs"]
+pub mod sshd;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;

@@ -121,8 +121,8 @@ impl Env {
         env
     }
 
-    /// Installs the definitions and makes the namespace.
-    async fn prepare_cluster(&self) {
+    /// Installs the definitions of our kinds, as long as they are not there.
+    pub async fn install_definitions(&self) {
         let definitions: Api<CustomResourceDefinition> = Api::all(self.client.clone());
         for definition in afresh::api::definitions() {
             let name = definition.name_any();
@@ -135,6 +135,11 @@ impl Env {
             };
             watch_until(&definitions, &name, PATIENCE, established).await.expect("the definition is established");
         }
+    }
+
+    /// Installs the definitions and makes the namespace.
+    async fn prepare_cluster(&self) {
+        self.install_definitions().await;
         let namespaces: Api<Namespace> = Api::all(self.client.clone());
         let namespace = json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": self.namespace } });
         let params = PatchParams::apply(MANAGER);
@@ -240,6 +245,28 @@ impl Env {
             self.fail(&format!("GitRepository/{name} fails with `{text}`")).await;
         }
         said
+    }
+
+    /// The value of the series of `/metrics` with this name and these labels; `None` if there is none.
+    pub async fn measured(&self, name: &str, labels: &[(&str, &str)]) -> Option<f64> {
+        let daemon = self.daemon.as_ref().expect("a daemon");
+        let (_, text) = daemon.ask("/metrics").await.expect("metrics are served");
+        let labels: Vec<_> = labels.iter().map(|(label, value)| format!("{label}=\"{value}\"")).collect();
+        let is_it = |line: &&str| {
+            let rest = line.strip_prefix(name).unwrap_or_default();
+            rest.starts_with(['{', ' ']) && labels.iter().all(|label| rest.contains(label))
+        };
+        text.lines().find(is_it)?.rsplit_once(' ')?.1.parse().ok()
+    }
+
+    /// Whether an Alert, a Provider or a Receiver is served, as the metrics say.
+    pub async fn until_served(&self, kind: &str, name: &str, served: Option<bool>) {
+        let labels = [("kind", kind), ("name", name), ("namespace", self.namespace.as_str())];
+        let wanted = served.map(|served| f64::from(u8::from(served)));
+        self.eventually(&format!("afresh_ready of {kind}/{name} is {wanted:?}"), async || {
+            (self.measured("afresh_ready", &labels).await == wanted).then_some(())
+        })
+        .await;
     }
 
     /// Where the daemon keeps what it has fetched.

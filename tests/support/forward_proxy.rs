@@ -33,6 +33,10 @@ impl ForwardProxy {
         ForwardProxy { address, seen }
     }
 
+    pub fn socket(&self) -> SocketAddr {
+        self.address
+    }
+
     pub fn address(&self) -> String {
         format!("http://{}", self.address)
     }

@@ -19,6 +19,9 @@ pub mod process;
 pub mod proxy;
 pub mod receiver;
 pub mod rights;
+pub mod socks_proxy;
+pub mod sshd;
+pub mod tls;
 pub mod wait;
 
 /// Makes two tests of each function `async fn name(env: &mut Env)`: `sandbox::name`, and `real::name`, which needs

@@ -1,5 +1,6 @@
 //! An HTTP server that keeps what it is sent: a chat, a pager, a forge, or one of them that is away.
 
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
@@ -40,6 +41,7 @@ impl Received {
 
 pub struct Receiver {
     pub url: String,
+    socket: SocketAddr,
     state: Shared,
     _stop: DropGuard,
 }
@@ -49,14 +51,19 @@ struct Shared(Arc<Mutex<Kept>>);
 
 struct Kept {
     answers: Answers,
+    says: String,
     received: Vec<Received>,
 }
 
 impl Receiver {
     pub async fn start() -> Receiver {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
-        let url = format!("http://{}", listener.local_addr().expect("an address"));
-        let state = Shared(Arc::new(Mutex::new(Kept { answers: Answers::With(200), received: Vec::new() })));
+        let socket = listener.local_addr().expect("an address");
+        let state = Shared(Arc::new(Mutex::new(Kept {
+            answers: Answers::With(200),
+            says: String::new(),
+            received: Vec::new(),
+        })));
         let router = Router::new().fallback(take).with_state(state.clone());
         let stop = CancellationToken::new();
         let stopped = stop.clone();
@@ -66,11 +73,20 @@ impl Receiver {
                 () = stopped.cancelled() => {}
             }
         });
-        Receiver { url, state, _stop: stop.drop_guard() }
+        Receiver { url: format!("http://{socket}"), socket, state, _stop: stop.drop_guard() }
     }
 
     pub fn answer(&self, answers: Answers) {
         self.state.kept().answers = answers;
+    }
+
+    /// The body of its answers from now on.
+    pub fn say(&self, text: &str) {
+        self.state.kept().says = text.to_owned();
+    }
+
+    pub fn socket(&self) -> SocketAddr {
+        self.socket
     }
 
     /// What came so far, oldest first, also what was not answered well.
@@ -85,14 +101,20 @@ impl Shared {
     }
 }
 
-async fn take(State(state): State<Shared>, method: Method, uri: Uri, headers: HeaderMap, body: Bytes) -> StatusCode {
-    let answers = {
+async fn take(
+    State(state): State<Shared>,
+    method: Method,
+    uri: Uri,
+    headers: HeaderMap,
+    body: Bytes,
+) -> (StatusCode, String) {
+    let (answers, says) = {
         let mut kept = state.kept();
         kept.received.push(Received { method, path: uri.to_string(), headers, body, at: Instant::now() });
-        kept.answers
+        (kept.answers, kept.says.clone())
     };
     match answers {
-        Answers::With(code) => StatusCode::from_u16(code).expect("a code"),
+        Answers::With(code) => (StatusCode::from_u16(code).expect("a code"), says),
         Answers::Never => std::future::pending().await,
     }
 }

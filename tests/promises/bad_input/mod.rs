@@ -4,6 +4,7 @@ mod disk;
 mod manifests;
 mod paths;
 mod sources;
+mod ssh;
 mod templates;
 mod unknown_fields;
 
