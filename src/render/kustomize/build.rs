@@ -5,14 +5,15 @@ use std::sync::Arc;
 
 use super::budget::{Budget, MADE_BYTES_MAX};
 use super::field_spec::Tables;
-use super::file::{File, GeneratorOptions};
+use super::file::{File, Generator, GeneratorOptions};
 use super::generate::{self, Failure, Kind};
 use super::merge_keys::Schema;
 use super::node::{self, Node};
 use super::origin::{self, Origin};
 use super::resource::{Names, Resource};
 use super::steps::Asked;
-use super::{names, spec, transform};
+use super::vars::{Problem, Var};
+use super::{crds, names, sort, spec, transform, vars};
 use crate::manifest::yaml::{self, MAX_FILE_BYTES, PathSegment};
 use crate::manifest::{EntryKind, SourceError};
 use crate::render::error::RenderError;
@@ -79,11 +80,13 @@ pub(super) struct Build<'a> {
 pub(super) struct Built {
     pub(super) resources: Vec<Resource>,
     pub(super) tables: Arc<Tables>,
+    /// No name twice.
+    vars: Vec<Var>,
 }
 
 impl Built {
     pub(super) fn empty() -> Self {
-        Self { resources: Vec::new(), tables: Tables::defaults() }
+        Self { resources: Vec::new(), tables: Tables::defaults(), vars: Vec::new() }
     }
 }
 
@@ -115,6 +118,11 @@ impl Current {
 
     pub(super) fn place(&self, line: u32) -> Place {
         Place { text: self.text, document: 0, item: None, line }
+    }
+
+    /// Where one of its fields stands.
+    pub(super) fn line_of(&self, at: &[PathSegment]) -> u32 {
+        yaml::locate(&self.file.text, 0, at).map_or(1, |(line, _)| line)
     }
 
     pub(super) fn file_name(&self) -> &str {
@@ -206,7 +214,9 @@ impl Build<'_> {
         }
         self.resources(current, &mut built)?;
         self.configurations(current, &mut built)?;
+        self.crds(current, &mut built)?;
         self.generators(current, &mut built)?;
+        self.external_generators(current, &mut built)?;
         for (index, name) in current.file.fields.components.iter().enumerate().filter(|(_, name)| !name.is_empty()) {
             let target = self.place_of(current, "components", index, name)?;
             let found = self.reader.resolve(&target)?.filter(|found| found.kind == EntryKind::Directory);
@@ -219,8 +229,11 @@ impl Build<'_> {
             let component = self.open(&target, current.origin.join(name))?;
             built = self.directory(&component, Some(built), Wanted::Component)?;
         }
-        let steps = self.steps(current, &built.tables)?;
+        let mut steps = self.steps(current, &built.tables)?;
+        steps.extend(self.transformers(current)?);
         self.run(current, &steps, &mut built.resources)?;
+        self.validate(current, &built.resources)?;
+        self.vars(current, &mut built)?;
         self.above.pop();
         if built.resources.len() > MAX_OBJECTS {
             return Err(RenderError::TooManyObjects { limit: MAX_OBJECTS });
@@ -245,6 +258,15 @@ impl Build<'_> {
         let file = File::read(&path, text)?;
         let text = self.text(&path, file.text.clone());
         Ok(Current { file, text, directory: directory.to_owned(), origin })
+    }
+
+    /// Whether the kustomization at work is the one that was asked for.
+    pub(super) fn is_root(&self) -> bool {
+        self.above.len() == 1
+    }
+
+    pub(super) fn text_at(&self, place: Place) -> &Text {
+        &self.texts[place.text]
     }
 
     fn text(&mut self, path: &str, content: String) -> usize {
@@ -315,7 +337,7 @@ impl Build<'_> {
     }
 
     /// What one entry of `resources` or `bases` names.
-    fn resource(
+    pub(super) fn resource(
         &mut self,
         current: &Current,
         field: &str,
@@ -383,6 +405,9 @@ impl Build<'_> {
         self.check_buildable(current, field, index, directory)?;
         let base = self.open(directory, origin)?;
         let base = self.directory(&base, None, Wanted::Kustomization)?;
+        for var in base.vars {
+            declare(&mut built.vars, var).map_err(|message| current.at(field, index, message))?;
+        }
         if base.tables != built.tables {
             let merged = Arc::make_mut(&mut built.tables).merge(&base.tables);
             merged.map_err(|message| current.at(field, index, message))?;
@@ -473,34 +498,63 @@ impl Build<'_> {
 
     fn generators(&mut self, current: &Current, built: &mut Built) -> Result<(), RenderError> {
         let fields = &current.file.fields;
-        let (reader, is_tracked) = (self.reader, self.is_tracked);
         for (kind, field, generators) in [
             (Kind::ConfigMap, "configMapGenerator", &fields.config_map_generator),
             (Kind::Secret, "secretGenerator", &fields.secret_generator),
         ] {
-            let lines = yaml::item_lines(&current.file.text, 0, field);
             for (index, generator) in generators.iter().enumerate() {
                 let options = GeneratorOptions::merged(generator.options.as_ref(), fields.generator_options.as_ref());
-                let mut load = |name: &str| -> Result<Vec<u8>, Failure> {
-                    let path = path::join(&current.directory, name)
-                        .map_err(|_| format!("`{name}` leads out of the repository"))?;
-                    let content = reader.file(&path, MAX_FILE_BYTES).map_err(Failure::Render)?;
-                    Ok(content.ok_or_else(|| format!("there is no file `{path}`"))?.to_vec())
-                };
-                let place = current.place(lines.get(index).copied().unwrap_or(1));
-                let mut made =
-                    generate::resource(kind, generator, &options, place, &mut load).map_err(
-                        |failure| match failure {
-                            Failure::Said(message) => current.at(field, index, message),
-                            Failure::Render(error) => error,
-                        },
-                    )?;
-                if is_tracked {
+                let mut made = self.generated(current, Asked::Entry(field, index), kind, generator, &options)?;
+                if self.is_tracked {
                     let kind = format!("{}Generator", kind.name());
                     current.origin.by_field(current.file_name(), &kind).note_unless_known(&mut made);
                 }
                 generate::absorb(&mut built.resources, made).map_err(|message| current.at(field, index, message))?;
             }
+        }
+        Ok(())
+    }
+
+    pub(super) fn generated(
+        &self,
+        current: &Current,
+        asked: Asked,
+        kind: Kind,
+        generator: &Generator,
+        options: &GeneratorOptions,
+    ) -> Result<Resource, RenderError> {
+        let mut load = |name: &str| -> Result<Vec<u8>, Failure> {
+            let path =
+                path::join(&current.directory, name).map_err(|_| format!("`{name}` leads out of the repository"))?;
+            let content = self.reader.file(&path, MAX_FILE_BYTES).map_err(Failure::Render)?;
+            Ok(content.ok_or_else(|| format!("there is no file `{path}`"))?.to_vec())
+        };
+        let place = self.place_asked(current, asked);
+        generate::resource(kind, generator, options, place, &mut load).map_err(|failure| match failure {
+            Failure::Said(message) => self.failed(current, asked, message),
+            Failure::Render(error) => error,
+        })
+    }
+
+    fn crds(&mut self, current: &Current, built: &mut Built) -> Result<(), RenderError> {
+        for (index, name) in current.file.fields.crds.iter().enumerate() {
+            let asked = Asked::Entry("crds", index);
+            let (path, text) = self.beside(current, asked, name)?;
+            let failed = |message: String| self.failed(current, asked, format!("`{path}`: {message}"));
+            let tables = crds::tables(&text).map_err(failed)?;
+            Arc::make_mut(&mut built.tables).merge(&tables).map_err(failed)?;
+        }
+        Ok(())
+    }
+
+    fn vars(&self, current: &Current, built: &mut Built) -> Result<(), RenderError> {
+        for (index, var) in current.file.fields.vars.iter().enumerate() {
+            let failed = |message: String| current.at("vars", index, message);
+            if var.name.is_empty() {
+                return Err(failed("a variable needs a `name`".into()));
+            }
+            var.bind(&mut built.resources).map_err(failed)?;
+            declare(&mut built.vars, Var { declared: (current.text, index), ..var.clone() }).map_err(failed)?;
         }
         Ok(())
     }
@@ -517,8 +571,20 @@ impl Build<'_> {
                 .and_then(|()| transform::add_hash(resource))
                 .map_err(|message| failed(self.texts, resource.place, message))?;
         }
+        if let Some(options) = &root.file.fields.sort_options {
+            sort::sort(all, options);
+        }
         let fixed = names::fix(all, &built.tables, &self.budget);
         fixed.map_err(|(index, message)| failed(self.texts, all[index].place, message))?;
+        built.vars.sort_by(|a, b| a.name.cmp(&b.name));
+        vars::resolve(all, &built.vars, &built.tables.var_reference).map_err(|problem| match problem {
+            Problem::Resource(index, message) => failed(self.texts, all[index].place, message),
+            Problem::Var(index, message) => {
+                let (text, index) = built.vars[index].declared;
+                let place = Place { text, document: 0, item: None, line: 1 };
+                self.texts[text].error(place, &["vars".into(), index.into()], message).into()
+            }
+        })?;
         origin::finish(&root.file.fields, all);
         let mut drafts = Vec::with_capacity(all.len());
         for resource in all.iter() {
@@ -547,6 +613,14 @@ fn check_order(current: &Current) -> Result<(), RenderError> {
         "fifo" => Ok(()),
         other => Err(current.error(&path("order"), format!("order `{other}` is neither `fifo` nor `legacy`"))),
     }
+}
+
+fn declare(vars: &mut Vec<Var>, var: Var) -> Result<(), String> {
+    if vars.iter().any(|known| known.name == var.name) {
+        return Err(format!("variable `{}` is declared twice", var.name));
+    }
+    vars.push(var);
+    Ok(())
 }
 
 /// An address rather than a path.

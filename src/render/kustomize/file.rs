@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use super::selector::Selector;
 use super::spec::Origins;
+use super::vars::Var;
 use crate::manifest::SourceError;
 use crate::manifest::yaml::{self, PathSegment};
 
@@ -40,6 +41,11 @@ pub struct Kustomization {
     pub sort_options: Option<SortOptions>,
     pub build_metadata: Vec<Metadata>,
     pub openapi: Option<OpenApi>,
+    pub crds: Vec<String>,
+    pub vars: Vec<Var>,
+    pub generators: Vec<String>,
+    pub transformers: Vec<String>,
+    pub validators: Vec<String>,
 }
 
 /// Which schema says how lists merge.
@@ -296,12 +302,7 @@ impl File {
 }
 
 /// Fields of kustomize that are refused by name, and what helps.
-const UNSERVED: [(&str, &str); 8] = [
-    ("crds", "name the fields in a file of `configurations`"),
-    ("vars", "use `replacements`"),
-    ("generators", "use configMapGenerator and secretGenerator"),
-    ("transformers", "use the fields of the kustomization itself"),
-    ("validators", "check the repository before it is pushed"),
+const UNSERVED: [(&str, &str); 3] = [
     ("helmGlobals", "render the chart and commit the result"),
     ("helmCharts", "render the chart and commit the result"),
     ("helmChartInflationGenerator", "render the chart and commit the result"),

@@ -11,6 +11,7 @@
 
 mod budget;
 mod build;
+mod crds;
 mod field_spec;
 mod file;
 mod generate;
@@ -21,14 +22,18 @@ mod names;
 mod node;
 mod origin;
 mod patch;
+mod plugin;
 mod replace;
 mod resource;
 mod selector;
+mod sort;
 mod spec;
 mod step;
 mod steps;
 mod tables;
 mod transform;
+mod value_add;
+mod vars;
 
 pub(super) use build::{Item, build, build_generated};
 

@@ -111,6 +111,16 @@ impl Origin {
     }
 }
 
+/// Where a file's object came from, as it was noted.
+pub fn of(resource: &Resource) -> Origin {
+    let text = note_of(resource, ORIGIN).unwrap_or_default();
+    let line = |name: &str| {
+        let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": "));
+        value.unwrap_or_default().trim_matches('"').to_owned()
+    };
+    Origin { path: line("path"), repo: line("repo"), reference: line("ref"), ..Origin::default() }
+}
+
 /// The note of the object that another one is merged with stays.
 pub fn keep(made: &mut Resource, old: &Resource) {
     if let Some(origin) = note_of(old, ORIGIN) {

@@ -139,7 +139,7 @@ fn put(node: &mut Node, value: &Node, options: Option<&FieldOptions>) -> Result<
 }
 
 /// Splits at dots; `[a.b]` is one name, `[name=a.b]` picks items of a list.
-fn parts(path: &str) -> Vec<String> {
+pub(super) fn parts(path: &str) -> Vec<String> {
     let mut parts = Vec::new();
     let mut open: Option<String> = None;
     for part in split_path(path, '.') {
@@ -164,7 +164,7 @@ fn item_selector(part: &str) -> Option<(&str, &str)> {
     part.strip_prefix('[')?.strip_suffix(']')?.split_once('=')
 }
 
-fn look_up<'a>(node: &'a Node, path: &[String]) -> Option<&'a Node> {
+pub(super) fn look_up<'a>(node: &'a Node, path: &[String]) -> Option<&'a Node> {
     path.iter().try_fold(node, |node, part| match node {
         Node::Map(_) => node.get(part),
         Node::List(items) => match item_selector(part) {

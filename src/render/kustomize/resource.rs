@@ -55,6 +55,11 @@ pub struct Id {
 }
 
 impl Id {
+    pub fn new(gvk: Gvk, name: &str, namespace: &str) -> Self {
+        let is_cluster_scoped = scope::is_cluster_scoped(&gvk.group, &gvk.kind);
+        Self { gvk, name: name.into(), written_namespace: namespace.into(), is_cluster_scoped }
+    }
+
     pub fn namespace(&self) -> &str {
         match self.written_namespace.as_str() {
             _ if self.is_cluster_scoped => CLUSTER,
@@ -124,6 +129,8 @@ pub struct Resource {
     pub needs_hash: bool,
     pub may_change_name: bool,
     pub may_change_kind: bool,
+    /// The names of the variables that it has the values of.
+    pub variables: Vec<String>,
 }
 
 impl Resource {
@@ -137,6 +144,7 @@ impl Resource {
             needs_hash: false,
             may_change_name: false,
             may_change_kind: false,
+            variables: Vec::new(),
         }
     }
 
@@ -168,9 +176,7 @@ impl Resource {
     }
 
     pub fn id(&self) -> Id {
-        let gvk = self.gvk();
-        let is_cluster_scoped = scope::is_cluster_scoped(&gvk.group, &gvk.kind);
-        Id { gvk, name: self.name().into(), written_namespace: self.namespace().into(), is_cluster_scoped }
+        Id::new(self.gvk(), self.name(), self.namespace())
     }
 
     /// Its earlier names, with the group and version it has now.
@@ -241,6 +247,7 @@ impl Resource {
     pub fn take_history(&mut self, old: &Resource) {
         self.previous.clone_from(&old.previous);
         self.affixes.clone_from(&old.affixes);
+        self.variables.clone_from(&old.variables);
     }
 }
 

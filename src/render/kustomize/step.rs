@@ -6,10 +6,10 @@ use super::field_spec::FieldSpec;
 use super::file::{Image, Replacement, Replica};
 use super::merge_keys::Schema;
 use super::patch::Patch;
-use super::replace;
 use super::resource::{Resource, twin};
 use super::selector::Selector;
 use super::transform::{self, Affix, Namespace, Pairs};
+use super::{replace, value_add};
 
 pub enum Step {
     /// Patches without targets, as one.
@@ -47,6 +47,10 @@ pub enum Step {
     },
     /// Each with the entry that it is from.
     Replacements(Vec<(usize, Replacement)>),
+    ValueAdd(value_add::ValueAdd),
+    Hash,
+    /// Two that go by one name.
+    Both(Box<[Step; 2]>),
 }
 
 /// Why a step could not be done.
@@ -77,6 +81,9 @@ impl Step {
             Self::Replicas { .. } => "ReplicaCountTransformer",
             Self::Image { .. } => "ImageTagTransformer",
             Self::Replacements(_) => "ReplacementTransformer",
+            Self::ValueAdd(_) => "ValueAddTransformer",
+            Self::Hash => "HashTransformer",
+            Self::Both(_) => "PrefixSuffixTransformer",
         }
     }
 
@@ -118,6 +125,15 @@ impl Step {
                     replace::apply(all, replacement, budget).map_err(stopped)?;
                 }
             }
+            Self::ValueAdd(value_add) => {
+                budget.go_on()?;
+                value_add.apply(all, budget)?;
+            }
+            Self::Hash => {
+                budget.go_on()?;
+                all.iter_mut().try_for_each(transform::add_hash)?;
+            }
+            Self::Both(steps) => steps.iter().try_for_each(|step| step.apply(all, schema, budget))?,
         }
         Ok(())
     }

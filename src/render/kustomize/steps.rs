@@ -13,6 +13,7 @@ use super::transform::{self, Affix, Namespace};
 use crate::manifest::SourceError;
 use crate::manifest::yaml::{self, MAX_FILE_BYTES};
 use crate::render::error::RenderError;
+use crate::render::objects::Place;
 
 /// A step, and who asks for it.
 pub struct Planned {
@@ -28,6 +29,8 @@ pub enum Asked {
     Field(&'static str),
     /// An entry of one of its lists.
     Entry(&'static str, usize),
+    /// An object of a file.
+    Object(Place),
 }
 
 impl Current {
@@ -42,6 +45,16 @@ impl Build<'_> {
         match asked {
             Asked::Field(field) => current.error(&[field.into()], message),
             Asked::Entry(field, index) => current.at(field, index, message),
+            Asked::Object(place) => self.text_at(place).error(place, &[], message).into(),
+        }
+    }
+
+    /// Where what is made for somebody stands.
+    pub(super) fn place_asked(&self, current: &Current, asked: Asked) -> Place {
+        match asked {
+            Asked::Object(place) => place,
+            Asked::Field(field) => current.place(current.line_of(&[field.into()])),
+            Asked::Entry(field, index) => current.place(current.line_of(&[field.into(), index.into()])),
         }
     }
 

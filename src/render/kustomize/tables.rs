@@ -53,7 +53,7 @@ pub fn defaults() -> Tables {
         template_labels: metadata_labels(),
         common_annotations: annotations(),
         name_reference: references(),
-        var_reference: Vec::new(),
+        var_reference: variables(),
         images: images(),
         replicas: ["Deployment", "ReplicationController", "ReplicaSet", "StatefulSet"]
             .map(|kind| spec("", "", kind, "spec/replicas", true))
@@ -143,6 +143,37 @@ fn in_pods(kinds: &[(&str, &str)], pod_version: &str, paths: &[&str]) -> Vec<Fie
         paths.iter().map(|path| spec("", version, kind, format!("{base}spec/{path}"), false)).collect()
     };
     kinds.iter().flat_map(of_kind).collect()
+}
+
+fn variables() -> Vec<FieldSpec> {
+    let mut specs = Vec::new();
+    for (kind, base) in [CRON_JOB, DAEMON_SET, DEPLOYMENT, JOB, POD, REPLICA_SET, STATEFUL_SET] {
+        for containers in ["containers", "initContainers"] {
+            for field in ["args", "command", "env/value", "volumeMounts/mountPath"] {
+                specs.push(of(kind, &format!("{base}spec/{containers}/{field}")));
+            }
+        }
+        specs.push(match kind {
+            // kustomize's own slip: there is nothing at this path
+            "CronJob" => of(kind, "spec/jobTemplate/spec/template/volumes/nfs/server"),
+            "StatefulSet" => of(kind, "spec/volumeClaimTemplates/spec/nfs/server"),
+            _ => of(kind, &format!("{base}spec/volumes/nfs/server")),
+        });
+    }
+    for (kind, path) in [
+        ("Deployment", "spec/template/metadata/annotations"),
+        ("Ingress", "spec/rules/host"),
+        ("Ingress", "spec/tls/hosts"),
+        ("Ingress", "spec/tls/secretName"),
+        ("Service", "spec/ports/port"),
+        ("Service", "spec/ports/targetPort"),
+        ("PersistentVolume", "spec/nfs/server"),
+        ("", "metadata/labels"),
+        ("", "metadata/annotations"),
+    ] {
+        specs.push(of(kind, path));
+    }
+    specs
 }
 
 fn references() -> Vec<NameReference> {

@@ -31,7 +31,27 @@ fn an_error_names_its_place_and_what_is_there_instead() {
             "app/kustomization.yaml:3:3: there is no file or directory `nowhere`",
         ),
         ("resources: []\nresorces: [a]\n", "app/kustomization.yaml:2:1: a kustomization has no field `resorces`"),
-        ("vars: [{name: A}]\n", "app/kustomization.yaml:1:1: `vars` is not served by this version of Afresh"),
+        (
+            "helmCharts: [{name: a}]\n",
+            "app/kustomization.yaml:1:1: `helmCharts` is not served by this version of Afresh",
+        ),
+        (
+            "vars:\n- name: A\n  objref: {kind: Service, name: s, apiVersion: v1}\n",
+            "app/kustomization.yaml:2:3: variable `A`: there is no `Service/s`",
+        ),
+        (
+            "resources: [settings.yaml]\nvars:\n- name: A\n  objref: {kind: ConfigMap, name: settings, apiVersion: v1}\n  fieldref: {fieldPath: data.z}\n",
+            "app/kustomization.yaml:3:3: variable `A`: `ConfigMap/settings` has no field `data.z`",
+        ),
+        (
+            "transformers:\n- |\n  apiVersion: example.com/v1\n  kind: Robot\n  metadata: {name: r}\n",
+            "app/kustomization.yaml:2:3: `Robot` is not builtin: programs and containers are never run",
+        ),
+        (
+            "transformers:\n- |\n  apiVersion: builtin\n  kind: LabelTransformer\n  metadata: {name: r}\n  lables: {a: b}\n",
+            "app/kustomization.yaml:2:3: `LabelTransformer`: unknown field `lables`",
+        ),
+        ("crds:\n- nowhere.json\n", "app/kustomization.yaml:2:3: there is no file `app/nowhere.json`"),
         (
             "resources:\n- https://example.com/base.yaml\n",
             "app/kustomization.yaml:2:3: `https://example.com/base.yaml` is not in this repository",
