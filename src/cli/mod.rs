@@ -3,6 +3,7 @@
 //! Data goes to stdout, everything else to stderr. Exit codes: 0 done, 1 failed, 2 wrong usage, and of
 //! `migrate --check` 3: something is there that is not served.
 
+mod bases;
 mod connect;
 mod crds;
 mod demo;

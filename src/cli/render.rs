@@ -12,6 +12,7 @@ use anstream::{AutoStream, ColorChoice};
 use clap::{Args, ValueEnum};
 use serde_json::Value;
 
+use super::bases::{Refused, TreeWithBases};
 use super::directory::{DirectoryTree, repository_root};
 use crate::manifest::{Object, yaml};
 use crate::render::{AppRef, Failed, Overlay, Rendered, Request, Substitution, render};
@@ -38,6 +39,9 @@ pub struct RenderArgs {
     pub set: Vec<(String, String)>,
     #[arg(long, short, value_enum, default_value_t = Format::Yaml)]
     pub output: Format,
+    /// Fetch what kustomizations name in other Git repositories, as `afresh run --allow-remote-bases` does.
+    #[arg(long)]
+    pub allow_remote_bases: bool,
     /// Show the values of Secrets.
     #[arg(long)]
     pub show_secrets: bool,
@@ -66,6 +70,10 @@ pub fn run(args: &RenderArgs) -> ExitCode {
             let _ = writeln!(errors, "error: can't read `{}`: {reason}", path.display());
             ExitCode::FAILURE
         }
+        Err(Error::Fetch(message)) => {
+            let _ = writeln!(errors, "error: {message}");
+            ExitCode::FAILURE
+        }
         Err(Error::Render(failed)) => {
             let _ = write!(errors, "{}", failed.error.render(color));
             ExitCode::FAILURE
@@ -76,6 +84,7 @@ pub fn run(args: &RenderArgs) -> ExitCode {
 enum Error {
     Folder { path: PathBuf, reason: String },
     Render(Box<Failed>),
+    Fetch(String),
 }
 
 fn rendered(args: &RenderArgs) -> Result<Rendered, Error> {
@@ -94,19 +103,25 @@ fn rendered(args: &RenderArgs) -> Result<Rendered, Error> {
     let path: Vec<_> = inside.components().map(|part| part.as_os_str().to_string_lossy()).collect();
     let last = folder.file_name().map(|name| name.to_string_lossy().into_owned());
     let variables: BTreeMap<String, String> = args.set.iter().cloned().collect();
-    render(&Request {
-        tree: &DirectoryTree::new(root),
-        path: &path.join("/"),
-        app: &AppRef {
-            name: args.name.clone().or(last).unwrap_or_else(|| "app".to_owned()),
-            namespace: args.namespace.clone(),
-        },
-        overlay: Overlay { target_namespace: args.target_namespace.as_deref(), ..Overlay::default() },
-        common_metadata: None,
-        substitution: Substitution::WithVariables(&variables),
-        cancelled: &|| false,
+    let mut tree = TreeWithBases::new(DirectoryTree::new(root), args.allow_remote_bases);
+    tree.render(|tree| {
+        render(&Request {
+            tree,
+            path: &path.join("/"),
+            app: &AppRef {
+                name: args.name.clone().or(last.clone()).unwrap_or_else(|| "app".to_owned()),
+                namespace: args.namespace.clone(),
+            },
+            overlay: Overlay { target_namespace: args.target_namespace.as_deref(), ..Overlay::default() },
+            common_metadata: None,
+            substitution: Substitution::WithVariables(&variables),
+            cancelled: &|| false,
+        })
     })
-    .map_err(|failed| Error::Render(Box::new(failed)))
+    .map_err(|refused| match refused {
+        Refused::Render(failed) => Error::Render(failed),
+        Refused::Fetch(message) => Error::Fetch(message),
+    })
 }
 
 fn print(rendered: &Rendered, args: &RenderArgs) -> String {
@@ -184,6 +199,7 @@ mod tests {
         let shown = |more: &[&str]| match rendered(&args(&app, more)) {
             Ok(rendered) => print(&rendered, &args(&app, more)),
             Err(Error::Render(failed)) => panic!("{failed}"),
+            Err(Error::Fetch(message)) => panic!("{message}"),
             Err(Error::Folder { path, reason }) => panic!("{path:?}: {reason}"),
         };
         insta::assert_snapshot!(shown(&["--set", "name=c", "--target-namespace", "shop"]), @r"

@@ -70,6 +70,9 @@ pub struct RunArgs {
     /// Allow sources that are paths on this machine (implied by --sandbox and --config)
     #[arg(long)]
     allow_local_sources: bool,
+    /// Fetch what kustomizations name in other Git repositories (`https://host/org/repo//path?ref=<commit or tag>`), without credentials
+    #[arg(long)]
+    allow_remote_bases: bool,
     /// What to do with fields that the API server doesn't know
     #[arg(long, value_enum, default_value = "warn")]
     field_validation: Validation,
@@ -168,6 +171,7 @@ fn resolve(args: RunArgs) -> anyhow::Result<Config> {
         },
     };
     Ok(Config {
+        allow_remote_bases: args.allow_remote_bases,
         allow_local_sources: args.allow_local_sources || args.sandbox || args.config.is_some(),
         cluster,
         config_dir: args.config,
@@ -286,7 +290,11 @@ pub async fn daemon(config: Config, cancel: CancellationToken) -> anyhow::Result
         sources: Sources::default(),
         remotes: Arc::new(Remotes::new(
             data_dir,
-            RemoteOptions { allow_local_sources: config.allow_local_sources, ..Default::default() },
+            RemoteOptions {
+                allow_local_sources: config.allow_local_sources,
+                allow_remote_bases: config.allow_remote_bases,
+                ..Default::default()
+            },
         )),
         cluster,
         config,

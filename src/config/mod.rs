@@ -83,6 +83,8 @@ pub struct Config {
     pub leader_election: Option<LeaderElection>,
     /// Whether `file://` and paths are allowed as sources.
     pub allow_local_sources: bool,
+    /// Whether kustomizations may name directories of other repositories.
+    pub allow_remote_bases: bool,
     pub field_validation: FieldValidation,
     pub source_role: SourceRole,
     /// The collector that traces of attempts go to, by OTLP over HTTP; `None`: there are none.

@@ -13,6 +13,7 @@
 
 mod application;
 mod backoff;
+pub mod bases;
 mod installation;
 mod leadership;
 mod objects;

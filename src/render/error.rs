@@ -1,5 +1,6 @@
 //! Why a rendering failed.
 
+use super::kustomize::RemoteBase;
 use super::read_set::ReadSet;
 use crate::manifest::{SourceError, TreeError};
 
@@ -56,6 +57,9 @@ pub enum RenderError {
         "variable `{name}` can't be substituted: names consist of letters, digits and `_` and don't begin with a digit"
     )]
     VariableName { name: String },
+    /// A kustomization names a directory of another repository whose tree is not there: it has to be fetched, or refused.
+    #[error("{error}")]
+    RemoteBase { base: Box<RemoteBase>, error: Box<SourceError> },
     /// Asked to stop.
     #[error("cancelled")]
     Cancelled,
@@ -74,6 +78,7 @@ impl RenderError {
     pub fn hint(&self) -> Option<&str> {
         match self {
             Self::Source(error) => error.hint(),
+            Self::RemoteBase { error, .. } => error.hint(),
             Self::PathEscapes { .. } => Some("give a path relative to the root of the repository, without `..`"),
             Self::KustomizationAmongTemplates { .. } => {
                 Some("put the kustomization into a directory of its own and name this one in its `resources`")
@@ -89,6 +94,7 @@ impl RenderError {
     pub fn render(&self, color: bool) -> String {
         match self {
             Self::Source(error) => error.render(color),
+            Self::RemoteBase { error, .. } => error.render(color),
             _ => {
                 let mut report = format!("error: {self}\n");
                 if let Some(hint) = self.hint() {

@@ -38,6 +38,7 @@ mod values;
 use std::collections::{BTreeMap, BTreeSet};
 
 pub use error::{Failed, RenderError};
+pub use kustomize::{Pin, RemoteBase};
 pub use overlay::Overlay;
 pub use read_set::ReadSet;
 pub use rendered::Rendered;

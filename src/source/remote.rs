@@ -46,6 +46,8 @@ const FORGOTTEN_AFTER: Duration = Duration::from_secs(60 * 60);
 pub struct RemoteOptions {
     /// Repositories on this machine may be named: by `file://` and by absolute paths.
     pub allow_local_sources: bool,
+    /// Kustomizations may name directories of other repositories.
+    pub allow_remote_bases: bool,
     pub limits: FetchLimits,
     /// The program for `ssh://` URLs.
     pub ssh: PathBuf,
@@ -53,7 +55,12 @@ pub struct RemoteOptions {
 
 impl Default for RemoteOptions {
     fn default() -> Self {
-        RemoteOptions { allow_local_sources: false, limits: FetchLimits::default(), ssh: PathBuf::from("ssh") }
+        RemoteOptions {
+            allow_local_sources: false,
+            allow_remote_bases: false,
+            limits: FetchLimits::default(),
+            ssh: PathBuf::from("ssh"),
+        }
     }
 }
 
@@ -82,6 +89,11 @@ impl Remotes {
     pub fn new(data: DataDir, options: RemoteOptions) -> Remotes {
         git::isolate();
         Remotes { data, options, remotes: Mutex::default(), clients: Mutex::default(), hosts: Mutex::default() }
+    }
+
+    /// Whether what kustomizations name in other repositories is fetched.
+    pub fn allows_bases(&self) -> bool {
+        self.options.allow_remote_bases
     }
 
     /// The remote at this URL with this access; the same one for all who ask while it is in use.

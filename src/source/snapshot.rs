@@ -141,6 +141,11 @@ impl Snapshot {
         Snapshot { mounts: mounts.into(), ..self.clone() }
     }
 
+    /// The same with further trees in it.
+    pub fn with_more_mounts(&self, more: impl Iterator<Item = Mount>) -> Snapshot {
+        self.with_mounts(self.mounts.iter().cloned().chain(more).collect())
+    }
+
     /// The id of the root: equal ids mean equal content (before ignore rules), that of other trees included.
     pub fn tree_id(&self) -> EntryId {
         let own = entry_id(self.inner.commit.tree);

@@ -22,6 +22,7 @@ mod preemption;
 mod quiet;
 mod recovery;
 mod recreation;
+mod remote_bases;
 mod rights;
 mod secrecy;
 mod shared_remote;

@@ -106,6 +106,7 @@ impl Stage {
             // it is the only one in its own namespace, and is killed with the demo
             leader_election: None,
             allow_local_sources: false,
+            allow_remote_bases: false,
             field_validation: config::FieldValidation::Strict,
             source_role: config::SourceRole::Serve,
             otlp_endpoint: None,

@@ -34,6 +34,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio_util::sync::CancellationToken;
 
 use crate::api::{Key, Kustomization};
+use crate::engine::bases::Bases;
 use crate::health::Patience;
 use crate::manifest::{GroupKind, ObjectId, Origin};
 use crate::plan::{Desired, Inventory};
@@ -67,6 +68,8 @@ struct Memory {
     /// The last good render and what it was made of.
     prepared: Option<Arc<Prepared>>,
     inventory: Inventory,
+    /// What its kustomizations name in other repositories.
+    bases: Bases,
     /// How the last attempt ended, as far as what is seen in the cluster may change it.
     mode: Mode,
     /// The render that was applied last as a whole.

@@ -8,12 +8,14 @@ use std::time::Instant;
 use sha2::{Digest, Sha256};
 
 use crate::api::{Key, Kustomization, SubstituteStrategy};
+use crate::engine::bases::{BASES_MAX, Bases};
 use crate::engine::permits::Urgency;
 use crate::engine::source::Head;
 use crate::manifest::{Object, ObjectId, TreeError};
 use crate::plan;
-use crate::render::{AppRef, CommonMetadata, Overlay, ReadSet, RenderError, Request, Substitution};
-use crate::report::Stage;
+use crate::render::{AppRef, CommonMetadata, Overlay, ReadSet, RemoteBase, RenderError, Request, Substitution};
+use crate::report::{Severity, Stage, Verdict};
+use crate::source::Snapshot;
 
 use super::{Application, Failure, Prepared, Work};
 
@@ -59,29 +61,47 @@ impl Application {
         let inputs = inputs(object, head, substitutions.as_ref().map(|s| &s.variables));
         let before = self.memory().prepared.clone().filter(|p| p.inputs == inputs);
         let failed = self.memory().failed.clone().filter(|failed| failed.0 == inputs);
-        let permit = self.shared.renders.acquire(urgency).await;
+        let mut permit = self.shared.renders.acquire(urgency).await;
         let values = substitutions.as_ref().map(|s| s.secrets.clone()).unwrap_or_default();
+        let substitutions = Arc::new(substitutions);
+        let mut bases = self.memory().bases.clone();
+        let mut fetched = 0;
         let cancel = Arc::new(AtomicBool::new(false));
         let _cancel_when_dropped = CancelWhenDropped(cancel.clone());
-        let job = {
-            let (object, head, key, before) = (object.clone(), head.clone(), self.key.clone(), before.clone());
+        let job = |bases: &Bases| {
+            let (object, key, before) = (object.clone(), self.key.clone(), before.clone());
+            let (failed, substitutions, cancel) = (failed.clone(), substitutions.clone(), cancel.clone());
+            let tree = bases.in_tree(&head.snapshot);
             move || {
                 // what it read is as it was: it fails as it did
                 if let Some((_, read_set, failure)) = failed.as_deref()
-                    && read_set.unchanged(&*head.snapshot).is_ok_and(|unchanged| unchanged)
+                    && read_set.unchanged(&tree).is_ok_and(|unchanged| unchanged)
                 {
                     return Err(Unrendered::boxed(failure.clone(), None));
                 }
-                let variables = substitutions.as_ref().map(|s| &s.variables);
-                render(&object, &head, &key, variables, before.as_deref(), &cancel)
+                let variables = (*substitutions).as_ref().map(|s| &s.variables);
+                render(&object, &tree, &key, variables, before.as_deref(), &cancel)
             }
         };
-        let rendered = match tokio::task::spawn_blocking(job).await {
+        let outcome = loop {
+            let outcome = tokio::task::spawn_blocking(job(&bases)).await;
+            let Ok(Err(unrendered)) = &outcome else { break outcome };
+            let Some(base) = unrendered.base.clone() else { break outcome };
+            if !self.shared.remotes.allows_bases() || fetched == BASES_MAX {
+                break outcome;
+            }
+            // nobody else waits for somebody's repository
+            drop(permit);
+            self.fetch_base(object, head, &mut bases, &base).await?;
+            fetched += 1;
+            permit = self.shared.renders.acquire(urgency).await;
+        };
+        let rendered = match outcome {
             Ok(Ok(Some(rendered))) => rendered,
             // what it read is as it was
             Ok(Ok(None)) => return before.ok_or_else(|| Failure::new("BuildFailed", "the memoised render vanished")),
             Ok(Err(unrendered)) => {
-                let Unrendered { failure, read_set } = *unrendered;
+                let Unrendered { failure, read_set, .. } = *unrendered;
                 if let Some(read_set) = read_set {
                     let mut memory = self.memory();
                     memory.failed = Some(Arc::new((inputs, read_set, failure.clone())));
@@ -111,6 +131,23 @@ impl Application {
         let prepared = Arc::new(Prepared::new(rendered, inputs, desired, secrets));
         self.memory().prepared = Some(prepared.clone());
         Ok(prepared)
+    }
+
+    /// Fetches what a kustomization names in another repository, and tells which commit that is.
+    async fn fetch_base(
+        &self,
+        object: &Kustomization,
+        head: &Head,
+        bases: &mut Bases,
+        base: &RemoteBase,
+    ) -> Result<(), Failure> {
+        let fetched = bases.fetch(&self.shared.remotes, base).await;
+        let commit = fetched.map_err(|message| Failure::new("BuildFailed", message))?;
+        tracing::info!(app = %self.key, %base, commit, "a remote base is pinned");
+        let message = format!("remote base `{base}` is commit {commit}");
+        self.event(object, Severity::Normal, Verdict::Detail, "RemoteBase", message, Some(&head.revision), None);
+        self.memory().bases = bases.clone();
+        Ok(())
     }
 
     /// Settles scopes; a kind that nobody knows yet is waited for, since its definition may have come a moment ago.
@@ -202,24 +239,25 @@ impl plan::Scopes for Scopes<'_> {
 struct Unrendered {
     failure: Failure,
     read_set: Option<ReadSet>,
+    /// What has to be fetched first.
+    base: Option<Box<RemoteBase>>,
 }
 
 impl Unrendered {
     fn boxed(failure: Failure, read_set: Option<ReadSet>) -> Box<Self> {
-        Box::new(Self { failure, read_set })
+        Box::new(Self { failure, read_set, base: None })
     }
 }
 
 /// On a thread of its own. `None`: what the memoised render read is unchanged.
 fn render(
     object: &Kustomization,
-    head: &Head,
+    tree: &Snapshot,
     key: &Key,
     substitutions: Option<&BTreeMap<String, String>>,
     before: Option<&Prepared>,
     cancel: &AtomicBool,
 ) -> Result<Option<crate::render::Rendered>, Box<Unrendered>> {
-    let tree = &*head.snapshot;
     if let Some(before) = before {
         match before.read_set().unchanged(tree) {
             Ok(true) => return Ok(None),
@@ -244,7 +282,11 @@ fn render(
     };
     crate::render::render(&request).map(Some).map_err(|failed| {
         let read_set = failed.error.is_final().then_some(failed.read_set);
-        Unrendered::boxed(failure(&failed.error), read_set)
+        let mut unrendered = Unrendered::boxed(failure(&failed.error), read_set);
+        if let RenderError::RemoteBase { base, .. } = failed.error {
+            unrendered.base = Some(base);
+        }
+        unrendered
     })
 }
 

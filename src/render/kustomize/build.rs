@@ -10,10 +10,11 @@ use super::generate::{self, Failure, Kind};
 use super::merge_keys::Schema;
 use super::node::{self, Node};
 use super::origin::{self, Origin};
+use super::remote::{self, RemoteBase};
 use super::resource::{Names, Resource};
 use super::steps::Asked;
-use super::vars::{Problem, Var};
-use super::{crds, names, sort, spec, transform, vars};
+use super::vars::{Problem, Var, declare};
+use super::{names, sort, spec, transform, vars};
 use crate::manifest::yaml::{self, MAX_FILE_BYTES, PathSegment};
 use crate::manifest::{EntryKind, SourceError};
 use crate::render::error::RenderError;
@@ -25,6 +26,9 @@ use crate::render::{MAX_OBJECTS, Request, check_cancelled, path, template};
 
 /// Directories that lead to one another.
 const DEPTH_MAX: usize = 32;
+/// What to do about a base in another repository.
+const VENDOR: &str = "copy it into the repository, for example with `git subtree add`; or pin a directory of a Git \
+                      repository (`https://host/org/repo//path?ref=<commit or tag>`) and give --allow-remote-bases";
 /// Objects of this annotation are for those who read the repository.
 const LOCAL_CONFIG: &str = "config.kubernetes.io/local-config";
 
@@ -81,7 +85,7 @@ pub(super) struct Built {
     pub(super) resources: Vec<Resource>,
     pub(super) tables: Arc<Tables>,
     /// No name twice.
-    vars: Vec<Var>,
+    pub(super) vars: Vec<Var>,
 }
 
 impl Built {
@@ -101,7 +105,7 @@ enum Wanted {
 /// The file at work, and its index among the texts.
 pub(super) struct Current {
     pub(super) file: File,
-    text: usize,
+    pub(super) text: usize,
     pub(super) directory: String,
     pub(super) origin: Origin,
 }
@@ -123,6 +127,13 @@ impl Current {
     /// Where one of its fields stands.
     pub(super) fn line_of(&self, at: &[PathSegment]) -> u32 {
         yaml::locate(&self.file.text, 0, at).map_or(1, |(line, _)| line)
+    }
+
+    /// Where a name in it leads. What came from another repository leads nowhere out of that.
+    pub(super) fn path_of(&self, name: &str) -> Result<String, String> {
+        let path = path::join(&self.directory, name).ok();
+        let stays = path.filter(|path| remote::mount_of(path) == remote::mount_of(&self.directory));
+        stays.ok_or_else(|| format!("`{name}` leads out of the repository"))
     }
 
     pub(super) fn file_name(&self) -> &str {
@@ -218,7 +229,7 @@ impl Build<'_> {
         self.generators(current, &mut built)?;
         self.external_generators(current, &mut built)?;
         for (index, name) in current.file.fields.components.iter().enumerate().filter(|(_, name)| !name.is_empty()) {
-            let target = self.place_of(current, "components", index, name)?;
+            let (target, origin) = self.target(current, "components", index, name)?;
             let found = self.reader.resolve(&target)?.filter(|found| found.kind == EntryKind::Directory);
             let Some(Resolved { path: target, .. }) = found else {
                 let message = format!("there is no directory `{target}`{}", self.near(&target)?);
@@ -226,7 +237,7 @@ impl Build<'_> {
             };
             self.check_circle(current, "components", index, &target)?;
             self.check_buildable(current, "components", index, &target)?;
-            let component = self.open(&target, current.origin.join(name))?;
+            let component = self.open(&target, origin)?;
             built = self.directory(&component, Some(built), Wanted::Component)?;
         }
         let mut steps = self.steps(current, &built.tables)?;
@@ -280,9 +291,45 @@ impl Build<'_> {
     }
 
     /// Where a name in a kustomization leads; it may not lead out of the repository.
-    fn place_of(&self, current: &Current, field: &str, index: usize, name: &str) -> Result<String, RenderError> {
-        path::join(&current.directory, name)
-            .map_err(|_| current.at(field, index, format!("`{name}` leads out of the repository")))
+    pub(super) fn place_of(
+        &self,
+        current: &Current,
+        field: &str,
+        index: usize,
+        name: &str,
+    ) -> Result<String, RenderError> {
+        current.path_of(name).map_err(|message| current.at(field, index, message))
+    }
+
+    /// Where a file or a directory is, also one of another repository, and what is told of where it came from.
+    fn target(
+        &self,
+        current: &Current,
+        field: &str,
+        index: usize,
+        name: &str,
+    ) -> Result<(String, Origin), RenderError> {
+        let base = match RemoteBase::parse(name) {
+            None => return Ok((self.place_of(current, field, index, name)?, current.origin.join(name))),
+            Some(Ok(base)) => base,
+            Some(Err(why)) => {
+                let message = format!("`{name}` is not in this repository: {why}");
+                return Err(current.file.error(&[field.into(), index.into()], message).with_hint(VENDOR).into());
+            }
+        };
+        let mount = base.mount();
+        if self.reader.resolve(&mount)?.is_none() {
+            let message = format!("`{name}` is not in this repository");
+            let error = current.file.error(&[field.into(), index.into()], message).with_hint(VENDOR);
+            return Err(RenderError::RemoteBase { base: Box::new(base), error: Box::new(error) });
+        }
+        let origin = Origin {
+            path: base.path.clone(),
+            repo: base.url.clone(),
+            reference: base.pin.text().to_owned(),
+            ..Origin::default()
+        };
+        Ok((if base.path.is_empty() { mount } else { format!("{mount}/{}", base.path) }, origin))
     }
 
     fn check_circle(&self, current: &Current, field: &str, index: usize, target: &str) -> Result<(), RenderError> {
@@ -345,20 +392,14 @@ impl Build<'_> {
         name: &str,
         built: &mut Built,
     ) -> Result<Vec<Resource>, RenderError> {
-        if is_remote(name) {
-            let error =
-                current.file.error(&[field.into(), index.into()], format!("`{name}` is not in this repository"));
-            return Err(error.with_hint("remote bases are not fetched: copy it into the repository").into());
-        }
-        let target = self.place_of(current, field, index, name)?;
+        let (target, origin) = self.target(current, field, index, name)?;
         match self.reader.resolve(&target)? {
             Some(found) if found.kind == EntryKind::Directory => {
                 self.check_circle(current, field, index, &found.path)?;
-                let origin = current.origin.join(name);
                 self.base(current, field, index, &found.path, origin, built)
             }
             Some(found) if found.kind == EntryKind::Submodule => Err(RenderError::Submodule { path: found.path }),
-            Some(_) => self.file(&target, &current.origin.join(name)),
+            Some(_) => self.file(&target, &origin),
             None => {
                 let message = format!("there is no file or directory `{target}`{}", self.near(&target)?);
                 Err(current.at(field, index, message))
@@ -470,32 +511,6 @@ impl Build<'_> {
         })
     }
 
-    /// The first schema that is named is that of the whole build, as in kustomize.
-    fn openapi(&mut self, current: &Current) -> Result<(), RenderError> {
-        let Some(openapi) = &current.file.fields.openapi else { return Ok(()) };
-        let asked = Asked::Field("openapi");
-        let text = match &openapi.path {
-            Some(path) => Some(self.beside(current, asked, path)?.1),
-            None => None,
-        };
-        let chosen = self.schema.choose(openapi.version.as_deref(), text.as_deref());
-        chosen.map_err(|message| self.failed(current, asked, message))
-    }
-
-    fn configurations(&mut self, current: &Current, built: &mut Built) -> Result<(), RenderError> {
-        for (index, name) in current.file.fields.configurations.iter().enumerate() {
-            let path = self.place_of(current, "configurations", index, name)?;
-            let text = self.reader.text(&path, MAX_FILE_BYTES)?;
-            let text = text.ok_or_else(|| current.at("configurations", index, format!("there is no file `{path}`")))?;
-            let document = yaml::single(&path, text.as_bytes())?;
-            let tables: Tables = serde_json::from_value(document.value)
-                .map_err(|error| SourceError::new(&path, &text, document.line, 1, error.to_string()))?;
-            let merged = Arc::make_mut(&mut built.tables).merge(&tables);
-            merged.map_err(|message| current.at("configurations", index, message))?;
-        }
-        Ok(())
-    }
-
     fn generators(&mut self, current: &Current, built: &mut Built) -> Result<(), RenderError> {
         let fields = &current.file.fields;
         for (kind, field, generators) in [
@@ -524,8 +539,7 @@ impl Build<'_> {
         options: &GeneratorOptions,
     ) -> Result<Resource, RenderError> {
         let mut load = |name: &str| -> Result<Vec<u8>, Failure> {
-            let path =
-                path::join(&current.directory, name).map_err(|_| format!("`{name}` leads out of the repository"))?;
+            let path = current.path_of(name)?;
             let content = self.reader.file(&path, MAX_FILE_BYTES).map_err(Failure::Render)?;
             Ok(content.ok_or_else(|| format!("there is no file `{path}`"))?.to_vec())
         };
@@ -534,29 +548,6 @@ impl Build<'_> {
             Failure::Said(message) => self.failed(current, asked, message),
             Failure::Render(error) => error,
         })
-    }
-
-    fn crds(&mut self, current: &Current, built: &mut Built) -> Result<(), RenderError> {
-        for (index, name) in current.file.fields.crds.iter().enumerate() {
-            let asked = Asked::Entry("crds", index);
-            let (path, text) = self.beside(current, asked, name)?;
-            let failed = |message: String| self.failed(current, asked, format!("`{path}`: {message}"));
-            let tables = crds::tables(&text).map_err(failed)?;
-            Arc::make_mut(&mut built.tables).merge(&tables).map_err(failed)?;
-        }
-        Ok(())
-    }
-
-    fn vars(&self, current: &Current, built: &mut Built) -> Result<(), RenderError> {
-        for (index, var) in current.file.fields.vars.iter().enumerate() {
-            let failed = |message: String| current.at("vars", index, message);
-            if var.name.is_empty() {
-                return Err(failed("a variable needs a `name`".into()));
-            }
-            var.bind(&mut built.resources).map_err(failed)?;
-            declare(&mut built.vars, Var { declared: (current.text, index), ..var.clone() }).map_err(failed)?;
-        }
-        Ok(())
     }
 
     /// The last steps, once for all: hashes, references, and what stays in the repository.
@@ -613,17 +604,4 @@ fn check_order(current: &Current) -> Result<(), RenderError> {
         "fifo" => Ok(()),
         other => Err(current.error(&path("order"), format!("order `{other}` is neither `fifo` nor `legacy`"))),
     }
-}
-
-fn declare(vars: &mut Vec<Var>, var: Var) -> Result<(), String> {
-    if vars.iter().any(|known| known.name == var.name) {
-        return Err(format!("variable `{}` is declared twice", var.name));
-    }
-    vars.push(var);
-    Ok(())
-}
-
-/// An address rather than a path.
-fn is_remote(name: &str) -> bool {
-    name.contains("://") || name.starts_with("git@") || name.contains("?ref=") || name.starts_with("github.com/")
 }

@@ -11,6 +11,7 @@
 
 mod budget;
 mod build;
+mod configuration;
 mod crds;
 mod field_spec;
 mod file;
@@ -23,6 +24,7 @@ mod node;
 mod origin;
 mod patch;
 mod plugin;
+mod remote;
 mod replace;
 mod resource;
 mod selector;
@@ -36,6 +38,7 @@ mod value_add;
 mod vars;
 
 pub(super) use build::{Item, build, build_generated};
+pub use remote::{Pin, RemoteBase};
 
 #[cfg(test)]
 mod tests;

@@ -52,8 +52,15 @@ struct Plugin {
 
 #[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields, default, rename_all = "camelCase")]
-struct PairsConfig {
+struct LabelConfig {
     labels: Pairs,
+    #[serde(alias = "FieldSpecs")]
+    field_specs: Vec<FieldSpec>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields, default, rename_all = "camelCase")]
+struct AnnotationConfig {
     annotations: Pairs,
     #[serde(alias = "FieldSpecs")]
     field_specs: Vec<FieldSpec>,
@@ -98,9 +105,16 @@ struct AffixConfig {
 struct PatchConfig {
     path: String,
     patch: String,
-    json_op: String,
     target: Option<Selector>,
     options: Option<PatchOptions>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields, default, rename_all = "camelCase")]
+struct JsonPatchConfig {
+    path: String,
+    json_op: String,
+    target: Option<Selector>,
 }
 
 #[derive(Default, Deserialize)]
@@ -222,7 +236,7 @@ impl Build<'_> {
                 continue;
             }
             // in place; those in files come after them
-            let documents = node::documents(&current.file.path, entry.as_bytes());
+            let documents = node::documents(&current.file.path, entry.as_bytes(), &self.budget);
             let documents = documents.map_err(|error| self.failed(current, asked, error.message.clone()))?;
             for document in documents {
                 let resource = Resource::new(document.node, self.place_asked(current, asked));
@@ -287,11 +301,11 @@ impl Build<'_> {
         let failed = |message: String| self.failed(current, asked, message);
         Ok(match plugin.kind.as_str() {
             "AnnotationsTransformer" => {
-                let config: PairsConfig = read(plugin).map_err(failed)?;
+                let config: AnnotationConfig = read(plugin).map_err(failed)?;
                 Step::Annotations { pairs: config.annotations, specs: config.field_specs }
             }
             "LabelTransformer" => {
-                let config: PairsConfig = read(plugin).map_err(failed)?;
+                let config: LabelConfig = read(plugin).map_err(failed)?;
                 Step::Labels { pairs: config.labels, specs: config.field_specs }
             }
             "ImageTagTransformer" => {
@@ -314,6 +328,13 @@ impl Build<'_> {
             "PrefixTransformer" | "SuffixTransformer" | "PrefixSuffixTransformer" => {
                 let config: AffixConfig = read(plugin).map_err(failed)?;
                 let specs = config.field_specs.ok_or_else(|| failed("it needs `fieldSpecs`".into()))?;
+                for (field, text, other) in
+                    [("prefix", &config.prefix, "SuffixTransformer"), ("suffix", &config.suffix, "PrefixTransformer")]
+                {
+                    if plugin.kind == other && !text.is_empty() {
+                        return Err(failed(format!("`{other}` has no field `{field}`")));
+                    }
+                }
                 let affix = |side, text: &str| Step::Affix { side, text: text.to_owned(), specs: specs.clone() };
                 match plugin.kind.as_str() {
                     "PrefixTransformer" => affix(Affix::Prefix, &config.prefix),
@@ -325,13 +346,13 @@ impl Build<'_> {
                 }
             }
             "PatchTransformer" => {
-                let entry = patch_entry(read(plugin).map_err(failed)?);
+                let PatchConfig { path, patch, target, options } = read(plugin).map_err(failed)?;
+                let entry = PatchEntry { path, patch, target, options };
                 Step::Patch { patch: self.patch(current, asked, &entry)?, target: entry.target }
             }
             "PatchJson6902Transformer" => {
-                let mut config: PatchConfig = read(plugin).map_err(failed)?;
-                config.patch = std::mem::take(&mut config.json_op);
-                self.json_patch(current, asked, &patch_entry(config))?
+                let JsonPatchConfig { path, json_op: patch, target } = read(plugin).map_err(failed)?;
+                self.json_patch(current, asked, &PatchEntry { path, patch, target, options: None })?
             }
             "PatchStrategicMergeTransformer" => {
                 let config: MergeConfig = read(plugin).map_err(failed)?;
@@ -393,10 +414,6 @@ impl Build<'_> {
 
 fn read<T: DeserializeOwned>(plugin: &Plugin) -> Result<T, String> {
     serde_json::from_value(plugin.config.clone()).map_err(|error| format!("`{}`: {error}", plugin.kind))
-}
-
-fn patch_entry(config: PatchConfig) -> PatchEntry {
-    PatchEntry { path: config.path, patch: config.patch, target: config.target, options: config.options }
 }
 
 /// Whether a validator left an object alone.

@@ -179,8 +179,7 @@ impl Build<'_> {
 
     /// Path and text of a file that a kustomization names.
     pub(super) fn beside(&self, current: &Current, asked: Asked, name: &str) -> Result<(String, String), RenderError> {
-        let path = crate::render::path::join(&current.directory, name)
-            .map_err(|_| self.failed(current, asked, format!("`{name}` leads out of the repository")))?;
+        let path = current.path_of(name).map_err(|message| self.failed(current, asked, message))?;
         match self.reader.text(&path, MAX_FILE_BYTES)? {
             Some(text) => Ok((path, text)),
             None => {

@@ -2,7 +2,7 @@
 //! own is shown by tests/kustomize.
 
 use crate::manifest::MemoryTree;
-use crate::render::{AppRef, Failed, Overlay, Rendered, Request, Substitution, render};
+use crate::render::{AppRef, Failed, Overlay, RenderError, Rendered, Request, Substitution, render};
 
 const CONFIG_MAP: &str = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: settings}\ndata: {a: b}\n";
 
@@ -161,4 +161,26 @@ fn a_build_that_is_preempted_stops_where_it_is() {
         assert!(matches!(error, crate::render::RenderError::Cancelled), "{stop}: {error}");
         assert_eq!(asked.get(), stop, "it went on after it was told to stop");
     }
+}
+
+#[test]
+fn a_base_in_another_repository_is_asked_for_then_seen_and_leads_nowhere_else() {
+    let kustomization = "resources:\n- https://example.com/org/repo//maps?ref=v1\n";
+    let tree = MemoryTree::new().with("app/kustomization.yaml", kustomization).with("app/own.yaml", CONFIG_MAP);
+    let failed = build(&tree, None).expect_err("it is not there");
+    let said = failed.to_string();
+    assert!(
+        said.starts_with("app/kustomization.yaml:2:3: `https://example.com/org/repo//maps?ref=v1` is not"),
+        "{said}"
+    );
+    let RenderError::RemoteBase { base, .. } = &failed.error else { panic!("{said}") };
+
+    let within = |path: &str| format!("{}/{path}", base.mount());
+    let tree = tree.with(&within("shared/m.yaml"), CONFIG_MAP);
+    let tree = tree.with(&within("maps/kustomization.yaml"), "resources: [../shared/m.yaml]\n");
+    assert_eq!(build(&tree, None).expect("it is built").objects[0].id.name, "settings");
+
+    let climbing = tree.with(&within("maps/kustomization.yaml"), "resources: [../../../app/own.yaml]\n");
+    let said = build(&climbing, None).expect_err("it climbs").to_string();
+    assert!(said.contains("leads out of the repository"), "{said}");
 }

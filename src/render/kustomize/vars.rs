@@ -123,6 +123,15 @@ fn typed(scalar: &Scalar) -> Option<Scalar> {
     }
 }
 
+/// Adds a variable whose name is new.
+pub fn declare(vars: &mut Vec<Var>, var: Var) -> Result<(), String> {
+    if vars.iter().any(|known| known.name == var.name) {
+        return Err(format!("variable `{}` is declared twice", var.name));
+    }
+    vars.push(var);
+    Ok(())
+}
+
 /// Writes all variables; `specs` say where they may stand.
 pub fn resolve(all: &mut [Resource], vars: &[Var], specs: &[FieldSpec]) -> Result<(), Problem> {
     let mut values = BTreeMap::new();

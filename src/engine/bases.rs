@@ -1,0 +1,78 @@
+//! Trees of other repositories that kustomizations name: fetched when a render asks for them, and seen in it from then
+//! on.
+//!
+//! A revision is pinned: a full commit id, or a tag, which is looked up once and stays what it was as long as this
+//! memory lasts. Nobody's credentials are used.
+
+use std::collections::BTreeMap;
+
+use tokio_util::sync::CancellationToken;
+
+use crate::render::{Pin, RemoteBase};
+use crate::source::reference::Fields;
+use crate::source::{Access, Mount, Reference, Remotes, Snapshot, SourceUrl};
+
+/// Revisions of other repositories in one render: more is a mistake, and each is a fetch and a render anew.
+pub const BASES_MAX: usize = 32;
+
+/// The fetched trees by the places where they are seen.
+#[derive(Clone, Debug, Default)]
+pub struct Bases(BTreeMap<String, Snapshot>);
+
+impl Bases {
+    /// The tree with the others in it.
+    pub fn in_tree(&self, tree: &Snapshot) -> Snapshot {
+        let names = |place: &str| place.split('/').map(str::to_owned).collect::<Vec<_>>();
+        let mounts = self.0.iter().map(|(place, snapshot)| Mount {
+            at: names(place),
+            from: Vec::new(),
+            snapshot: snapshot.clone(),
+        });
+        if self.0.is_empty() { tree.clone() } else { tree.with_more_mounts(mounts) }
+    }
+
+    /// The tree that a path leads into, and the rest of the path.
+    pub fn at<'a>(&self, path: &'a str) -> Option<(&Snapshot, &'a str)> {
+        self.0.iter().find_map(|(place, snapshot)| {
+            let rest = path.strip_prefix(place.as_str())?;
+            let rest = if rest.is_empty() { rest } else { rest.strip_prefix('/')? };
+            Some((snapshot, rest))
+        })
+    }
+
+    /// Whether a path leads to one of them.
+    pub fn is_above(&self, path: &str) -> bool {
+        self.0.keys().any(|place| place.strip_prefix(path).is_some_and(|rest| rest.starts_with('/')))
+    }
+
+    /// Fetches one that a render asked for; gives the commit. The error says what to do.
+    pub async fn fetch(&mut self, remotes: &Remotes, base: &RemoteBase) -> Result<String, String> {
+        // those of kustomizations that changed meanwhile are let go
+        if self.0.len() >= 2 * BASES_MAX {
+            self.0.clear();
+        }
+        let snapshot = fetch(remotes, base).await.map_err(|why| format!("remote base `{base}`: {why}"))?;
+        let commit = snapshot.revision.commit.to_string();
+        self.0.insert(base.mount(), snapshot);
+        Ok(commit)
+    }
+}
+
+async fn fetch(remotes: &Remotes, base: &RemoteBase) -> Result<Snapshot, String> {
+    let url = SourceUrl::parse(&base.url).map_err(|error| error.to_string())?;
+    let remote = remotes.get(&url, &Access::default()).map_err(|error| error.to_string())?;
+    let fields = match &base.pin {
+        Pin::Commit(id) => Fields { commit: Some(id), ..Fields::default() },
+        Pin::Tag(name) => Fields { tag: Some(name), ..Fields::default() },
+    };
+    let reference = Reference::from_spec(fields).map_err(|error| error.to_string())?;
+    let revision = remote.probe(&reference, base.timeout).await.map_err(|error| {
+        let hint = match base.pin {
+            Pin::Tag(_) => "\nhint: `ref` must be a tag or a full commit id: a branch would change by itself",
+            Pin::Commit(_) => "",
+        };
+        format!("{error}{hint}")
+    })?;
+    let fetched = remote.snapshot(&reference, &revision, None, base.timeout, CancellationToken::new()).await;
+    fetched.map_err(|error| error.to_string())
+}
