@@ -49,11 +49,12 @@ impl Replacement<'_> {
         if live.owner.is_none() || live.owner != owner_of(self.value) || live.marks.keeps_from_deletion() {
             return Err(refused);
         }
-        match Recreation::of(id, self.forced || live.marks.force) {
-            Recreation::Never => return Err(refused),
-            Recreation::Freely => {}
-            Recreation::WithConsent if self.has_consent().await? => {}
-            Recreation::WithConsent => return Err(self.unconfirmed(&refused)),
+        let recreation = Recreation::of(id, self.forced || live.marks.force);
+        if recreation == Recreation::Never {
+            return Err(refused);
+        }
+        if recreation == Recreation::WithConsent && !self.has_consent().await? {
+            return Err(self.unconfirmed(&refused));
         }
         let (trial_id, trial) = trial(id, self.value, &live.uid);
         let mut trial = Arc::new(trial);

@@ -45,7 +45,7 @@ async fn suspended_and_stalled_applications_cost_nothing(env: &mut Env) {
     env.runner = Runner::Process;
     env.begin(&[("app/settings.yaml", &config_map("settings", "a")), ("other/x.yaml", &config_map("x", "a"))]).await;
     env.kustomization("app", |spec| spec["suspend"] = json!(true)).await;
-    env.kustomization("stalled", |spec| spec["images"] = json!([{ "name": "web" }])).await;
+    env.kustomization("stalled", |spec| spec["kubeConfig"] = json!({ "secretRef": { "name": "remote" } })).await;
     env.until("stalled", "it is stalled", |stalled| {
         stalled.status.as_ref().is_some_and(|status| status.conditions.is_true("Stalled"))
     })

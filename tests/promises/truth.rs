@@ -72,11 +72,11 @@ async fn a_crash_loop_is_named_with_container_and_reason(env: &mut Env) {
 async fn a_field_that_is_not_served_is_named(env: &mut Env) {
     env.push("A", &[("app/settings.yaml", &config_map("settings", "a"))]);
     env.source(|_| {}).await;
-    env.kustomization("app", |spec| spec["images"] = json!([{ "name": "web", "newTag": "2" }])).await;
+    env.kustomization("app", |spec| spec["kubeConfig"] = json!({ "secretRef": { "name": "remote" } })).await;
     env.start();
     env.until("app", "Stalled names the field", |app| {
         let stalled = app.status.as_ref().and_then(|status| status.conditions.get("Stalled"));
-        stalled.is_some_and(|stalled| stalled.message.contains("images"))
+        stalled.is_some_and(|stalled| stalled.message.contains("kubeConfig"))
     })
     .await;
     assert!(env.live("ConfigMap", "settings").await.is_none(), "nothing was applied");
