@@ -83,6 +83,7 @@ impl Leases {
             identity: identity.to_owned(),
             namespace: "afresh-system".to_owned(),
             flux_namespace: Some("flux-system".to_owned()),
+            source_role: SourceRole::Serve,
             duration: LEASE_DURATION,
         };
         Election::new(self.cluster(), options, Metrics::new(), Readiness::default()).0

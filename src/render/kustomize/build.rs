@@ -379,7 +379,7 @@ impl Build<'_> {
                 let origin = current.origin.join(&below(&self.texts[*index].path));
                 self.documents(*index, &origin)
             }
-            Item::Directory(base) => self.base(base, current.origin.join(&below(base)), built),
+            Item::Directory(base) => self.base(current, "resources", 0, base, current.origin.join(&below(base)), built),
         }
     }
 

@@ -27,6 +27,7 @@ mod plugin;
 mod remote;
 mod replace;
 mod resource;
+mod scalar;
 mod selector;
 mod sort;
 mod spec;

@@ -60,7 +60,8 @@ impl Patience {
     }
 
     fn wait(&mut self, retry_after: Option<Duration>) -> Duration {
-        let pause = std::mem::replace(&mut self.0, (self.0 * 2).min(PAUSE_MAX));
+        let next = (self.0 * 2).min(PAUSE_MAX);
+        let pause = std::mem::replace(&mut self.0, next);
         retry_after.unwrap_or(pause).min(RETRY_AFTER_MAX)
     }
 }
