@@ -76,6 +76,6 @@ mod tests {
         ] {
             assert!(spec.get(field).is_some(), "{field}");
         }
-        assert_eq!(spec["patches"]["x-kubernetes-preserve-unknown-fields"], true);
+        assert_eq!(spec["kubeConfig"]["x-kubernetes-preserve-unknown-fields"], true);
     }
 }

@@ -125,7 +125,7 @@ fn templates_are_a_resource_of_a_kustomization_and_keep_their_places() {
     let broken = tree.with("chart/all.yaml", "apiVersion: v1\nkind: {{ values.kind }}\n");
     assert_eq!(
         Case::new(&broken, "app").error().lines().next(),
-        Some("chart/all.yaml:2:11: undefined value"),
+        Some("chart/all.yaml:2:10: `values.kind` is undefined"),
         "the mistake is in the template"
     );
 }

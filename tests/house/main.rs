@@ -69,13 +69,13 @@ fn the_image_is_given_all_that_the_program_is_compiled_from() {
         containerfile.lines().filter_map(|line| line.strip_prefix("COPY ")).filter(|line| !line.starts_with("--"));
     let copied: Vec<PathBuf> = copies
         .flat_map(|line| {
-            let mut words: Vec<_> = line.split(' ').collect();
-            let to = words.pop().unwrap().trim_end_matches('/').to_owned();
-            words.into_iter().map(Path::new).for_each(|from| {
-                let there = from.parent() == Some(Path::new(&to)) || from == Path::new(&to) || to == ".";
+            let mut words: Vec<PathBuf> = line.split(' ').map(PathBuf::from).collect();
+            let to = words.pop().unwrap();
+            for from in &words {
+                let there = to == Path::new(".") || *from == to || from.parent() == Some(to.as_path());
                 assert!(there, "`COPY {line}` puts `{}` elsewhere", from.display());
-            });
-            line.split(' ').map(PathBuf::from).collect::<Vec<_>>()
+            }
+            words
         })
         .collect();
     let is_copied = |path: &Path| copied.iter().any(|copied| path.starts_with(copied));

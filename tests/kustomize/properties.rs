@@ -111,7 +111,7 @@ proptest! {
                 1 => {
                     bytes.remove(at);
                 }
-                2 => bytes.insert(at, b"-:{}[]&*!|>'\"\n #%@,?$"[usize::from(byte) % 22]),
+                2 => bytes.insert(at, b"-:{}[]&*!|>'\"\n #%@,?$"[usize::from(byte) % 21]),
                 3 => bytes.truncate(at),
                 _ => {
                     let again = bytes[at..].to_vec();

@@ -130,7 +130,7 @@ async fn two_applications_that_declare_one_object_do_not_fight(env: &mut Env) {
     env.request_now("second").await;
     let c = env.push("C", &[("elsewhere/readme.md", "c\n")]);
     env.announce().await;
-    env.failed_at("second", &c, "app").await;
+    env.ready_at("app", &c).await;
     assert_eq!(refusals(env).await, 1);
     let d = env.push("D", &[("second/settings.yaml", &config_map("of-second", "second"))]);
     env.announce().await;

@@ -75,10 +75,12 @@ async fn an_allowed_base_is_pinned_and_a_new_pin_goes_live(env: &mut Env) {
 
     let second = other.commit("two", &[("shared/map.yaml", Some(&config_map("shared", "two")))]).unwrap();
     let unrelated = env.push("B", &[("app/more.yaml", &config_map("more", "x"))]);
+    env.announce().await;
     env.ready_at("app", &unrelated).await;
     value(env, "one").await;
 
     let pinned = env.push("C", &[("app/kustomization.yaml", &overlay(env, &format!("?ref={second}")))]);
+    env.announce().await;
     env.ready_at("app", &pinned).await;
     value(env, "two").await;
 }

@@ -341,7 +341,7 @@ async fn probes_of_many_refs_at_the_same_time_share_requests_and_each_has_its_ow
     let probes = references.iter().map(|(reference, _)| remote.probe(reference, TIMEOUT));
     for (answer, (reference, expected)) in futures::future::join_all(probes).await.into_iter().zip(&references) {
         match (answer, expected) {
-            (Ok(revision), Some(commit)) => assert_eq!(revision, reference.at(*commit)),
+            (Ok(revision), Some(commit)) => assert_eq!(revision.commit, *commit, "{reference}"),
             (Err(SourceError::RefNotFound { .. }), None) => {}
             (answer, _) => panic!("{reference}: {answer:?}"),
         }

@@ -4,11 +4,13 @@
 //! excerpt. Stricter than kubectl in one thing: a key given twice is an error. Bounded in bytes, documents, depth and
 //! nodes after aliases. An error never contains a value of the file, only keys and positions.
 
+mod events;
 mod position;
 mod read;
 mod scalar;
 mod write;
 
+pub(crate) use events::EventReader;
 pub use position::{PathSegment, item_lines, locate};
 pub use read::{
     Document, MAX_DEPTH, MAX_DOCUMENTS, MAX_EXPANDED_BYTES, MAX_FILE_BYTES, MAX_NODES, documents, single, text,

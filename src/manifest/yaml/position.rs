@@ -1,7 +1,8 @@
 //! Where a value stands in a file, found by reading the file once more: only errors and findings ask.
 
-use libyaml_safer::{Event, EventData, Mark, Parser};
+use libyaml_safer::{Event, EventData, Mark};
 
+use super::events::EventReader;
 use super::scalar;
 
 /// One step from a value to a value inside it.
@@ -71,17 +72,15 @@ pub(super) fn first_key(text: &str, mapping: Mark, key: &str) -> Option<Mark> {
     }
 }
 
-struct Events<'a>(Parser<&'a [u8]>);
+struct Events<'a>(EventReader<'a>);
 
 impl<'a> Events<'a> {
     fn new(text: &'a str) -> Self {
-        let mut parser = Parser::new();
-        parser.set_input(text.strip_prefix('\u{feff}').unwrap_or(text).as_bytes());
-        Self(parser)
+        Self(EventReader::new(text.strip_prefix('\u{feff}').unwrap_or(text)))
     }
 
     fn next(&mut self) -> Option<Event> {
-        match self.0.parse() {
+        match self.0.next() {
             Ok(event) if event.data == EventData::StreamEnd => None,
             Ok(event) => Some(event),
             Err(_) => None,

@@ -2,9 +2,10 @@
 
 use std::collections::{BTreeSet, HashMap};
 
-use libyaml_safer::{Error as YamlError, Event, EventData, Mark, Parser};
+use libyaml_safer::{Error as YamlError, Event, EventData, Mark};
 use serde_json::{Map, Value};
 
+use super::events::EventReader;
 use super::position::first_key;
 use super::scalar::{self, Scalar};
 use crate::manifest::SourceError;
@@ -95,7 +96,7 @@ enum Node {
 struct Reader<'a> {
     path: &'a str,
     text: &'a str,
-    parser: Parser<&'a [u8]>,
+    events: EventReader<'a>,
     anchors: HashMap<String, Anchored>,
     nodes: usize,
     bytes: usize,
@@ -106,9 +107,8 @@ struct Reader<'a> {
 impl<'a> Reader<'a> {
     fn new(path: &'a str, bytes: &'a [u8]) -> Result<Self, SourceError> {
         let text = text(path, bytes)?;
-        let mut parser = Parser::new();
-        parser.set_input(text.as_bytes());
-        Ok(Self { path, text, parser, anchors: HashMap::new(), nodes: 0, bytes: 0, deepest: 0 })
+        let events = EventReader::new(text);
+        Ok(Self { path, text, events, anchors: HashMap::new(), nodes: 0, bytes: 0, deepest: 0 })
     }
 
     fn stream(mut self) -> Result<Vec<Document>, SourceError> {
@@ -135,7 +135,7 @@ impl<'a> Reader<'a> {
     }
 
     fn next(&mut self) -> Result<Event, SourceError> {
-        self.parser.parse().map_err(|error| self.syntax(&error))
+        self.events.next().map_err(|error| self.syntax(&error))
     }
 
     fn value(&mut self, event: Event, depth: usize) -> Result<Value, SourceError> {

@@ -271,11 +271,6 @@ impl Build<'_> {
         Ok(Current { file, text, directory: directory.to_owned(), origin })
     }
 
-    /// Whether the kustomization at work is the one that was asked for.
-    pub(super) fn is_root(&self) -> bool {
-        self.above.len() == 1
-    }
-
     pub(super) fn text_at(&self, place: Place) -> &Text {
         &self.texts[place.text]
     }
@@ -505,9 +500,11 @@ impl Build<'_> {
         }
         let (id, place) = (resource.id(), resource.place);
         names.append(all, resource).map_err(|first| {
-            let (text, before) = (&self.texts[place.text], &self.texts[all[first].place.text]);
-            let error = text.error(place, &[], format!("`{id}` is declared twice"));
-            error.with_related_in(&before.path, &before.content, all[first].place.line, 1, "first declared here").into()
+            let first = all[first].place;
+            let (text, before) = (&self.texts[place.text], &self.texts[first.text]);
+            let message = format!("`{id}` is declared twice, first in {}:{}", before.path, first.line);
+            let error = text.error(place, &[], message);
+            error.with_related_in(&before.path, &before.content, first.line, 1, "first declared here").into()
         })
     }
 

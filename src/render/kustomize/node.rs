@@ -5,14 +5,14 @@
 
 use std::collections::{HashMap, HashSet};
 
-use libyaml_safer::{Event, EventData, Mark, Parser, ScalarStyle};
+use libyaml_safer::{Event, EventData, Mark, ScalarStyle};
 use serde_json::{Map, Value};
 
 use super::budget::{Budget, NODE_BYTES};
 use super::scalar::resolve;
 pub use super::scalar::{Scalar, Tag};
 use crate::manifest::SourceError;
-use crate::manifest::yaml::{self, MAX_DEPTH, MAX_DOCUMENTS, MAX_EXPANDED_BYTES, MAX_NODES};
+use crate::manifest::yaml::{self, EventReader, MAX_DEPTH, MAX_DOCUMENTS, MAX_EXPANDED_BYTES, MAX_NODES};
 
 /// Up to so many keys of a mapping are searched one by one.
 const FEW: usize = 16;
@@ -183,16 +183,15 @@ pub fn keep_style(old: &Node, new: &mut Node) {
 /// The documents of a file; empty ones are left out.
 pub fn documents(path: &str, bytes: &[u8], budget: &Budget<'_>) -> Result<Vec<Document>, SourceError> {
     let text = yaml::text(path, bytes)?;
-    let mut parser = Parser::new();
-    parser.set_input(text.as_bytes());
-    let reader = Reader { path, text, parser, budget, anchors: HashMap::new(), nodes: 0, asked: 0, bytes: 0 };
+    let events = EventReader::new(text);
+    let reader = Reader { path, text, events, budget, anchors: HashMap::new(), nodes: 0, asked: 0, bytes: 0 };
     reader.stream()
 }
 
 struct Reader<'a> {
     path: &'a str,
     text: &'a str,
-    parser: Parser<&'a [u8]>,
+    events: EventReader<'a>,
     budget: &'a Budget<'a>,
     anchors: HashMap<String, (Node, Size)>,
     nodes: usize,
@@ -228,7 +227,7 @@ impl Reader<'_> {
     }
 
     fn next(&mut self) -> Result<Event, SourceError> {
-        self.parser.parse().map_err(|error| {
+        self.events.next().map_err(|error| {
             let mark = error.problem_mark().unwrap_or_default();
             self.in_words(self.error(mark, error.to_string()))
         })
@@ -352,8 +351,12 @@ impl Reader<'_> {
         if depth + size.height > MAX_DEPTH {
             return Err(self.error(mark, format!("values are nested deeper than {MAX_DEPTH} levels")));
         }
-        if self.nodes > MAX_NODES || self.bytes > MAX_EXPANDED_BYTES {
-            return Err(self.error(mark, "the file is too large, aliases expanded"));
+        if self.nodes > MAX_NODES {
+            let error = self.error(mark, format!("more than {MAX_NODES} values in one file, aliases expanded"));
+            return Err(error.with_hint("aliases of aliases multiply; write the repeated part out, or split the file"));
+        }
+        if self.bytes > MAX_EXPANDED_BYTES {
+            return Err(self.error(mark, format!("more than {MAX_EXPANDED_BYTES} bytes in one file, aliases expanded")));
         }
         let new = self.nodes - self.asked;
         if new >= ASK_AFTER_NODES {

@@ -157,7 +157,7 @@ fn a_build_that_is_preempted_stops_where_it_is() {
             asked.set(asked.get() + 1);
             asked.get() >= stop
         });
-        let error = failed.err().expect("it is stopped").error;
+        let error = failed.expect_err("it is stopped").error;
         assert!(matches!(error, crate::render::RenderError::Cancelled), "{stop}: {error}");
         assert_eq!(asked.get(), stop, "it went on after it was told to stop");
     }
