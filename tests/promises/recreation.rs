@@ -135,7 +135,8 @@ async fn a_replacement_that_the_server_would_not_take_leaves_the_old_object(env:
 
     let b = env.push("B", &[("app/web.yaml", &annotated(&service(Some(taken)), FORCE, "Enabled"))]);
     env.announce().await;
-    env.failed_at("app", &b, "the server would not take the new one").await;
+    // told of the change itself, or of the trial of its replacement
+    env.failed_at("app", &b, "app/web.yaml:1").await;
     assert_eq!(uid_of(env, "Service", "web").await, before, "the old one is left");
 }
 
