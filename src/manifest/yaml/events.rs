@@ -1,11 +1,23 @@
 //! The events of a text, one after the other.
 //!
 //! libyaml-safer panics where a block scalar ends with the text instead of with a line break. So the text is given that
-//! line break, and it is taken out of the value again.
+//! line break, and it is taken out of the value again. Where else it panics, the text is refused.
 
 use std::io::{Chain, Read as _};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use libyaml_safer::{Error, Event, EventData, Parser, ScalarStyle};
+
+/// Why there is no next event.
+pub enum Unread {
+    /// The text isn't YAML.
+    Syntax(Error),
+    /// The library gave up, as it does at a tag in a list or mapping in braces that a comma follows (`[!a, b]`).
+    GaveUp,
+}
+
+/// What is said of a text at which the library gave up.
+pub const GAVE_UP: &str = "the file can't be read: perhaps a tag without a value stands before a comma";
 
 pub struct EventReader<'a> {
     parser: Parser<Chain<&'a [u8], &'static [u8]>>,
@@ -23,8 +35,10 @@ impl<'a> EventReader<'a> {
         Self { parser, added_at: (!more.is_empty()).then_some(text.len() as u64 + 1) }
     }
 
-    pub fn next(&mut self) -> Result<Event, Error> {
-        let mut event = self.parser.parse()?;
+    pub fn next(&mut self) -> Result<Event, Unread> {
+        // after a panic nothing is asked of the parser any more: whoever reads stops at the error
+        let parsed = catch_unwind(AssertUnwindSafe(|| self.parser.parse()));
+        let mut event = parsed.map_err(|_| Unread::GaveUp)?.map_err(Unread::Syntax)?;
         if let EventData::Scalar { value, style: ScalarStyle::Literal | ScalarStyle::Folded, .. } = &mut event.data
             && self.added_at.is_some_and(|end| event.end_mark.index >= end)
             && value.ends_with('\n')
@@ -55,7 +69,8 @@ mod tests {
             let mut events = EventReader::new(text);
             let mut last = String::new();
             loop {
-                match events.next().expect(text).data {
+                let Ok(event) = events.next() else { panic!("{text:?} is YAML") };
+                match event.data {
                     EventData::StreamEnd => break,
                     EventData::Scalar { value, .. } => last = value,
                     _ => {}
@@ -63,5 +78,18 @@ mod tests {
             }
             assert_eq!(last, wanted, "{text:?}");
         }
+    }
+
+    #[test]
+    fn what_the_library_cannot_read_is_an_error() {
+        let mut events = EventReader::new("a: [!x, y]\n");
+        let error = loop {
+            match events.next() {
+                Ok(event) if event.data == EventData::StreamEnd => break None,
+                Ok(_) => {}
+                Err(error) => break Some(error),
+            }
+        };
+        assert!(matches!(error, Some(Unread::GaveUp)));
     }
 }

@@ -10,7 +10,7 @@ mod read;
 mod scalar;
 mod write;
 
-pub(crate) use events::EventReader;
+pub(crate) use events::{EventReader, GAVE_UP, Unread};
 pub use position::{PathSegment, item_lines, locate};
 pub use read::{
     Document, MAX_DEPTH, MAX_DOCUMENTS, MAX_EXPANDED_BYTES, MAX_FILE_BYTES, MAX_NODES, documents, single, text,

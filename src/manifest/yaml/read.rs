@@ -5,7 +5,7 @@ use std::collections::{BTreeSet, HashMap};
 use libyaml_safer::{Error as YamlError, Event, EventData, Mark};
 use serde_json::{Map, Value};
 
-use super::events::EventReader;
+use super::events::{EventReader, GAVE_UP, Unread};
 use super::position::first_key;
 use super::scalar::{self, Scalar};
 use crate::manifest::SourceError;
@@ -135,7 +135,10 @@ impl<'a> Reader<'a> {
     }
 
     fn next(&mut self) -> Result<Event, SourceError> {
-        self.events.next().map_err(|error| self.syntax(&error))
+        self.events.next().map_err(|error| match error {
+            Unread::Syntax(error) => self.syntax(&error),
+            Unread::GaveUp => SourceError::whole_file(self.path, GAVE_UP),
+        })
     }
 
     fn value(&mut self, event: Event, depth: usize) -> Result<Value, SourceError> {

@@ -12,7 +12,9 @@ use super::budget::{Budget, NODE_BYTES};
 use super::scalar::resolve;
 pub use super::scalar::{Scalar, Tag};
 use crate::manifest::SourceError;
-use crate::manifest::yaml::{self, EventReader, MAX_DEPTH, MAX_DOCUMENTS, MAX_EXPANDED_BYTES, MAX_NODES};
+use crate::manifest::yaml::{
+    self, EventReader, GAVE_UP, MAX_DEPTH, MAX_DOCUMENTS, MAX_EXPANDED_BYTES, MAX_NODES, Unread,
+};
 
 /// Up to so many keys of a mapping are searched one by one.
 const FEW: usize = 16;
@@ -227,9 +229,12 @@ impl Reader<'_> {
     }
 
     fn next(&mut self) -> Result<Event, SourceError> {
-        self.events.next().map_err(|error| {
-            let mark = error.problem_mark().unwrap_or_default();
-            self.in_words(self.error(mark, error.to_string()))
+        self.events.next().map_err(|error| match error {
+            Unread::Syntax(error) => {
+                let mark = error.problem_mark().unwrap_or_default();
+                self.in_words(self.error(mark, error.to_string()))
+            }
+            Unread::GaveUp => SourceError::whole_file(self.path, GAVE_UP),
         })
     }
 
