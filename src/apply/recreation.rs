@@ -40,6 +40,15 @@ pub(super) struct Replacement<'a> {
     pub revision: &'a str,
 }
 
+/// A Service that names its address or its port: a dry run takes one that is another's, too.
+fn asks_for_what_may_be_taken(value: &Value) -> bool {
+    let spec = |field: &str| value.get("spec").and_then(|spec| spec.get(field));
+    let address = spec("clusterIP").and_then(Value::as_str).is_some_and(|address| !matches!(address, "" | "None"));
+    let ports = spec("ports").and_then(Value::as_array).into_iter().flatten();
+    let port = ports.filter_map(|port| port.get("nodePort")).chain(spec("healthCheckNodePort"));
+    value.get("kind").and_then(Value::as_str) == Some("Service") && (address || port.count() > 0)
+}
+
 impl Replacement<'_> {
     /// The object that stands in the way, if it may be deleted and the server would take its replacement; `None` if
     /// it has gone. Else why not.
@@ -55,6 +64,12 @@ impl Replacement<'_> {
         }
         if recreation == Recreation::WithConsent && !self.has_consent().await? {
             return Err(self.unconfirmed(&refused));
+        }
+        if asks_for_what_may_be_taken(self.value) {
+            let message = format!(
+                "{refused}; it is not deleted to be created anew: whether the address or port that it asks for is free can't be tried\nhint: leave `clusterIP` and `nodePort` to the server, or delete the Service yourself"
+            );
+            return Err(ApiError { class: ErrorClass::Other, code: 0, message });
         }
         let (trial_id, trial) = trial(id, self.value, &live.uid);
         let mut trial = Arc::new(trial);

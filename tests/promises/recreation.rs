@@ -135,8 +135,7 @@ async fn a_replacement_that_the_server_would_not_take_leaves_the_old_object(env:
 
     let b = env.push("B", &[("app/web.yaml", &annotated(&service(Some(taken)), FORCE, "Enabled"))]);
     env.announce().await;
-    // told of the change itself, or of the trial of its replacement
-    env.failed_at("app", &b, "app/web.yaml:1").await;
+    env.failed_at("app", &b, "is free can't be tried").await;
     assert_eq!(uid_of(env, "Service", "web").await, before, "the old one is left");
 }
 
