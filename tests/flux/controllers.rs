@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::net::{Ipv4Addr, TcpListener};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
@@ -23,6 +23,8 @@ pub struct Controllers {
     kubeconfig: PathBuf,
     /// What they say and keep.
     folder: PathBuf,
+    /// Where source-controller serves its artifacts: the Service's address in a cluster.
+    storage: SocketAddr,
     running: BTreeMap<String, Child>,
 }
 
@@ -31,7 +33,9 @@ impl Controllers {
         std::fs::create_dir_all(folder)?;
         // where their Leases are: tests/tools/flux/build has them read it here
         std::fs::write(folder.join("namespace"), NAMESPACE)?;
-        Ok(Controllers { kubeconfig: kubeconfig.into(), folder: folder.into(), running: BTreeMap::new() })
+        // found before it is bound: on a loopback of our own that is enough
+        let storage = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?;
+        Ok(Controllers { kubeconfig: kubeconfig.into(), folder: folder.into(), storage, running: BTreeMap::new() })
     }
 
     pub fn runs(&self, name: &str) -> bool {
@@ -41,15 +45,12 @@ impl Controllers {
     pub fn start(&mut self, name: &str) -> anyhow::Result<()> {
         let arguments = match name {
             SOURCE => {
-                // found before it is bound: on a loopback of our own that is enough
-                let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port();
                 let storage = self.folder.join("storage");
                 std::fs::create_dir_all(&storage)?;
                 vec![
                     format!("--storage-path={}", storage.display()),
-                    format!("--storage-addr=127.0.0.1:{port}"),
-                    // where kustomize-controller fetches artifacts: the Service's name in a cluster
-                    format!("--storage-adv-addr=127.0.0.1:{port}"),
+                    format!("--storage-addr={}", self.storage),
+                    format!("--storage-adv-addr={}", self.storage),
                 ]
             }
             // half a minute by default: nobody wants to wait for that
@@ -81,6 +82,8 @@ impl Controllers {
             .env_clear()
             .env("KUBECONFIG", &self.kubeconfig)
             .env("RUNTIME_NAMESPACE", NAMESPACE)
+            // what resolves the Service's name for kustomize-controller
+            .env("SOURCE_CONTROLLER_LOCALHOST", self.storage.to_string())
             .env("HOME", &temporary)
             .env("TMPDIR", &temporary)
             .current_dir(&self.folder)

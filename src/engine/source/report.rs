@@ -195,6 +195,11 @@ fn differs(a: &Artifact, b: &Artifact) -> bool {
     (&a.revision, &a.digest, &a.path) != (&b.revision, &b.digest, &b.path)
 }
 
+/// Where Flux's source-controller serves its tarballs, as `flux bootstrap` installs it. It has none of this name: when a
+/// cluster is given back, kustomize-controller is told so (404) and asks again soon, whereas any other failure would have
+/// it wait for its `retryInterval`.
+const FLUX_STORAGE: &str = "http://source-controller.flux-system.svc.cluster.local.";
+
 /// Valid for Flux's schema; there is no tarball behind it.
 pub(super) fn artifact(key: &Key, head: &Head, now: Timestamp) -> Artifact {
     let commit = head.revision.rsplit_once("sha1:").map_or("", |(_, commit)| commit);
@@ -202,7 +207,7 @@ pub(super) fn artifact(key: &Key, head: &Head, now: Timestamp) -> Artifact {
     Artifact {
         digest: Some(format!("sha1:{}", hex::encode(head.snapshot.tree_id().0))),
         last_update_time: rfc3339(now),
-        url: format!("afresh:///{path}"),
+        url: format!("{FLUX_STORAGE}/{path}"),
         path,
         revision: head.revision.clone(),
         size: None,
