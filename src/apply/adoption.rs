@@ -59,6 +59,29 @@ pub(super) fn fold(metadata: &Value) -> Option<Value> {
     Some(Value::Array(patch))
 }
 
+/// What applying again does after [`fold`]: the fields of folded managers that neither we declare nor anybody else holds
+/// go. `object` is as a dry run of the apply answered it.
+pub(super) fn without_folded(object: &mut Value) {
+    let Some(entries) = object.pointer("/metadata/managedFields").and_then(Value::as_array).cloned() else { return };
+    let (mut folded, mut kept): (Vec<FieldTree>, Vec<FieldTree>) = (Vec::new(), Vec::new());
+    for entry in &entries {
+        let text = |field: &str| entry.get(field).and_then(Value::as_str).unwrap_or_default();
+        let Some(fields) = entry.get("fieldsV1").and_then(|fields| serde_json::from_value(fields.clone()).ok()) else {
+            continue;
+        };
+        let list =
+            if is_folded(text("manager"), text("operation"), text("subresource")) { &mut folded } else { &mut kept };
+        list.push(fields);
+    }
+    let kept: Vec<&FieldTree> = kept.iter().collect();
+    for gone in &folded {
+        gone.take_out(object, &kept);
+    }
+    if let Some(Value::Object(annotations)) = object.pointer_mut("/metadata/annotations") {
+        annotations.remove(LAST_APPLIED);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -90,6 +113,21 @@ mod tests {
                 {"op": "remove", "path": "/metadata/annotations/kubectl.kubernetes.io~1last-applied-configuration"},
             ])
         );
+    }
+
+    #[test]
+    fn what_only_earlier_tools_set_goes_with_their_entry() {
+        let mut object = json!({
+            "metadata": {"annotations": {LAST_APPLIED: "{}", "a": "b"}, "managedFields": [
+                entry(APPLY_MANAGER, "Apply", json!({"f:data": {"f:a": {}}})),
+                entry("kubectl-client-side-apply", "Update", json!({"f:data": {".": {}, "f:a": {}, "f:b": {}, "f:c": {}}})),
+                entry("kubectl-edit", "Update", json!({"f:data": {"f:c": {}}})),
+            ]},
+            "data": {"a": "1", "b": "2", "c": "3"},
+        });
+        without_folded(&mut object);
+        assert_eq!(object["data"], json!({"a": "1", "c": "3"}));
+        assert_eq!(object["metadata"]["annotations"], json!({"a": "b"}));
     }
 
     #[test]

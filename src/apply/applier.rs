@@ -91,9 +91,9 @@ impl From<Abandoned> for Failure {
 }
 
 /// What the same work makes: its absence is a matter of moments.
-struct Made {
-    kinds: HashSet<GroupKind>,
-    namespaces: HashSet<String>,
+pub(super) struct Made {
+    pub kinds: HashSet<GroupKind>,
+    pub namespaces: HashSet<String>,
 }
 
 impl Applier {
@@ -271,8 +271,15 @@ impl Applier {
 
 impl Made {
     fn of(work: &Work) -> Self {
-        let mut made = Self { kinds: work.defines.clone(), namespaces: work.namespaces.clone() };
-        for object in work.stages.iter().flatten() {
+        let mut made = Self::of_objects(work.stages.iter().flatten());
+        made.kinds.extend(work.defines.iter().cloned());
+        made.namespaces.extend(work.namespaces.iter().cloned());
+        made
+    }
+
+    pub fn of_objects<'a>(objects: impl IntoIterator<Item = &'a Arc<Object>>) -> Self {
+        let mut made = Self { kinds: HashSet::new(), namespaces: HashSet::new() };
+        for object in objects {
             match (object.id.group.as_str(), object.id.kind.as_str()) {
                 ("apiextensions.k8s.io", "CustomResourceDefinition") => {
                     let text = |pointer: &str| object.value.pointer(pointer).and_then(Value::as_str);
@@ -411,22 +418,31 @@ pub(super) async fn submit(
 ) -> Result<Answer, ApiError> {
     let options = ApplyOptions { manager: APPLY_MANAGER, force: true, dry_run, validation: FieldValidation::Strict };
     loop {
-        let error = match cluster.apply(kind, id, value, options).await {
+        match cluster.apply(kind, id, value, options).await {
             Ok(answer) => return Ok(answer),
-            Err(error) => error,
-        };
-        let ErrorClass::UnknownField { paths } = &error.class else { return Err(error) };
-        if unknown_fields == UnknownFields::Refuse || !unknown::is_built_in(&id.group) {
-            return Err(error);
-        }
-        let before = dropped.len();
-        for path in paths {
-            if dropped.len() < DROPPED_MAX && unknown::remove(Arc::make_mut(value), path) {
-                dropped.push(Dropped { path: path.clone() });
-            }
-        }
-        if dropped.len() == before {
-            return Err(error);
+            Err(error) => drop_unknown(error, id, value, dropped, unknown_fields)?,
         }
     }
+}
+
+/// Takes the fields that the server has just refused out of the object; gives the error back if it is another one or if
+/// they may not be dropped.
+pub(super) fn drop_unknown(
+    error: ApiError,
+    id: &ObjectId,
+    value: &mut Arc<Value>,
+    dropped: &mut Vec<Dropped>,
+    unknown_fields: UnknownFields,
+) -> Result<(), ApiError> {
+    let ErrorClass::UnknownField { paths } = &error.class else { return Err(error) };
+    if unknown_fields == UnknownFields::Refuse || !unknown::is_built_in(&id.group) {
+        return Err(error);
+    }
+    let before = dropped.len();
+    for path in paths {
+        if dropped.len() < DROPPED_MAX && unknown::remove(Arc::make_mut(value), path) {
+            dropped.push(Dropped { path: path.clone() });
+        }
+    }
+    if dropped.len() == before { Err(error) } else { Ok(()) }
 }

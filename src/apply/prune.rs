@@ -3,7 +3,7 @@
 use futures::StreamExt;
 use tokio_util::sync::CancellationToken;
 
-use crate::cluster::{ApiError, ErrorClass, OwnerKey, Propagation};
+use crate::cluster::{ApiError, ApiKind, Cluster, ErrorClass, OwnerKey, Propagation};
 use crate::manifest::ObjectId;
 use crate::plan;
 
@@ -75,31 +75,13 @@ impl Applier {
         }
         let (cluster, object, owner) = (self.cluster.clone(), id.clone(), owner.clone());
         let write = async move {
-            let kind = match cluster.resolve(&object.group, &object.kind, None).await {
-                Ok(kind) => kind,
-                // with its kind the object is gone
-                Err(error) if error.class == ErrorClass::NoSuchKind => return Fate::Kept(Kept::Absent),
+            let (kind, uid) = match standing(&cluster, &object, &owner).await {
+                Ok(Standing::Free { kind, uid }) => (kind, uid),
+                Ok(Standing::Going) => return Fate::Deleted,
+                Ok(Standing::Kept(why)) => return Fate::Kept(why),
                 Err(error) => return Fate::Failed(error),
             };
-            let live = match cluster.get_seen(&kind, &object).await {
-                Ok(Some(live)) => live,
-                Ok(None) => return Fate::Kept(Kept::Absent),
-                Err(error) if error.is_not_found() => return Fate::Kept(Kept::Absent),
-                Err(error) => return Fate::Failed(error),
-            };
-            if live.owner.as_ref() != Some(&owner) {
-                return Fate::Kept(Kept::NotOurs);
-            }
-            if live.marks.keeps_from_deletion() {
-                return Fate::Kept(Kept::Marked);
-            }
-            if live.marks.part_of_flux && plan::is_of_flux(&object) {
-                return Fate::Kept(Kept::Flux);
-            }
-            if live.deleting {
-                return Fate::Deleted;
-            }
-            match cluster.delete(&kind, &object, &live.uid, Propagation::Background).await {
+            match cluster.delete(&kind, &object, &uid, Propagation::Background).await {
                 Ok(()) => Fate::Deleted,
                 Err(error) if error.is_not_found() => Fate::Kept(Kept::Absent),
                 Err(error) => Fate::Failed(error),
@@ -107,4 +89,38 @@ impl Applier {
         };
         self.gate.write(id, cancel, write).await.unwrap_or(Fate::Left)
     }
+}
+
+/// What stands between an object and its deletion.
+pub enum Standing {
+    Free {
+        kind: ApiKind,
+        uid: Box<str>,
+    },
+    /// It is on its way out already.
+    Going,
+    Kept(Kept),
+}
+
+/// Whether the owner may delete an object: its labels and annotations say so, as they are now.
+pub async fn standing(cluster: &Cluster, object: &ObjectId, owner: &OwnerKey) -> Result<Standing, ApiError> {
+    let kind = match cluster.resolve(&object.group, &object.kind, None).await {
+        Ok(kind) => kind,
+        // with its kind the object is gone
+        Err(error) if error.class == ErrorClass::NoSuchKind => return Ok(Standing::Kept(Kept::Absent)),
+        Err(error) => return Err(error),
+    };
+    let live = match cluster.get_seen(&kind, object).await {
+        Ok(Some(live)) => live,
+        Ok(None) => return Ok(Standing::Kept(Kept::Absent)),
+        Err(error) if error.is_not_found() => return Ok(Standing::Kept(Kept::Absent)),
+        Err(error) => return Err(error),
+    };
+    Ok(match () {
+        () if live.owner.as_ref() != Some(owner) => Standing::Kept(Kept::NotOurs),
+        () if live.marks.keeps_from_deletion() => Standing::Kept(Kept::Marked),
+        () if live.marks.part_of_flux && plan::is_of_flux(object) => Standing::Kept(Kept::Flux),
+        () if live.deleting => Standing::Going,
+        () => Standing::Free { kind, uid: live.uid },
+    })
 }

@@ -141,7 +141,7 @@ fn owner_of(value: &Value) -> Option<OwnerKey> {
 }
 
 /// The object under a name that nobody has. The name of a CustomResourceDefinition follows from its plural.
-fn trial(id: &ObjectId, value: &Value, uid: &str) -> (ObjectId, Value) {
+pub(super) fn trial(id: &ObjectId, value: &Value, uid: &str) -> (ObjectId, Value) {
     let renamed = |name: &str| {
         let kept: String = name.chars().take(NAME_KEPT).collect();
         let mark: String = uid.chars().take(UID_KEPT).collect();

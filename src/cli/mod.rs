@@ -1,13 +1,15 @@
 //! The command line: one file per command; the only place that prints, and that reads the environment.
 //!
-//! Data goes to stdout, everything else to stderr. Exit codes: 0 done, 1 failed, 2 wrong usage, and of
-//! `migrate --check` 3: something is there that is not served.
+//! Data goes to stdout, everything else to stderr. Exit codes: 0 done, 1 failed, 2 wrong usage, of `migrate --check` 3:
+//! something is there that is not served, and of `diff` as of kubectl's: 1 different, 2 failed.
 
 mod bases;
 mod connect;
 mod crds;
 mod demo;
+mod diff;
 mod get;
+mod kustomization;
 mod logging;
 mod migrate;
 mod reconcile;
@@ -44,6 +46,8 @@ enum Command {
     Resume(reconcile::TargetArgs),
     /// Show what a folder of a working copy would declare
     Render(render::RenderArgs),
+    /// Show what would change in a cluster, by dry-run
+    Diff(diff::DiffArgs),
     /// Print the CustomResourceDefinitions, for `kubectl apply --server-side -f -`
     Crds,
     /// Serve the embedded Kubernetes API server
@@ -69,6 +73,7 @@ pub fn main() -> ExitCode {
         Command::Suspend(args) => on_runtime(reconcile::suspend(args, true)),
         Command::Resume(args) => on_runtime(reconcile::suspend(args, false)),
         Command::Render(args) => return render::run(&args),
+        Command::Diff(args) => return on_runtime(async { Ok(diff::run(args).await) }).unwrap_or(ExitCode::from(2)),
         Command::Crds => crds::run(),
         Command::Sandbox(args) => on_runtime(sandbox::run(args)),
         Command::Demo(args) => demo::run(&args),

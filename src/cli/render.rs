@@ -5,53 +5,61 @@
 
 use std::collections::BTreeMap;
 use std::io::{self, Write};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anstream::{AutoStream, ColorChoice};
 use clap::{Args, ValueEnum};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::bases::{Refused, TreeWithBases};
 use super::directory::{DirectoryTree, repository_root};
+use super::kustomization::{self, InputError, absolute, assignment};
+use crate::api::{Kustomization, KustomizationSpec};
+use crate::engine::request;
 use crate::manifest::{Object, yaml};
-use crate::render::{AppRef, Failed, Overlay, Rendered, Request, Substitution, render};
+use crate::render::{AppRef, Failed, Rendered, render};
 
 /// Show what a folder of a working copy would declare.
 #[derive(Args, Clone, Debug)]
 pub struct RenderArgs {
-    /// The folder: what `spec.path` would name.
+    /// The folder: what `spec.path` would name. With `--kustomization` the root of the repository will do, too
     pub path: PathBuf,
-    /// The root of the repository; default: that of the Git repository around the folder, else the folder itself.
+    /// A file with the Kustomization whose spec is rendered: its path, targetNamespace, postBuild and so on
+    #[arg(long, value_name = "FILE", conflicts_with = "target_namespace")]
+    pub kustomization: Option<PathBuf>,
+    /// The root of the repository; default: that of the Git repository around the folder, else the folder itself
     #[arg(long, value_name = "DIR")]
     pub root: Option<PathBuf>,
-    /// The application's name, as templates see it; default: the folder's name.
+    /// The application's name, as templates see it; default: the folder's name. With `--kustomization`: which of the
+    /// file's
     #[arg(long)]
     pub name: Option<String>,
-    /// The application's namespace, as templates see it.
+    /// The application's namespace, as templates see it, where the file doesn't say
     #[arg(long, short, default_value = "flux-system")]
     pub namespace: String,
-    /// `spec.targetNamespace`.
+    /// `spec.targetNamespace`
     #[arg(long, value_name = "NAMESPACE")]
     pub target_namespace: Option<String>,
-    /// A variable of `spec.postBuild.substitute`; can be given more than once.
+    /// A variable of `spec.postBuild`, in place of what the Kustomization says or takes from the cluster; can be given
+    /// more than once
     #[arg(long = "set", value_name = "NAME=VALUE", value_parser = assignment)]
     pub set: Vec<(String, String)>,
     #[arg(long, short, value_enum, default_value_t = Format::Yaml)]
     pub output: Format,
-    /// Fetch what kustomizations name in other Git repositories, as `afresh run --allow-remote-bases` does.
+    /// Fetch what kustomizations name in other Git repositories, as `afresh run --allow-remote-bases` does
     #[arg(long)]
     pub allow_remote_bases: bool,
-    /// Show the values of Secrets.
+    /// Show the values of Secrets
     #[arg(long)]
     pub show_secrets: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Format {
-    /// Documents in the order of the files, each with the place it comes from.
+    /// Documents in the order of the files, each with the place it comes from
     Yaml,
-    /// One List.
+    /// One List
     Json,
 }
 
@@ -66,62 +74,104 @@ pub fn run(args: &RenderArgs) -> ExitCode {
             let _ = io::stdout().lock().write_all(text.as_bytes());
             ExitCode::SUCCESS
         }
-        Err(Error::Folder { path, reason }) => {
-            let _ = writeln!(errors, "error: can't read `{}`: {reason}", path.display());
+        Err(Error::Input(error)) => {
+            let _ = write!(errors, "{}", error.render(color));
             ExitCode::FAILURE
         }
         Err(Error::Fetch(message)) => {
             let _ = writeln!(errors, "error: {message}");
             ExitCode::FAILURE
         }
-        Err(Error::Render(failed)) => {
+        Err(Error::Render { failed, from }) => {
             let _ = write!(errors, "{}", failed.error.render(color));
+            if !from.is_empty() {
+                let _ = writeln!(
+                    errors,
+                    "note: `spec.postBuild.substituteFrom` names {}, which only the cluster has: give their variables with `--set NAME=VALUE`",
+                    from.join(" and ")
+                );
+            }
             ExitCode::FAILURE
         }
     }
 }
 
-enum Error {
-    Folder { path: PathBuf, reason: String },
-    Render(Box<Failed>),
+pub(super) enum Error {
+    Input(InputError),
+    /// Another repository can't be had.
     Fetch(String),
+    /// `from`: what variables are taken from that can't be read here.
+    Render {
+        failed: Box<Failed>,
+        from: Vec<String>,
+    },
 }
 
-fn rendered(args: &RenderArgs) -> Result<Rendered, Error> {
-    let absolute = |path: &Path| {
-        let reason = |error: io::Error| Error::Folder { path: path.to_owned(), reason: error.to_string() };
-        path.canonicalize().map_err(reason)
-    };
+impl From<InputError> for Error {
+    fn from(error: InputError) -> Self {
+        Self::Input(error)
+    }
+}
+
+pub(super) fn rendered(args: &RenderArgs) -> Result<Rendered, Error> {
     let folder = absolute(&args.path)?;
-    let root = match &args.root {
-        Some(root) => absolute(root)?,
-        None => repository_root(&folder).unwrap_or(&folder).to_owned(),
+    let (object, root) = match &args.kustomization {
+        Some(file) => {
+            let object = kustomization::read(file, args.name.as_deref(), &args.namespace)?;
+            let path = object.spec.path.as_deref().unwrap_or_default();
+            let root = kustomization::root_of(&folder, args.root.as_deref(), path)?;
+            (object, root)
+        }
+        None => {
+            let root = match &args.root {
+                Some(root) => absolute(root)?,
+                None => repository_root(&folder).unwrap_or(&folder).to_owned(),
+            };
+            let Ok(inside) = folder.strip_prefix(&root) else {
+                return Err(InputError::NotBelow { folder, root }.into());
+            };
+            let path: Vec<_> = inside.components().map(|part| part.as_os_str().to_string_lossy()).collect();
+            let last = folder.file_name().map(|name| name.to_string_lossy().into_owned());
+            let mut object = Kustomization::new(
+                &args.name.clone().or(last).unwrap_or_else(|| "app".to_owned()),
+                spec(&path.join("/"), args.target_namespace.as_deref()),
+            );
+            object.metadata.namespace = Some(args.namespace.clone());
+            (object, root)
+        }
     };
-    let Ok(inside) = folder.strip_prefix(&root) else {
-        return Err(Error::Folder { path: folder, reason: format!("it is not below `{}`", root.display()) });
+    let post_build = object.spec.post_build.clone().unwrap_or_default();
+    let mut variables: BTreeMap<String, String> = post_build.substitute;
+    variables.extend(args.set.iter().cloned());
+    let app = AppRef {
+        name: object.metadata.name.clone().unwrap_or_default(),
+        namespace: object.metadata.namespace.clone().unwrap_or_default(),
     };
-    let path: Vec<_> = inside.components().map(|part| part.as_os_str().to_string_lossy()).collect();
-    let last = folder.file_name().map(|name| name.to_string_lossy().into_owned());
-    let variables: BTreeMap<String, String> = args.set.iter().cloned().collect();
+    // without `postBuild` the daemon substitutes nothing
+    let substituted = object.spec.post_build.is_some() || !args.set.is_empty();
+    let variables = substituted.then_some(&variables);
     let mut tree = TreeWithBases::new(DirectoryTree::new(root), args.allow_remote_bases);
-    tree.render(|tree| {
-        render(&Request {
-            tree,
-            path: &path.join("/"),
-            app: &AppRef {
-                name: args.name.clone().or(last.clone()).unwrap_or_else(|| "app".to_owned()),
-                namespace: args.namespace.clone(),
-            },
-            overlay: Overlay { target_namespace: args.target_namespace.as_deref(), ..Overlay::default() },
-            common_metadata: None,
-            substitution: Substitution::WithVariables(&variables),
-            cancelled: &|| false,
-        })
-    })
-    .map_err(|refused| match refused {
-        Refused::Render(failed) => Error::Render(failed),
-        Refused::Fetch(message) => Error::Fetch(message),
-    })
+    tree.render(|tree| render(&request(&object.spec, &app, tree, variables, &|| false))).map_err(
+        |refused| match refused {
+            Refused::Render(failed) => {
+                let from = post_build.substitute_from.iter();
+                Error::Render {
+                    failed,
+                    from: from.map(|source| format!("{} `{}`", source.kind, source.name)).collect(),
+                }
+            }
+            Refused::Fetch(message) => Error::Fetch(message),
+        },
+    )
+}
+
+/// A spec that says no more than where and into which namespace.
+fn spec(path: &str, target_namespace: Option<&str>) -> KustomizationSpec {
+    let spec = json!({
+        "interval": "10m", "prune": true, "sourceRef": {"kind": "GitRepository", "name": "working-copy"},
+        "path": path, "targetNamespace": target_namespace,
+    });
+    serde_json::from_value(spec).expect("a spec with all that is required")
 }
 
 fn print(rendered: &Rendered, args: &RenderArgs) -> String {
@@ -158,13 +208,10 @@ fn masked(object: &Object) -> Value {
     value
 }
 
-fn assignment(text: &str) -> Result<(String, String), String> {
-    let (name, value) = text.split_once('=').ok_or_else(|| format!("`{text}` is not NAME=VALUE"))?;
-    Ok((name.to_owned(), value.to_owned()))
-}
-
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
 
     #[derive(clap::Parser)]
@@ -198,9 +245,9 @@ mod tests {
         let app = folder.path().join("app");
         let shown = |more: &[&str]| match rendered(&args(&app, more)) {
             Ok(rendered) => print(&rendered, &args(&app, more)),
-            Err(Error::Render(failed)) => panic!("{failed}"),
+            Err(Error::Render { failed, .. }) => panic!("{failed}"),
             Err(Error::Fetch(message)) => panic!("{message}"),
-            Err(Error::Folder { path, reason }) => panic!("{path:?}: {reason}"),
+            Err(Error::Input(error)) => panic!("{error}"),
         };
         insta::assert_snapshot!(shown(&["--set", "name=c", "--target-namespace", "shop"]), @r"
         ---

@@ -77,6 +77,46 @@ impl FieldTree {
         }
     }
 
+    /// Takes the fields of the set out of an object, but for those that one of `kept` holds: what server-side apply does
+    /// with fields that a manager declares no longer. True if nothing is left of the value.
+    pub fn take_out(&self, value: &mut Value, kept: &[&FieldTree]) -> bool {
+        for (element, gone) in &self.0 {
+            if &**element == ITSELF {
+                continue;
+            }
+            let holders: Vec<&FieldTree> = kept.iter().filter_map(|tree| tree.child(element)).collect();
+            let vanishes = |value: &mut Value| {
+                if gone.0.is_empty() {
+                    return holders.is_empty();
+                }
+                // an item of a list stays while anybody holds any of it
+                gone.take_out(value, &holders) && holders.is_empty()
+            };
+            match value {
+                Value::Object(fields) => {
+                    let Some(name) = element.strip_prefix("f:") else { continue };
+                    if fields.get_mut(name).is_some_and(vanishes) {
+                        fields.remove(name);
+                    }
+                }
+                Value::Array(items) => {
+                    let at = items.iter().position(|item| is_named(element, item));
+                    if let Some(at) = at
+                        && (vanishes(&mut items[at]) || (holders.is_empty() && gone.child(ITSELF).is_some()))
+                    {
+                        items.remove(at);
+                    }
+                }
+                _ => {}
+            }
+        }
+        match value {
+            Value::Object(fields) => fields.is_empty(),
+            Value::Array(items) => items.is_empty(),
+            _ => false,
+        }
+    }
+
     /// True if every leaf of the declared object is in the set.
     ///
     /// What the server never lists is not asked for: `apiVersion`, `kind`, the name and namespace, nulls, and the status
@@ -129,6 +169,15 @@ impl FieldTree {
                 false
             }
         })
+    }
+}
+
+/// True if a path element of a list's item (`k:`, `v:`) names this one.
+fn is_named(element: &str, item: &Value) -> bool {
+    match (element.strip_prefix("k:"), element.strip_prefix("v:")) {
+        (Some(key), _) => is_keyed_by(item, key),
+        (_, Some(value)) => serde_json::from_str::<Value>(value).is_ok_and(|value| value == *item),
+        _ => false,
     }
 }
 
@@ -223,6 +272,41 @@ mod tests {
             let mut united = tree(a);
             united.unite(&tree(b));
             assert_eq!(united, tree(expected));
+        }
+    }
+
+    #[test]
+    fn what_a_manager_lets_go_of_is_taken_out_unless_another_holds_it() {
+        let object = json!({"data": {"a": "1", "b": "2"}, "spec": {"replicas": 3, "containers": [
+            {"name": "web", "image": "i", "env": [{"name": "X"}]}, {"name": "old", "image": "j"},
+        ], "finalizers": ["a", "b"]}});
+        for (gone, kept, expected) in [
+            (json!({"f:data": {"f:b": {}}}), json!({}), json!({"data": {"a": "1"}})),
+            (json!({"f:data": {"f:b": {}}}), json!({"f:data": {"f:b": {}}}), json!({})),
+            (json!({"f:data": {".": {}, "f:a": {}, "f:b": {}}}), json!({}), json!({"data": null})),
+            (
+                json!({"f:spec": {"f:containers": {"k:{\"name\":\"old\"}": {".": {}, "f:name": {}, "f:image": {}}}}}),
+                json!({}),
+                json!({"spec": {"containers": [object["spec"]["containers"][0]]}}),
+            ),
+            (
+                json!({"f:spec": {"f:containers": {"k:{\"name\":\"web\"}": {".": {}, "f:name": {}, "f:image": {}, "f:env": {}}}}}),
+                json!({"f:spec": {"f:containers": {"k:{\"name\":\"web\"}": {".": {}, "f:name": {}, "f:image": {}}}}}),
+                json!({"spec": {"containers": [{"name": "web", "image": "i"}, object["spec"]["containers"][1]]}}),
+            ),
+            (json!({"f:spec": {"f:finalizers": {"v:\"a\"": {}}}}), json!({}), json!({"spec": {"finalizers": ["b"]}})),
+        ] {
+            let mut left = object.clone();
+            tree(gone.clone()).take_out(&mut left, &[&tree(kept)]);
+            let mut wanted = object.clone();
+            for (section, fields) in expected.as_object().unwrap() {
+                match fields {
+                    Value::Null => drop(wanted.as_object_mut().unwrap().remove(section)),
+                    Value::Object(fields) if section == "data" => wanted[section] = json!(fields),
+                    fields => fields.as_object().unwrap().iter().for_each(|(k, v)| wanted[section][k] = v.clone()),
+                }
+            }
+            assert_eq!(left, wanted, "{gone}");
         }
     }
 

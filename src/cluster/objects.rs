@@ -54,6 +54,15 @@ pub struct Answer {
     pub warnings: Vec<String>,
 }
 
+/// What a dry run answers: the whole object as it would be. Not for logs: it may be a Secret.
+pub struct Would {
+    pub object: Value,
+    /// There is no such object now.
+    pub created: bool,
+    /// Texts of the `Warning` headers.
+    pub warnings: Vec<String>,
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Propagation {
     Background,
@@ -115,6 +124,42 @@ impl Cluster {
         object: &Value,
         options: ApplyOptions<'_>,
     ) -> Result<Answer, ApiError> {
+        let reply = self.send_apply(kind, id, object, options).await;
+        reply.and_then(|reply| answer(kind, reply)).map_err(|e| without_secrets(e, id, object))
+    }
+
+    /// What server-side apply would make of an object; nothing is changed.
+    pub async fn would_apply(
+        &self,
+        kind: &ApiKind,
+        id: &ObjectId,
+        object: &Value,
+        options: ApplyOptions<'_>,
+    ) -> Result<Would, ApiError> {
+        let reply = self.send_apply(kind, id, object, ApplyOptions { dry_run: true, ..options }).await;
+        reply.and_then(would).map_err(|e| without_secrets(e, id, object))
+    }
+
+    /// What a JSON patch would make of an object; nothing is changed.
+    pub async fn would_json_patch(
+        &self,
+        kind: &ApiKind,
+        id: &ObjectId,
+        patch: &Value,
+        manager: &str,
+    ) -> Result<Would, ApiError> {
+        let body = (JSON_PATCH, patch.to_string().into_bytes());
+        let query = [("fieldManager", manager), ("dryRun", "All")];
+        would(self.on_object("dry-run", Method::PATCH, kind, id, None, &query, JSON, Some(body)).await?)
+    }
+
+    async fn send_apply(
+        &self,
+        kind: &ApiKind,
+        id: &ObjectId,
+        object: &Value,
+        options: ApplyOptions<'_>,
+    ) -> Result<Reply, ApiError> {
         let mut query = vec![
             ("fieldManager", options.manager),
             ("fieldValidation", options.validation.as_str()),
@@ -125,8 +170,7 @@ impl Cluster {
         }
         let verb = if options.dry_run { "dry-run" } else { "apply" };
         let body = (APPLY_PATCH, object.to_string().into_bytes());
-        let reply = self.on_object(verb, Method::PATCH, kind, id, None, &query, JSON, Some(body)).await;
-        reply.and_then(|reply| answer(kind, reply)).map_err(|e| without_secrets(e, id, object))
+        self.on_object(verb, Method::PATCH, kind, id, None, &query, JSON, Some(body)).await
     }
 
     /// JSON merge patch of an object or of one of its subresources; answers the whole object.
@@ -362,6 +406,10 @@ fn answer(kind: &ApiKind, reply: Reply) -> Result<Answer, ApiError> {
     let object: WireObject = decode(&reply.body)?;
     let (seen, _) = object.into_seen(kind, true);
     Ok(Answer { seen, created: reply.code == 201, warnings: reply.warnings })
+}
+
+fn would(reply: Reply) -> Result<Would, ApiError> {
+    Ok(Would { object: decode(&reply.body)?, created: reply.code == 201, warnings: reply.warnings })
 }
 
 fn decode<T: for<'de> Deserialize<'de>>(body: &[u8]) -> Result<T, ApiError> {

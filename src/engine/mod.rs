@@ -18,8 +18,10 @@ mod installation;
 mod leadership;
 mod objects;
 mod permits;
+pub mod preview;
 mod references;
 mod registry;
+mod request;
 mod shared;
 mod source;
 
@@ -40,6 +42,7 @@ use shared::{Background, Shared};
 
 pub use installation::{InstallationError, reach};
 pub use leadership::{Election, ElectionError, ElectionOptions, Leadership, Standing, Term};
+pub use request::request;
 pub use source::{Hint, Sources};
 
 /// What the engine is built from.

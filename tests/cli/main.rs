@@ -90,6 +90,124 @@ fn an_error_in_a_manifest_is_shown_where_it_is() {
     assert!(text.contains("web.yaml:") && text.contains("metadata: {name: web"), "{text}");
 }
 
+/// A folder with a repository, and a Kustomization of it in `ks.yaml`.
+fn working_copy() -> TempDir {
+    let home = TempDir::new().unwrap();
+    std::fs::create_dir_all(home.path().join("copy/.git")).unwrap();
+    std::fs::create_dir_all(home.path().join("copy/app")).unwrap();
+    let config = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: web}\ndata: {a: '${A}', region: '${REGION}', size: '${SIZE:=small}'}\n";
+    let secret = "apiVersion: v1\nkind: Secret\nmetadata: {name: token}\nstringData: {token: hunter2}\n";
+    std::fs::write(home.path().join("copy/app/web.yaml"), config).unwrap();
+    std::fs::write(home.path().join("copy/app/token.yaml"), secret).unwrap();
+    let kustomization = "apiVersion: kustomize.toolkit.fluxcd.io/v1\nkind: Kustomization\nmetadata: {name: shop, namespace: flux-system}\n\
+        spec:\n  interval: 10m\n  prune: true\n  path: ./app\n  targetNamespace: shop\n  sourceRef: {kind: GitRepository, name: platform}\n  \
+        commonMetadata: {labels: {team: web}}\n  postBuild:\n    substitute: {A: one}\n    substituteFrom: [{kind: ConfigMap, name: region}]\n";
+    std::fs::write(home.path().join("ks.yaml"), kustomization).unwrap();
+    home
+}
+
+#[test]
+fn a_kustomization_in_a_file_says_how_a_folder_is_rendered() {
+    let home = working_copy();
+    let rendered = |arguments: &[&str]| {
+        let output = afresh(home.path()).arg("render").args(arguments).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let of_folder = rendered(&["copy/app", "--kustomization", "ks.yaml", "--set", "REGION=eu"]);
+    assert_eq!(
+        of_folder,
+        rendered(&["copy", "--kustomization", "ks.yaml", "--set", "REGION=eu"]),
+        "the root will do, too"
+    );
+    insta::assert_snapshot!(of_folder, @r"
+    ---
+    # app/token.yaml:1
+    apiVersion: v1
+    data:
+      token: '***'
+    kind: Secret
+    metadata:
+      labels:
+        team: web
+      name: token
+      namespace: shop
+    ---
+    # app/web.yaml:1
+    apiVersion: v1
+    data:
+      a: one
+      region: eu
+      size: small
+    kind: ConfigMap
+    metadata:
+      labels:
+        team: web
+      name: web
+      namespace: shop
+    ");
+    assert!(
+        rendered(&["copy", "--kustomization", "ks.yaml", "--set", "REGION=eu", "--show-secrets"])
+            .contains("aHVudGVyMg==")
+    );
+}
+
+#[test]
+fn variables_that_only_the_cluster_has_are_asked_for_by_name() {
+    let home = working_copy();
+    let (code, text) = failure(afresh(home.path()).args(["render", "copy", "--kustomization", "ks.yaml"]));
+    assert_eq!(code, 1);
+    assert!(text.contains("`REGION`") && text.contains("app/web.yaml:4"), "{text}");
+    assert!(text.contains("ConfigMap `region`") && text.contains("--set NAME=VALUE"), "{text}");
+}
+
+#[test]
+fn what_can_not_be_rendered_or_compared_is_said_with_the_code_for_it() {
+    let home = working_copy();
+    std::fs::create_dir(home.path().join("copy/other")).unwrap();
+    for (arguments, code, said) in [
+        (vec!["render"], 2, "<PATH>"),
+        (vec!["render", "copy", "--kustomization", "ks.yaml", "--target-namespace", "x"], 2, "--target-namespace"),
+        (vec!["render", "nowhere"], 1, "can't read `nowhere`"),
+        (vec!["render", "copy/other", "--kustomization", "ks.yaml"], 1, "`spec.path` is `./app`"),
+        (vec!["render", "copy", "--kustomization", "copy/app/web.yaml"], 1, "holds no Kustomization"),
+        (vec!["diff"], 2, "<TARGET>"),
+        (vec!["diff", "ks/shop", "--kubeconfig", "nowhere"], 2, "`nowhere`"),
+    ] {
+        let (found, text) = failure(afresh(home.path()).args(&arguments));
+        assert!(found == code && text.contains(said), "{arguments:?}: {found}: {text}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_diff_of_a_kustomization_that_is_not_there_says_so() {
+    let home = working_copy();
+    let sandbox = Sandbox::start(Options::default()).await.unwrap();
+    sandbox.write_kubeconfig(&home.path().join("kubeconfig")).unwrap();
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let cluster =
+        Cluster::connect(Some(&home.path().join("kubeconfig")), None, ClusterOptions::default()).await.unwrap();
+    for definition in afresh::api::definitions() {
+        let kind = cluster.resolve("apiextensions.k8s.io", "CustomResourceDefinition", None).await.unwrap();
+        let id = ObjectId::new(
+            "apiextensions.k8s.io",
+            "CustomResourceDefinition",
+            "",
+            definition.metadata.name.clone().unwrap(),
+        );
+        cluster.create(&kind, &id, &serde_json::to_value(&definition).unwrap(), "test").await.unwrap();
+    }
+    for (arguments, said) in [
+        (vec!["diff", "ks/shop"], "there is no Kustomization `flux-system/shop`"),
+        (vec!["diff", "copy/app"], "has `app` as its `spec.path`"),
+    ] {
+        let mut command = afresh(home.path());
+        command.args(arguments).args(["--kubeconfig", "kubeconfig"]);
+        let (code, text) = tokio::task::spawn_blocking(move || failure(&mut command)).await.unwrap();
+        assert!(code == 2 && text.contains(said), "{code}: {text}");
+    }
+}
+
 #[test]
 fn the_definitions_are_printed_as_data() {
     let home = TempDir::new().unwrap();

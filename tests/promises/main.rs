@@ -14,6 +14,7 @@ mod installation;
 mod kustomize;
 mod late_writes;
 mod leadership;
+mod looking;
 mod metrics;
 mod migration;
 mod notifications;

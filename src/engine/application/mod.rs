@@ -45,6 +45,8 @@ use super::permits::Urgency;
 use super::shared::Shared;
 use super::source::{Head, SourceHandle};
 
+pub(super) use render::Scopes;
+pub(super) use values::{substitutions, unread};
 pub(super) use worker::{declare, recorded_ready, run};
 
 pub(super) const KIND: &str = "Kustomization";

@@ -7,13 +7,13 @@ use std::time::Instant;
 
 use sha2::{Digest, Sha256};
 
-use crate::api::{Key, Kustomization, SubstituteStrategy};
+use crate::api::{Key, Kustomization};
 use crate::engine::bases::{BASES_MAX, Bases};
 use crate::engine::permits::Urgency;
 use crate::engine::source::Head;
 use crate::manifest::{Object, ObjectId, TreeError};
 use crate::plan;
-use crate::render::{AppRef, CommonMetadata, Overlay, ReadSet, RemoteBase, RenderError, Request, Substitution};
+use crate::render::{AppRef, ReadSet, RemoteBase, RenderError};
 use crate::report::{Severity, Stage, Verdict};
 use crate::source::Snapshot;
 
@@ -227,7 +227,8 @@ impl Drop for CancelWhenDropped {
     }
 }
 
-struct Scopes<'a>(&'a crate::cluster::Cluster);
+/// The kinds that the cluster is known to serve.
+pub(in crate::engine) struct Scopes<'a>(pub &'a crate::cluster::Cluster);
 
 impl plan::Scopes for Scopes<'_> {
     fn namespaced(&self, group: &str, kind: &str) -> Option<bool> {
@@ -266,20 +267,8 @@ fn render(
         }
     }
     let app = AppRef { name: key.name.clone(), namespace: key.namespace.clone() };
-    let common = object.spec.common_metadata.as_ref();
-    let strategy = object.spec.post_build.as_ref().and_then(|p| p.substitute_strategy).unwrap_or_default();
-    let request = Request {
-        tree,
-        path: object.spec.path.as_deref().unwrap_or(""),
-        app: &app,
-        overlay: Overlay::from(&object.spec),
-        common_metadata: common.map(|c| CommonMetadata { labels: &c.labels, annotations: &c.annotations }),
-        substitution: substitutions.map_or(Substitution::Off, |variables| match strategy {
-            SubstituteStrategy::WithVariables => Substitution::WithVariables(variables),
-            SubstituteStrategy::Always => Substitution::Always(variables),
-        }),
-        cancelled: &|| cancel.load(Ordering::Acquire),
-    };
+    let cancelled = || cancel.load(Ordering::Acquire);
+    let request = crate::engine::request(&object.spec, &app, tree, substitutions, &cancelled);
     crate::render::render(&request).map(Some).map_err(|failed| {
         let read_set = failed.error.is_final().then_some(failed.read_set);
         let mut unrendered = Unrendered::boxed(failure(&failed.error), read_set);

@@ -13,7 +13,7 @@ use crate::engine::references::{Content, Reference};
 use super::{Application, Failure};
 
 /// The variables of `postBuild`.
-pub(super) struct Substitutions {
+pub(in crate::engine) struct Substitutions {
     pub variables: BTreeMap<String, String>,
     /// Those that came from Secrets: they are taken out of whatever the API server quotes.
     pub secrets: Arc<BTreeMap<String, String>>,
@@ -22,21 +22,35 @@ pub(super) struct Substitutions {
 impl Application {
     /// `None` without `postBuild`.
     pub async fn substitutions(&self, object: &Kustomization) -> Result<Option<Substitutions>, Failure> {
-        let Some(post_build) = &object.spec.post_build else { return Ok(None) };
-        let (mut variables, mut secrets) = (BTreeMap::new(), BTreeMap::new());
-        for named in &post_build.substitute_from {
-            let reference = Reference::values(&self.key.namespace, named);
-            let content = self.shared.references.read(&reference).await.map_err(|error| failed(&reference, error))?;
-            for (key, value) in texts(&content, &reference, named)? {
-                if matches!(*content, Content::Secret(_)) {
-                    secrets.insert(key.clone(), value.clone());
-                }
-                variables.insert(key, value);
-            }
+        let mut contents = Vec::new();
+        for reference in Reference::of(&self.key.namespace, object) {
+            let content = self.shared.references.read(&reference).await;
+            contents.push(content.map_err(|error| Failure::new("BuildFailed", unread(&reference, error)))?);
         }
-        variables.extend(post_build.substitute.clone());
-        Ok(Some(Substitutions { variables, secrets: Arc::new(secrets) }))
+        substitutions(&self.key.namespace, object, &contents).map_err(|message| Failure::new("BuildFailed", message))
     }
+}
+
+/// The variables of an application in this namespace; `None` without `postBuild`. `contents` are those of
+/// `substituteFrom`, in order.
+pub(in crate::engine) fn substitutions(
+    namespace: &str,
+    object: &Kustomization,
+    contents: &[Arc<Content>],
+) -> Result<Option<Substitutions>, String> {
+    let Some(post_build) = &object.spec.post_build else { return Ok(None) };
+    let (mut variables, mut secrets) = (BTreeMap::new(), BTreeMap::new());
+    for (named, content) in post_build.substitute_from.iter().zip(contents) {
+        let reference = Reference::values(namespace, named);
+        for (key, value) in texts(content, &reference, named)? {
+            if matches!(**content, Content::Secret(_)) {
+                secrets.insert(key.clone(), value.clone());
+            }
+            variables.insert(key, value);
+        }
+    }
+    variables.extend(post_build.substitute.clone());
+    Ok(Some(Substitutions { variables, secrets: Arc::new(secrets) }))
 }
 
 /// The values without newlines: they would tear the YAML that they are put into. Flux strips them, too.
@@ -44,22 +58,22 @@ fn texts(
     content: &Content,
     reference: &Reference,
     named: &SubstituteReference,
-) -> Result<Vec<(String, String)>, Failure> {
+) -> Result<Vec<(String, String)>, String> {
     match content {
         Content::Secret(secret) => secret
             .data
             .iter()
             .map(|(key, value)| match std::str::from_utf8(value.expose_secret()) {
                 Ok(text) => Ok((key.clone(), text.replace('\n', ""))),
-                Err(_) => Err(failed(reference, format!("key `{key}` is not UTF-8 text"))),
+                Err(_) => Err(unread(reference, format!("key `{key}` is not UTF-8 text"))),
             })
             .collect(),
         Content::ConfigMap(map) => Ok(map.data.iter().map(|(k, v)| (k.clone(), v.replace('\n', ""))).collect()),
         Content::Absent if named.optional == Some(true) => Ok(Vec::new()),
-        Content::Absent => Err(failed(reference, "it does not exist\nhint: create it, or set `optional: true`")),
+        Content::Absent => Err(unread(reference, "it does not exist\nhint: create it, or set `optional: true`")),
     }
 }
 
-fn failed(reference: &Reference, why: impl Display) -> Failure {
-    Failure::new("BuildFailed", format!("can't read {reference} of `spec.postBuild.substituteFrom`: {why}"))
+pub(in crate::engine) fn unread(reference: &Reference, why: impl Display) -> String {
+    format!("can't read {reference} of `spec.postBuild.substituteFrom`: {why}")
 }

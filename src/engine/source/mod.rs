@@ -29,6 +29,7 @@ use crate::source::Snapshot;
 
 pub use hint::Hint;
 pub use sources::Sources;
+pub(super) use target::read as read_target;
 pub(super) use worker::run;
 
 pub(super) const KIND: &str = "GitRepository";

@@ -5,15 +5,13 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use tokio_util::sync::CancellationToken;
 
-use crate::api::GitRepository;
-use crate::config;
 use crate::report::Stage;
 use crate::source::pacing::Failure;
-use crate::source::{self, Class, Follower, Remote, Sight, Snapshot, SourceError, Sparse};
+use crate::source::{self, Class, Follower, Sight, Snapshot, SourceError};
 
 use super::include::{Includes, Unavailable};
 use super::report::INCLUDE_UNAVAILABLE;
@@ -78,7 +76,7 @@ impl Worker {
         let now = Instant::now();
         let Some(when) = self.pacing.next(now) else { return };
         // other sources may share the remote or the host
-        match follower.look(when, timeout(&target.object)) {
+        match follower.look(when, target.timeout()) {
             Ok(look) => {
                 self.pacing.on_probe_started(now);
                 running.probe = Some(look);
@@ -144,13 +142,7 @@ impl Worker {
 
     fn fetch(&self, target: &Target, revision: source::Revision, since: Instant) -> Fetch {
         let cancel = CancellationToken::new();
-        let (remote, reference, ignore) = (target.remote.clone(), target.reference.clone(), target.ignore.clone());
-        let (timeout, token) = (timeout(&target.object), cancel.clone());
-        let (wanted, sparse) = (revision.clone(), target.sparse.clone());
-        let result = Box::pin(async move {
-            let snapshot = remote.snapshot(&reference, &wanted, ignore.as_deref(), timeout, token).await?;
-            if sparse.directories().is_empty() { Ok(snapshot) } else { sparsely(&remote, snapshot, sparse).await }
-        });
+        let result = Box::pin(target.fetch(revision.clone(), cancel.clone()));
         Fetch { revision, since, first: since, begun: Instant::now(), result, cancel }
     }
 
@@ -221,20 +213,5 @@ pub(super) async fn fetched(fetch: &mut Option<Fetch>) -> (Fetch, Result<Snapsho
     match fetch.take() {
         Some(done) => (done, result),
         None => std::future::pending().await,
-    }
-}
-
-fn timeout(object: &GitRepository) -> Duration {
-    object.spec.timeout.map_or(config::SOURCE_TIMEOUT, |t| t.0)
-}
-
-async fn sparsely(remote: &Remote, snapshot: Snapshot, sparse: Sparse) -> Result<Snapshot, SourceError> {
-    let (url, revision) = (remote.url().clone(), snapshot.revision.clone());
-    let store = |reason: String| SourceError::Store { url: url.clone(), reason };
-    match tokio::task::spawn_blocking(move || snapshot.with_sparse(sparse)).await {
-        Ok(Ok(Ok(snapshot))) => Ok(snapshot),
-        Ok(Ok(Err(missing))) => Err(SourceError::NoDirectory { url, revision, paths: missing.join("`, `") }),
-        Ok(Err(error)) => Err(store(error.to_string())),
-        Err(_) => Err(store("the thread that reads objects died".to_owned())),
     }
 }

@@ -3,14 +3,18 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use secrecy::ExposeSecret as _;
+use tokio_util::sync::CancellationToken;
 
-use crate::api::{GitRepository, LocalReference};
+use crate::api::{GitRepository, Key, LocalReference};
+use crate::cluster::Cluster;
+use crate::config;
 use crate::source::credentials::{self, Access, CredentialsError};
 use crate::source::pacing::{ATTENTION_PERIOD, ATTENTION_PERIOD_SSH};
 use crate::source::url::Location;
-use crate::source::{self, Remote, SourceUrl, Sparse, proxy};
+use crate::source::{self, Remote, Remotes, Snapshot, SourceError, SourceUrl, Sparse, proxy};
 
 use super::include::Includes;
 use super::worker::Worker;
@@ -19,7 +23,7 @@ use super::worker::Worker;
 const PROVIDER_GITHUB: &str = "github";
 
 /// What one spec (and Secret) comes to.
-pub(super) struct Target {
+pub(in crate::engine) struct Target {
     pub object: Arc<GitRepository>,
     pub remote: Arc<Remote>,
     pub reference: source::Reference,
@@ -30,7 +34,7 @@ pub(super) struct Target {
 }
 
 /// A spec or Secret that can't be used.
-pub(super) struct Refusal {
+pub(in crate::engine) struct Refusal {
     pub reason: &'static str,
     pub message: String,
     /// Only another spec helps.
@@ -44,47 +48,95 @@ impl Refusal {
 }
 
 impl Worker {
-    /// Reads the Secrets that the spec names.
     pub(super) async fn target(&mut self, object: &Arc<GitRepository>) -> Result<(Target, Includes), Refusal> {
-        let spec = &object.spec;
-        let unserved = spec.unserved();
-        if !unserved.is_empty() {
-            let named: Vec<_> = unserved.iter().map(|f| format!("`{f}`")).collect();
-            return Err(Refusal::stalled(
-                "UnservedField",
-                format!("not served by this version of Afresh: {}", named.join(", ")),
-            ));
-        }
-        let url = SourceUrl::parse(&spec.url).map_err(|e| Refusal::stalled("URLInvalid", e.to_string()))?;
-        let written = spec.reference.clone().unwrap_or_default();
-        let reference = source::Reference::from_spec(source::reference::Fields {
-            branch: written.branch.as_deref(),
-            tag: written.tag.as_deref(),
-            semver: written.semver.as_deref(),
-            name: written.name.as_deref(),
-            commit: written.commit.as_deref(),
-        })
-        .map_err(|e| Refusal::stalled("URLInvalid", e.to_string()))?;
-        self.pacing.set_attention_period(match url.location() {
+        let target = read(&self.shared.cluster, &self.shared.remotes, &self.key, object).await?;
+        self.pacing.set_attention_period(match target.remote.url().location() {
             Location::Ssh(_) => ATTENTION_PERIOD_SSH,
             Location::Http(_) | Location::Local(_) => ATTENTION_PERIOD,
         });
-        let access = self.access(object, &url).await?;
-        let remote =
-            self.shared.remotes.get(&url, &access).map_err(|e| Refusal::stalled("URLInvalid", e.to_string()))?;
-        let directories = spec.sparse_checkout.as_deref().unwrap_or_default();
-        let sparse = Sparse::parse(directories)
-            .map_err(|e| Refusal::stalled("InvalidSparseCheckout", format!("`spec.sparseCheckout`: {e}")))?;
-        let includes =
-            Includes::of(&self.key, spec, &self.shared).map_err(|e| Refusal::stalled("InvalidInclude", e))?;
-        let view = match (&spec.ignore, sparse.directories()) {
-            (None, []) => String::new(),
-            (ignore, directories) => serde_json::json!([ignore, directories]).to_string(),
-        };
-        let ignore = spec.ignore.clone();
-        Ok((Target { object: object.clone(), remote, reference, ignore, sparse, view }, includes))
+        let includes = Includes::of(&self.key, &object.spec, &self.shared)
+            .map_err(|e| Refusal::stalled("InvalidInclude", e.to_string()))?;
+        Ok((target, includes))
+    }
+}
+
+/// Reads a spec and the Secrets that it names.
+pub(in crate::engine) async fn read(
+    cluster: &Cluster,
+    remotes: &Remotes,
+    key: &Key,
+    object: &Arc<GitRepository>,
+) -> Result<Target, Refusal> {
+    let spec = &object.spec;
+    let unserved = spec.unserved();
+    if !unserved.is_empty() {
+        let named: Vec<_> = unserved.iter().map(|f| format!("`{f}`")).collect();
+        return Err(Refusal::stalled(
+            "UnservedField",
+            format!("not served by this version of Afresh: {}", named.join(", ")),
+        ));
+    }
+    let url = SourceUrl::parse(&spec.url).map_err(|e| Refusal::stalled("URLInvalid", e.to_string()))?;
+    let written = spec.reference.clone().unwrap_or_default();
+    let reference = source::Reference::from_spec(source::reference::Fields {
+        branch: written.branch.as_deref(),
+        tag: written.tag.as_deref(),
+        semver: written.semver.as_deref(),
+        name: written.name.as_deref(),
+        commit: written.commit.as_deref(),
+    })
+    .map_err(|e| Refusal::stalled("URLInvalid", e.to_string()))?;
+    let access = Secrets { cluster, key }.access(object, &url).await?;
+    let remote = remotes.get(&url, &access).map_err(|e| Refusal::stalled("URLInvalid", e.to_string()))?;
+    let directories = spec.sparse_checkout.as_deref().unwrap_or_default();
+    let sparse = Sparse::parse(directories)
+        .map_err(|e| Refusal::stalled("InvalidSparseCheckout", format!("`spec.sparseCheckout`: {e}")))?;
+    let view = match (&spec.ignore, sparse.directories()) {
+        (None, []) => String::new(),
+        (ignore, directories) => serde_json::json!([ignore, directories]).to_string(),
+    };
+    let ignore = spec.ignore.clone();
+    Ok(Target { object: object.clone(), remote, reference, ignore, sparse, view })
+}
+
+impl Target {
+    pub fn timeout(&self) -> Duration {
+        self.object.spec.timeout.map_or(config::SOURCE_TIMEOUT, |timeout| timeout.0)
     }
 
+    /// Fetches a revision, seen as the spec says.
+    pub fn fetch(
+        &self,
+        revision: source::Revision,
+        cancel: CancellationToken,
+    ) -> impl Future<Output = Result<Snapshot, SourceError>> + Send + use<> {
+        let (remote, reference, ignore) = (self.remote.clone(), self.reference.clone(), self.ignore.clone());
+        let (timeout, sparse) = (self.timeout(), self.sparse.clone());
+        async move {
+            let snapshot = remote.snapshot(&reference, &revision, ignore.as_deref(), timeout, cancel).await?;
+            if sparse.directories().is_empty() { Ok(snapshot) } else { sparsely(&remote, snapshot, sparse).await }
+        }
+    }
+}
+
+async fn sparsely(remote: &Remote, snapshot: Snapshot, sparse: Sparse) -> Result<Snapshot, SourceError> {
+    let (url, revision) = (remote.url().clone(), snapshot.revision.clone());
+    let store = |reason: String| SourceError::Store { url: url.clone(), reason };
+    match tokio::task::spawn_blocking(move || snapshot.with_sparse(sparse)).await {
+        Ok(Ok(Ok(snapshot))) => Ok(snapshot),
+        Ok(Ok(Err(missing))) => Err(SourceError::NoDirectory { url, revision, paths: missing.join("`, `") }),
+        Ok(Err(error)) => Err(store(error.to_string())),
+        Err(_) => Err(store("the thread that reads objects died".to_owned())),
+    }
+}
+
+/// The Secrets beside one GitRepository.
+struct Secrets<'a> {
+    cluster: &'a Cluster,
+    key: &'a Key,
+}
+
+impl Secrets<'_> {
     async fn access(&self, object: &GitRepository, url: &SourceUrl) -> Result<Access, Refusal> {
         let spec = &object.spec;
         let github = spec.provider.as_deref() == Some(PROVIDER_GITHUB);
@@ -120,7 +172,6 @@ impl Worker {
         let name = format!("{}/{}", self.key.namespace, reference.name);
         let failed = |what: String| Refusal { reason: "AuthenticationFailed", message: what, stalled: false };
         let secret = self
-            .shared
             .cluster
             .get_secret(&self.key.namespace, &reference.name)
             .await

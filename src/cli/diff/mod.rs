@@ -1,0 +1,462 @@
+//! `afresh diff`: what would change in the cluster, by dry-run. Writes nothing and needs no daemon.
+//!
+//! Differences go to stdout, everything else to stderr. Exit codes as those of `kubectl diff`: 0 equal, 1 different,
+//! 2 something could not be looked at, or would be refused.
+
+mod masking;
+mod text;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use anstyle::{AnsiColor, Style};
+use anyhow::{Context as _, bail};
+use secrecy::ExposeSecret as _;
+use serde_json::Value;
+
+use super::connect::ClusterArgs;
+use super::directory::{DirectoryTree, repository_root};
+use super::kustomization::{self, InputError, absolute, assignment};
+use crate::api::{CONFIRM_PRUNE, Key, Kustomization};
+use crate::apply::{Fate, Kept, UnknownFields};
+use crate::cluster::{ApiError, ApiKind, Cluster};
+use crate::engine::preview::{self, Deletions, Expected, Preview, PreviewError, Question};
+use crate::manifest::{ObjectId, Tree};
+use crate::source::{DataDir, RemoteOptions, Remotes};
+use masking::{Secrets, mask_secret};
+
+#[derive(clap::Args, Clone, Debug)]
+pub struct DiffArgs {
+    #[command(flatten)]
+    cluster: ClusterArgs,
+    /// `ks/NAME`: a Kustomization of the cluster at the newest revision of its source; or a folder of a working copy
+    target: String,
+    /// For a folder: its Kustomization, `ks/NAME` in the cluster or a file; default: the one in the cluster whose
+    /// `spec.path` is the folder's
+    #[arg(long)]
+    kustomization: Option<String>,
+    /// Which of several Kustomizations in the file
+    #[arg(long)]
+    name: Option<String>,
+    /// The namespace of the Kustomization
+    #[arg(short, long, default_value = "flux-system")]
+    namespace: String,
+    /// For a folder: the root of the repository; default: the folder, or the Git repository around it
+    #[arg(long, value_name = "DIR")]
+    root: Option<PathBuf>,
+    /// A variable, over those of `spec.postBuild`; can be given more than once
+    #[arg(long = "set", value_name = "NAME=VALUE", value_parser = assignment)]
+    set: Vec<(String, String)>,
+    /// Fields that the API server doesn't know, as `afresh run` is told: `warn` leaves them out, `strict` refuses
+    #[arg(long, value_enum, default_value = "warn")]
+    field_validation: Validation,
+    /// Sources may be repositories on this machine
+    #[arg(long)]
+    allow_local_sources: bool,
+}
+
+#[derive(clap::ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+enum Validation {
+    Warn,
+    Strict,
+}
+
+/// Nothing would change.
+const EQUAL: u8 = 0;
+const DIFFERENT: u8 = 1;
+/// Something could not be looked at, or would be refused.
+const FAILED: u8 = 2;
+
+/// Prints what would change; the exit code says whether anything would.
+pub async fn run(args: DiffArgs) -> ExitCode {
+    match diff(&args).await {
+        Ok(code) => ExitCode::from(code),
+        Err(error) => {
+            match error.downcast_ref::<InputError>() {
+                Some(input) => anstream::eprint!("{}", input.render(true)),
+                None => match error.downcast_ref::<PreviewError>() {
+                    Some(PreviewError::Render(failed)) => anstream::eprint!("{}", failed.error.render(true)),
+                    _ => super::print_error(&error),
+                },
+            }
+            ExitCode::from(FAILED)
+        }
+    }
+}
+
+/// The application and the tree that is looked at.
+struct Looked {
+    object: Kustomization,
+    tree: Arc<dyn Tree>,
+    /// Empty: a working copy.
+    revision: String,
+    notes: Vec<String>,
+    /// Where fetched objects are, as long as they are read.
+    _data: Option<tempfile::TempDir>,
+}
+
+async fn diff(args: &DiffArgs) -> anyhow::Result<u8> {
+    let cluster = args.cluster.connect().await?;
+    let looked = match kustomization_name(&args.target) {
+        Some(name) => from_cluster(args, &cluster, name).await?,
+        None => from_folder(args, &cluster).await?,
+    };
+    let object = Arc::new(looked.object);
+    let variables: BTreeMap<String, String> = args.set.iter().cloned().collect();
+    let question = Question {
+        cluster: &cluster,
+        object: object.clone(),
+        tree: looked.tree,
+        revision: &looked.revision,
+        variables: &variables,
+        unknown_fields: match args.field_validation {
+            Validation::Warn => UnknownFields::Drop,
+            Validation::Strict => UnknownFields::Refuse,
+        },
+    };
+    let preview = preview::preview(&question).await?;
+    let key = key_of(&object);
+    let mut report = Report::new(&key, &looked.revision, &preview);
+    looked.notes.iter().for_each(|note| report.note(note));
+    if object.spec.suspended() {
+        report.note("it is suspended: nothing of this happens before it is resumed");
+    }
+    if object.metadata.deletion_timestamp.is_some() {
+        report.note("it is being deleted: nothing is applied any more");
+    }
+    Ok(report.print(preview))
+}
+
+fn kustomization_name(target: &str) -> Option<&str> {
+    let (prefix, name) = target.split_once('/')?;
+    let known = matches!(prefix, "ks" | "kustomization" | "kustomizations");
+    (known && !name.is_empty() && !name.contains('/')).then_some(name)
+}
+
+fn key_of(object: &Kustomization) -> Key {
+    let metadata = &object.metadata;
+    Key::new(metadata.namespace.clone().unwrap_or_default(), metadata.name.clone().unwrap_or_default())
+}
+
+/// A Kustomization of the cluster.
+async fn get(cluster: &Cluster, namespace: &str, name: &str) -> anyhow::Result<Option<Kustomization>> {
+    let kind = ApiKind::kustomization();
+    let found = cluster.get(&kind, &kind.object(namespace, name)).await;
+    let found = found.with_context(|| format!("can't read Kustomization `{namespace}/{name}`"))?;
+    found
+        .map(serde_json::from_value)
+        .transpose()
+        .with_context(|| format!("Kustomization `{namespace}/{name}` can't be read"))
+}
+
+async fn existing(cluster: &Cluster, namespace: &str, name: &str) -> anyhow::Result<Kustomization> {
+    get(cluster, namespace, name).await?.with_context(|| {
+        format!("there is no Kustomization `{namespace}/{name}`: `afresh get ks -A` shows those that there are")
+    })
+}
+
+/// At the newest revision of its source.
+async fn from_cluster(args: &DiffArgs, cluster: &Cluster, name: &str) -> anyhow::Result<Looked> {
+    if args.kustomization.is_some() || args.root.is_some() || args.name.is_some() {
+        bail!("`--kustomization`, `--name` and `--root` go with a folder, not with `{}`", args.target);
+    }
+    let object = existing(cluster, &args.namespace, name).await?;
+    let data = tempfile::Builder::new().prefix("afresh-diff-").tempdir().context("no folder for what is fetched")?;
+    let options = RemoteOptions { allow_local_sources: args.allow_local_sources, ..RemoteOptions::default() };
+    let remotes = Remotes::new(DataDir::open(data.path())?, options);
+    let found = preview::find(cluster, &remotes, &preview::source_of(&object)).await?;
+    let mut notes = Vec::new();
+    if found.suspended {
+        notes.push("its source is suspended: the daemon stays at the revision that it has".to_owned());
+    }
+    let tree = Arc::new(found.snapshot);
+    Ok(Looked { object, tree, revision: found.revision, notes, _data: Some(data) })
+}
+
+/// A working copy, as a Kustomization sees it.
+async fn from_folder(args: &DiffArgs, cluster: &Cluster) -> anyhow::Result<Looked> {
+    let folder = absolute(Path::new(&args.target))?;
+    let mut notes = Vec::new();
+    let object = match args.kustomization.as_deref().map(|given| (given, kustomization_name(given))) {
+        Some((_, Some(name))) => existing(cluster, &args.namespace, name).await?,
+        Some((file, None)) => {
+            let mut object = kustomization::read(Path::new(file), args.name.as_deref(), &args.namespace)?;
+            let key = key_of(&object);
+            match get(cluster, &key.namespace, &key.name).await? {
+                // what it owns and what people agreed to is the cluster's to say
+                Some(live) => {
+                    object.status = live.status;
+                    let consent = live.metadata.annotations.and_then(|mut all| all.remove(CONFIRM_PRUNE));
+                    if let Some(consent) = consent {
+                        object.metadata.annotations.get_or_insert_default().insert(CONFIRM_PRUNE.into(), consent);
+                    }
+                }
+                None => notes.push(format!("there is no Kustomization `{key}` in the cluster yet: it owns nothing")),
+            }
+            object
+        }
+        None => by_path(args, cluster, &folder).await?,
+    };
+    let root = kustomization::root_of(&folder, args.root.as_deref(), object.spec.path.as_deref().unwrap_or_default())?;
+    Ok(Looked { object, tree: Arc::new(DirectoryTree::new(root)), revision: String::new(), notes, _data: None })
+}
+
+/// The only Kustomization whose path leads to the folder.
+async fn by_path(args: &DiffArgs, cluster: &Cluster, folder: &Path) -> anyhow::Result<Kustomization> {
+    let root = match &args.root {
+        Some(root) => absolute(root)?,
+        None => repository_root(folder).unwrap_or(folder).to_owned(),
+    };
+    let list = cluster.list(&ApiKind::kustomization(), Some(&args.namespace)).await;
+    let list = list.with_context(|| format!("can't list the Kustomizations of `{}`", args.namespace))?;
+    let leads_here = |object: &Kustomization| {
+        let path = object.spec.path.as_deref().unwrap_or_default().trim_start_matches('/');
+        root.join(path).canonicalize().is_ok_and(|to| to == *folder)
+    };
+    let mut found: Vec<Kustomization> =
+        list.into_iter().filter_map(|o| serde_json::from_value(o).ok()).filter(leads_here).collect();
+    if found.len() == 1 {
+        return Ok(found.remove(0));
+    }
+    let names: Vec<_> = found.iter().map(|object| format!("ks/{}", key_of(object).name)).collect();
+    if names.is_empty() {
+        bail!(
+            "no Kustomization of namespace `{}` has `{}` as its `spec.path`\nhint: name one with `--kustomization ks/NAME` or `--kustomization FILE`, and its namespace with `-n`",
+            args.namespace,
+            folder.strip_prefix(&root).unwrap_or(folder).display()
+        );
+    }
+    bail!("several Kustomizations have this path: {}\nhint: choose one with `--kustomization`", names.join(", "))
+}
+
+/// What is printed, and what the exit code comes to.
+struct Report {
+    key: Key,
+    revision: String,
+    secrets: Secrets,
+    out: String,
+    err: String,
+    created: usize,
+    changed: usize,
+    recreated: usize,
+    deleted: usize,
+    guarded: usize,
+    same: usize,
+    failed: usize,
+}
+
+const BOLD: Style = Style::new().bold();
+const YELLOW: Style = AnsiColor::Yellow.on_default().bold();
+const RED: Style = AnsiColor::Red.on_default().bold();
+
+impl Report {
+    fn new(key: &Key, revision: &str, preview: &Preview) -> Self {
+        let secrets = Secrets::new(preview.secrets.iter().map(|secret| secret.expose_secret().to_owned()));
+        let (out, err) = (String::new(), String::new());
+        let (key, revision) = (key.clone(), revision.to_owned());
+        let counts = (0, 0, 0, 0, 0, 0, 0);
+        let (created, changed, recreated, deleted, guarded, same, failed) = counts;
+        Self { key, revision, secrets, out, err, created, changed, recreated, deleted, guarded, same, failed }
+    }
+
+    fn note(&mut self, text: &str) {
+        self.err.push_str(&format!("{BOLD}note{BOLD:#}: {text}\n"));
+    }
+
+    fn warn(&mut self, text: &str) {
+        self.err.push_str(&format!("{YELLOW}warning{YELLOW:#}: {text}\n"));
+    }
+
+    fn fail(&mut self, text: &str) {
+        self.failed += 1;
+        self.err.push_str(&format!("{RED}error{RED:#}: {text}\n"));
+    }
+
+    /// Prints all and gives the exit code.
+    fn print(mut self, preview: Preview) -> u8 {
+        for (id, other) in &preview.contested {
+            self.fail(&format!(
+                "{id} is declared by Kustomization `{other}` already\nhint: declare each object in one Kustomization only"
+            ));
+        }
+        for expected in preview.objects {
+            self.object(expected);
+        }
+        self.deletions(preview.deletions);
+        for what in preview.unseen {
+            self.fail(&format!("can't look at {what}"));
+        }
+        let code = self.code();
+        let summary = self.summary();
+        let (out, err) = (self.secrets.out_of(self.out), self.secrets.out_of(self.err));
+        anstream::print!("{out}");
+        anstream::eprint!("{err}{summary}");
+        code
+    }
+
+    fn code(&self) -> u8 {
+        let different = self.created + self.changed + self.recreated + self.deleted + self.guarded;
+        match () {
+            () if self.failed > 0 => FAILED,
+            () if different > 0 => DIFFERENT,
+            () => EQUAL,
+        }
+    }
+
+    fn summary(&self) -> String {
+        let of = match self.revision.as_str() {
+            "" => format!("Kustomization `{}` with this working copy", self.key),
+            revision => format!("Kustomization `{}` at {revision}", self.key),
+        };
+        let counts = [
+            (self.created, "created"),
+            (self.changed, "changed"),
+            (self.recreated, "deleted and created anew"),
+            (self.deleted, "deleted"),
+            (self.guarded, "waiting for consent"),
+        ];
+        let mut parts: Vec<_> =
+            counts.iter().filter(|(count, _)| *count > 0).map(|(count, what)| format!("{count} {what}")).collect();
+        if parts.is_empty() {
+            parts.push("nothing would change".to_owned());
+        }
+        if self.same > 0 {
+            parts.push(format!("{} as declared", self.same));
+        }
+        if self.failed > 0 {
+            parts.push(format!("{} could not be told", self.failed));
+        }
+        format!("{of}: {}\n", parts.join(", "))
+    }
+
+    fn object(&mut self, expected: Expected) {
+        let Expected { id, version, origin, outlook } = expected;
+        for dropped in &outlook.dropped {
+            self.warn(&format!(
+                "{origin}: {id} has a field that the API server doesn't know: `{}` would be left out",
+                dropped.path
+            ));
+        }
+        for warning in &outlook.warnings {
+            self.warn(&format!("{origin}: {id}: {warning}"));
+        }
+        let live = outlook.live;
+        match outlook.fate {
+            Fate::Applied(would) => {
+                if live.as_ref() == Some(&would) {
+                    self.same += 1;
+                } else if live.is_none() {
+                    self.created += 1;
+                    self.show("created", &id, &version, &format!("({origin})"), None, Some(would));
+                } else {
+                    self.changed += 1;
+                    self.show("changed", &id, &version, &format!("({origin})"), live, Some(would));
+                }
+            }
+            Fate::Unasked { declared, why } => {
+                self.created += 1;
+                let note = format!("({origin}; {why}, so this is what would be sent)");
+                self.show("created", &id, &version, &note, None, Some(declared));
+            }
+            Fate::Recreated { becomes, why } => {
+                self.recreated += 1;
+                let note = format!("({origin}): {}", first_line(&why));
+                self.show("deleted and created anew", &id, &version, &note, live, Some(becomes));
+            }
+            Fate::Left(why) => {
+                self.same += 1;
+                self.note(&format!("{origin}: {id} would be left alone: {why}"));
+            }
+            Fate::Refused(error) if error.is_only_immutable() => {
+                self.fail(&format!(
+                    "{origin}: {id} can't be changed in place: {error}\nhint: delete the object, or declare it under a new name"
+                ));
+            }
+            Fate::Refused(error) => self.fail(&with_hint(&format!("{origin}: {id} would be refused: {error}"), &error)),
+            Fate::Unreadable(error) => self.fail(&with_hint(&format!("{origin}: {id} can't be read: {error}"), &error)),
+        }
+    }
+
+    fn deletions(&mut self, deletions: Deletions) {
+        for (id, version, live) in deletions.deleted {
+            self.deleted += 1;
+            self.show("deleted", &id, &version, "(no longer declared)", Some(live), None);
+        }
+        for (id, other) in deletions.handed_over {
+            self.note(&format!("{id} is handed over to Kustomization `{other}`, which declares it now"));
+        }
+        for (id, why) in deletions.kept {
+            let why = match why {
+                Kept::NotOurs => "its labels name another owner",
+                Kept::Marked => "a label or annotation says so",
+                Kept::Flux => "it is Flux's own",
+                Kept::Absent => continue,
+            };
+            self.note(&format!("{id} is no longer declared and stays: {why}"));
+        }
+        for id in deletions.forgotten {
+            self.note(&format!("{id} is no longer declared and stays: `spec.prune` is false"));
+        }
+        for id in deletions.grounded {
+            self.note(&format!("{id} is no longer declared and stays: the Kustomization itself stands on it"));
+        }
+        for id in deletions.unagreed {
+            self.guarded += 1;
+            let revision = if self.revision.is_empty() { "REVISION" } else { &self.revision };
+            self.warn(&format!(
+                "{id} would not be deleted without consent on itself: with it all objects of its kind go\nhint: kubectl annotate --overwrite crd {} {CONFIRM_PRUNE}='{revision}'",
+                id.name
+            ));
+        }
+        if !deletions.guarded.is_empty() {
+            self.guarded += deletions.guarded.len();
+            let names: Vec<_> = deletions.guarded.iter().map(ToString::to_string).collect();
+            let why = if deletions.emptied { "nothing is declared any more" } else { "deleting it loses data" };
+            let Key { namespace, name } = &self.key;
+            let revision = if self.revision.is_empty() { "REVISION" } else { &self.revision };
+            self.warn(&format!(
+                "{} would not be deleted without consent: {why}\nhint: kubectl annotate --overwrite kustomization/{name} -n {namespace} {CONFIRM_PRUNE}='{revision}'",
+                names.join(", ")
+            ));
+        }
+        if let Some((ids, others)) = deletions.put_off {
+            let ids: Vec<_> = ids.iter().map(ToString::to_string).collect();
+            let others: Vec<_> = others.iter().map(|key| format!("`{key}`")).collect();
+            self.fail(&format!(
+                "deletions would be put off: Kustomization {} can't be rendered and may declare {}",
+                others.join(", "),
+                ids.join(", ")
+            ));
+        }
+        for (id, error) in deletions.unreadable {
+            self.fail(&with_hint(&format!("{id} is no longer declared, and can't be read: {error}"), &error));
+        }
+    }
+
+    fn show(
+        &mut self,
+        what: &str,
+        id: &ObjectId,
+        version: &str,
+        note: &str,
+        mut live: Option<Value>,
+        mut would: Option<Value>,
+    ) {
+        if id.group.is_empty() && id.kind == "Secret" {
+            mask_secret(live.as_mut(), would.as_mut());
+        }
+        self.secrets.mask(live.as_mut(), would.as_mut());
+        let diff = text::unified(&text::file_name(id, version), live.as_ref(), would.as_ref());
+        self.out.push_str(&format!("{BOLD}# {what}: {id}{BOLD:#} {note}\n{diff}"));
+    }
+}
+
+fn first_line(error: &ApiError) -> String {
+    error.message.lines().next().unwrap_or_default().to_owned()
+}
+
+fn with_hint(text: &str, error: &ApiError) -> String {
+    error.hint().map_or_else(|| text.to_owned(), |hint| format!("{text}\nhint: {hint}"))
+}

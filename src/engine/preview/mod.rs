@@ -1,0 +1,230 @@
+//! What would change if a tree were applied, without a daemon and without writing.
+//!
+//! ```text
+//!  Kustomization + tree ─▶ values ─▶ render ─▶ plan ─┬▶ one dry-run per object ─▶ Outlook
+//!                                                    └▶ inventory less declared ─▶ Deletions
+//! ```
+//!
+//! Comes in: an application and a tree. Goes out: a [`Preview`]. The stages are those of an attempt; only the questions
+//! that a daemon answers from its memory (who declares what) are asked of the cluster instead.
+
+mod neighbours;
+mod prune;
+mod source;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use futures::StreamExt as _;
+use secrecy::SecretString;
+
+use crate::api::{self, Key, Kustomization};
+use crate::apply::{self, Outlook, UnknownFields};
+use crate::cluster::{ApiError, Cluster};
+use crate::manifest::{ObjectId, Origin, Tree};
+use crate::plan::{self, Desired, DigestKey, Inventory};
+use crate::render::{AppRef, Failed, Rendered};
+
+use super::application::{substitutions, unread};
+use super::references::{Content, Reference, Referenced};
+
+pub use prune::Deletions;
+pub use source::{Found, SourceUnavailable, find};
+
+/// Objects that are asked about at the same time.
+const PARALLEL: usize = 8;
+
+/// What is looked at.
+pub struct Question<'a> {
+    pub cluster: &'a Cluster,
+    /// As the cluster has it, or as it would be; its status has the inventory.
+    pub object: Arc<Kustomization>,
+    pub tree: Arc<dyn Tree>,
+    /// For the consent to deletions; empty where no commit is looked at.
+    pub revision: &'a str,
+    /// Variables over those of `postBuild`.
+    pub variables: &'a BTreeMap<String, String>,
+    pub unknown_fields: UnknownFields,
+}
+
+/// What would become of an application's objects.
+pub struct Preview {
+    /// In the order in which they would be applied.
+    pub objects: Vec<Expected>,
+    pub deletions: Deletions,
+    /// Declared by other applications already, which an attempt would refuse.
+    pub contested: Vec<(ObjectId, Key)>,
+    /// What could not be looked at, by name.
+    pub unseen: Vec<String>,
+    /// Values that came from Secrets: no text that has one of them is shown.
+    pub secrets: Vec<SecretString>,
+}
+
+/// One declared object and what would become of it.
+pub struct Expected {
+    pub id: ObjectId,
+    pub version: String,
+    pub origin: Origin,
+    pub outlook: Outlook,
+}
+
+/// Why nothing can be said.
+#[derive(Debug, thiserror::Error)]
+pub enum PreviewError {
+    #[error("{0}")]
+    Unserved(String),
+    #[error("{0}")]
+    Values(String),
+    #[error("{0}")]
+    Render(Box<Failed>),
+    #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
+    Plan(Vec<plan::PlanError>),
+    #[error("the API server does not answer: {0}")]
+    Cluster(ApiError),
+    #[error("the renderer failed: {0}")]
+    Died(tokio::task::JoinError),
+}
+
+/// Looks at everything that an attempt would do.
+pub async fn preview(question: &Question<'_>) -> Result<Preview, PreviewError> {
+    let Question { cluster, object, tree, .. } = question;
+    cluster.discover().await.map_err(PreviewError::Cluster)?;
+    let key = key_of(object);
+    let declared = declared(question, object, tree).await?;
+    let controllers = plan::controllers(&declared.desired);
+    if !controllers.is_empty() {
+        let names: Vec<_> = controllers.iter().map(|d| format!("{} ({})", d.object.id, d.object.origin)).collect();
+        return Err(PreviewError::Unserved(format!(
+            "Kustomization `{key}` declares Flux's own controllers, so nothing of it would be applied: {}\nhint: docs/migrate-from-flux.md has the steps",
+            names.join(", ")
+        )));
+    }
+    let ids: BTreeSet<ObjectId> = declared.desired.iter().map(|d| d.object.id.clone()).collect();
+    let (inventory, unreadable) = Inventory::read(object.status.as_ref().and_then(|s| s.inventory.as_ref()));
+    let mut unseen: Vec<String> =
+        unreadable.into_iter().map(|id| format!("the inventory's entry `{id}` can't be read")).collect();
+
+    let neighbours = neighbours::look(question, &key, &ids, &inventory, &mut unseen).await?;
+    let deletions = prune::look(question, &key, &ids, &inventory, &neighbours).await;
+
+    let objects: Vec<_> = declared.desired.iter().map(|d| d.object.clone()).collect();
+    let preview = apply::Preview::new((*cluster).clone(), question.unknown_fields, &objects, question.revision);
+    let mut ordered: Vec<&Desired> = declared.desired.iter().collect();
+    ordered.sort_by_key(|d| apply::stage_of(&d.object.id));
+    let expected = futures::stream::iter(ordered).map(async |desired| {
+        let object = &desired.object;
+        Expected {
+            id: object.id.clone(),
+            version: object.version.clone(),
+            origin: object.origin.clone(),
+            outlook: preview.outlook(object, desired.forced || question.object.spec.forces()).await,
+        }
+    });
+    let objects = expected.buffered(PARALLEL).collect().await;
+    Ok(Preview { objects, deletions, contested: neighbours.contested, unseen, secrets: declared.secrets })
+}
+
+/// What an application declares in a tree.
+struct Declared {
+    desired: Vec<Desired>,
+    secrets: Vec<SecretString>,
+}
+
+async fn declared(
+    question: &Question<'_>,
+    object: &Arc<Kustomization>,
+    tree: &Arc<dyn Tree>,
+) -> Result<Declared, PreviewError> {
+    let key = key_of(object);
+    let unserved = object.spec.unserved();
+    if !unserved.is_empty() {
+        let named: Vec<_> = unserved.iter().map(|field| format!("`{field}`")).collect();
+        let message = format!("Kustomization `{key}`: not served by this version of Afresh: {}", named.join(", "));
+        return Err(PreviewError::Unserved(message));
+    }
+    let (variables, secrets) = variables(question, &key, object).await?;
+    let rendered = {
+        let (object, tree, key) = (object.clone(), tree.clone(), key.clone());
+        let render = move || render(&object, &key, &*tree, variables.as_ref());
+        tokio::task::spawn_blocking(render).await.map_err(PreviewError::Died)?.map_err(PreviewError::Render)?
+    };
+    // what substitution made of a secret value is secret, too
+    let derived = rendered.derived.iter().filter(|(name, _)| secrets.contains_key(name)).map(|(_, value)| value);
+    let secrets = secrets.values().chain(derived).map(|value| value.clone().into()).collect();
+    let desired = desired(question.cluster, object, &key, &rendered).await?;
+    Ok(Declared { desired, secrets })
+}
+
+/// The variables of `postBuild` as they are in the cluster, under those that were given; and which came from Secrets.
+async fn variables(
+    question: &Question<'_>,
+    key: &Key,
+    object: &Kustomization,
+) -> Result<(Option<BTreeMap<String, String>>, Arc<BTreeMap<String, String>>), PreviewError> {
+    let mut contents = Vec::new();
+    for reference in Reference::of(&key.namespace, object) {
+        let content = read(question.cluster, &reference).await;
+        contents.push(Arc::new(content.map_err(|error| PreviewError::Values(unread(&reference, error)))?));
+    }
+    let read = substitutions(&key.namespace, object, &contents).map_err(PreviewError::Values)?;
+    let secrets = read.as_ref().map(|read| read.secrets.clone()).unwrap_or_default();
+    let mut variables = read.map(|read| read.variables);
+    if !question.variables.is_empty() {
+        variables.get_or_insert_default().extend(question.variables.clone());
+    }
+    Ok((variables, secrets))
+}
+
+async fn read(cluster: &Cluster, reference: &Reference) -> Result<Content, ApiError> {
+    let Reference { kind, namespace, name } = reference;
+    Ok(match kind {
+        Referenced::Secret => cluster.get_secret(namespace, name).await?.map_or(Content::Absent, Content::Secret),
+        Referenced::ConfigMap => {
+            cluster.get_config_map(namespace, name).await?.map_or(Content::Absent, Content::ConfigMap)
+        }
+    })
+}
+
+fn render(
+    object: &Kustomization,
+    key: &Key,
+    tree: &dyn Tree,
+    variables: Option<&BTreeMap<String, String>>,
+) -> Result<Rendered, Box<Failed>> {
+    let app = AppRef { name: key.name.clone(), namespace: key.namespace.clone() };
+    let request = super::request(&object.spec, &app, tree, variables, &|| false);
+    crate::render::render(&request).map_err(Box::new)
+}
+
+/// Settles scopes, asking for kinds that discovery didn't show.
+async fn desired(
+    cluster: &Cluster,
+    object: &Kustomization,
+    key: &Key,
+    rendered: &Rendered,
+) -> Result<Vec<Desired>, PreviewError> {
+    let app = plan::Application { key, target_namespace: object.spec.target_namespace.as_deref() };
+    // what is compared has no digest in it, so that any key will do
+    let digests = DigestKey::new([0; 32]);
+    plan::desired(&rendered.objects, &app, &super::application::Scopes(cluster), &digests).map_err(PreviewError::Plan)
+}
+
+fn key_of(object: &Kustomization) -> Key {
+    let metadata = &object.metadata;
+    Key::new(metadata.namespace.clone().unwrap_or_default(), metadata.name.clone().unwrap_or_default())
+}
+
+/// The source that a Kustomization names.
+pub fn source_of(object: &Kustomization) -> Key {
+    let reference = &object.spec.source_ref;
+    Key::new(reference.namespace.clone().unwrap_or_else(|| key_of(object).namespace), &reference.name)
+}
+
+fn annotation<'a>(object: &'a Kustomization, key: &str) -> Option<&'a str> {
+    object.metadata.annotations.as_ref()?.get(key).map(String::as_str)
+}
+
+/// Whether a person has agreed to deletions, as the annotation says.
+fn consent(question: &Question<'_>) -> plan::Consent {
+    plan::Consent::read(annotation(&question.object, api::CONFIRM_PRUNE), question.revision)
+}
