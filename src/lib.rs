@@ -29,6 +29,7 @@ pub mod engine;
 pub mod health;
 pub mod manifest;
 pub mod plan;
+pub mod policy;
 pub mod render;
 pub mod report;
 pub mod sandbox;

@@ -6,14 +6,14 @@ use std::path::{Path, PathBuf};
 /// Words that a folder must not use, with the reason.
 const ABSENT: &[(&[&str], &[&str], &str)] = &[
     (
-        &["manifest", "render", "plan"],
+        &["manifest", "render", "plan", "policy"],
         &["kube::", "tokio", "std::fs", "std::env", "Instant::now", "SystemTime", "Timestamp::now", "reqwest"],
         "pure stages know no Kubernetes client, no async runtime, no clock, no file system",
     ),
     (
         &[
-            "api", "apply", "cluster", "config", "engine", "health", "manifest", "plan", "render", "report", "sandbox",
-            "source", "trigger",
+            "api", "apply", "cluster", "config", "engine", "health", "manifest", "plan", "policy", "render", "report",
+            "sandbox", "source", "trigger",
         ],
         &["println!", "print!(", "eprint!(", "dbg!"],
         "only the command line prints",
@@ -27,7 +27,7 @@ const ABSENT: &[(&[&str], &[&str], &str)] = &[
         "only the command line reads the environment",
     ),
     (
-        &["api", "cluster", "config", "health", "manifest", "plan", "render", "report", "source"],
+        &["api", "cluster", "config", "health", "manifest", "plan", "policy", "render", "report", "source"],
         &["crate::engine", "crate::cli", "crate::sandbox"],
         "the arrows point one way: stages know neither the engine nor the command line nor the sandbox",
     ),

@@ -1,0 +1,375 @@
+//! What can be known to be wrong before anything is evaluated: names that nobody declares, functions that do not exist
+//! or get the wrong arguments, types that don't go together, a result of the wrong type.
+//!
+//! As in an API server, manifests are of any type here: what depends on them is found out when it is evaluated.
+
+use super::functions::{self, SIGNATURES, UNSERVED};
+use super::syntax::{Comprehension, Expr, Kind, Literal, Node, Operator};
+use super::{CompileError, Position};
+
+#[derive(Clone, Debug, PartialEq)]
+pub enum Type {
+    /// Known when it is evaluated.
+    Any,
+    /// By CEL's name.
+    Of(&'static str),
+    List(Box<Type>),
+    Map(Box<Type>),
+    Optional(Box<Type>),
+}
+
+impl Type {
+    pub fn name(&self) -> &'static str {
+        match self {
+            Type::Any => "dyn",
+            Type::Of(name) => name,
+            Type::List(_) => "list",
+            Type::Map(_) => "map",
+            Type::Optional(_) => "optional_type",
+        }
+    }
+
+    fn of(name: &'static str) -> Type {
+        match name {
+            "" => Type::Any,
+            "list" => Type::List(Box::new(Type::Any)),
+            "map" => Type::Map(Box::new(Type::Any)),
+            "optional_type" => Type::Optional(Box::new(Type::Any)),
+            name => Type::Of(name),
+        }
+    }
+
+    fn is_number(&self) -> bool {
+        matches!(self, Type::Of("int" | "uint" | "double"))
+    }
+
+    /// What a value of either type is.
+    fn either(self, other: Type) -> Type {
+        if self == other { self } else { Type::Any }
+    }
+}
+
+const BOOL: Type = Type::Of("bool");
+
+/// What is declared: names, and what `variables.name` comes to.
+pub struct Declared<'a> {
+    pub names: &'a [&'static str],
+    pub composed: &'a [(String, Type)],
+}
+
+struct Checker<'a> {
+    source: &'a str,
+    declared: &'a Declared<'a>,
+    scopes: Vec<(String, Type)>,
+}
+
+/// The type of an expression, or the first thing that is wrong with it.
+pub fn check(source: &str, expr: &Expr, declared: &Declared<'_>) -> Result<Type, CompileError> {
+    Checker { source, declared, scopes: Vec::new() }.check(expr)
+}
+
+impl Checker<'_> {
+    fn error(&self, at: usize, message: impl Into<String>) -> CompileError {
+        CompileError { position: Position::of(self.source, at), message: message.into() }
+    }
+
+    fn overload(&self, at: usize, function: &str, types: &[&Type]) -> CompileError {
+        let types: Vec<_> = types.iter().map(|kind| kind.name()).collect();
+        self.error(at, format!("`{function}` is not for ({})", types.join(", ")))
+    }
+
+    fn boolean(&mut self, expr: &Expr, function: &str) -> Result<(), CompileError> {
+        match self.check(expr)? {
+            Type::Any | BOOL => Ok(()),
+            other => Err(self.overload(expr.at, function, &[&other])),
+        }
+    }
+
+    fn check(&mut self, expr: &Expr) -> Result<Type, CompileError> {
+        match &expr.node {
+            Node::Literal(literal) => Ok(Type::Of(match literal {
+                Literal::Null => "null_type",
+                Literal::Bool(_) => "bool",
+                Literal::Int(_) => "int",
+                Literal::Uint(_) => "uint",
+                Literal::Double(_) => "double",
+                Literal::Text(_) => "string",
+                Literal::Bytes(_) => "bytes",
+            })),
+            Node::Ident(name) => self.name(expr.at, name),
+            Node::Select { operand, field, optional } => self.select(expr.at, operand, field, *optional),
+            Node::Has { operand, field } => match self.check(operand)? {
+                Type::Any | Type::Map(_) | Type::Optional(_) => Ok(BOOL),
+                other => Err(self.error(expr.at, format!("a {} has no field `{field}`", other.name()))),
+            },
+            Node::Index { operand, index, optional } => {
+                let (of, index) = (self.check(operand)?, self.check(index)?);
+                let (of, optional) = match of {
+                    Type::Optional(inner) => (*inner, true),
+                    of => (of, *optional),
+                };
+                let item = match (&of, &index) {
+                    (Type::Any, _) => Type::Any,
+                    (Type::List(item), Type::Any) => (**item).clone(),
+                    (Type::List(item), index) if index.is_number() => (**item).clone(),
+                    (Type::Map(value), _) => (**value).clone(),
+                    _ => return Err(self.overload(expr.at, "[]", &[&of, &index])),
+                };
+                Ok(if optional { Type::Optional(Box::new(item)) } else { item })
+            }
+            Node::Call { function, target, arguments } => self.call(expr.at, function, target.as_deref(), arguments),
+            Node::And(all) | Node::Or(all) => {
+                let sign = if matches!(expr.node, Node::And(_)) { "&&" } else { "||" };
+                for one in all {
+                    self.boolean(one, sign)?;
+                }
+                Ok(BOOL)
+            }
+            Node::Not(inner) => self.boolean(inner, "!").map(|()| BOOL),
+            Node::Negate(inner) => match self.check(inner)? {
+                kind @ (Type::Any | Type::Of("int" | "double")) => Ok(kind),
+                other => Err(self.overload(expr.at, "-", &[&other])),
+            },
+            Node::Binary { operator, left, right } => {
+                let (left, right) = (self.check(left)?, self.check(right)?);
+                self.binary(expr.at, *operator, left, right)
+            }
+            Node::If { condition, then, otherwise } => {
+                self.boolean(condition, "?:")?;
+                let (then, otherwise) = (self.check(then)?, self.check(otherwise)?);
+                if then != Type::Any && otherwise != Type::Any && then.name() != otherwise.name() {
+                    return Err(self.overload(expr.at, "?:", &[&BOOL, &then, &otherwise]));
+                }
+                Ok(then.either(otherwise))
+            }
+            Node::List(items) => {
+                let mut kind: Option<Type> = None;
+                for (item, optional) in items {
+                    let item = match (self.check(item)?, optional) {
+                        (Type::Optional(inner), true) => *inner,
+                        (item, _) => item,
+                    };
+                    kind = Some(kind.map_or(item.clone(), |kind| kind.either(item)));
+                }
+                Ok(Type::List(Box::new(kind.unwrap_or(Type::Any))))
+            }
+            Node::Map(entries) => {
+                let mut kind: Option<Type> = None;
+                for (key, value, _) in entries {
+                    let named = self.check(key)?;
+                    if !matches!(named, Type::Any | Type::Of("string" | "int" | "uint" | "bool")) {
+                        return Err(self.error(key.at, format!("a {} can't be a key", named.name())));
+                    }
+                    let value = self.check(value)?;
+                    kind = Some(kind.map_or(value.clone(), |kind| kind.either(value)));
+                }
+                Ok(Type::Map(Box::new(kind.unwrap_or(Type::Any))))
+            }
+            Node::Comprehension(inner) => self.comprehension(expr.at, inner),
+            Node::OptMap { target, variable, body, flat } => {
+                let inner = match self.check(target)? {
+                    Type::Optional(inner) => *inner,
+                    Type::Any => Type::Any,
+                    other => return Err(self.overload(expr.at, "optMap", &[&other])),
+                };
+                self.scopes.push((variable.clone(), inner));
+                let body = self.check(body)?;
+                self.scopes.pop();
+                Ok(if *flat { body } else { Type::Optional(Box::new(body)) })
+            }
+        }
+    }
+
+    fn name(&self, at: usize, name: &str) -> Result<Type, CompileError> {
+        if let Some((_, kind)) = self.scopes.iter().rev().find(|(known, _)| known == name) {
+            return Ok(kind.clone());
+        }
+        if name == "authorizer" {
+            return Err(self.error(at, "`authorizer` asks an API server for rights, which is not done here"));
+        }
+        if self.declared.names.contains(&name) {
+            return Ok(Type::Any);
+        }
+        if functions::type_named(name).is_some() {
+            return Ok(Type::Of("type"));
+        }
+        let known = self.declared.names.join("`, `");
+        Err(self.error(at, format!("`{name}` is not declared; there is `{known}`")))
+    }
+
+    fn select(&mut self, at: usize, operand: &Expr, field: &str, optional: bool) -> Result<Type, CompileError> {
+        if let Node::Ident(root) = &operand.node
+            && root == "variables"
+            && !self.scopes.iter().any(|(name, _)| name == root)
+        {
+            let found = self.declared.composed.iter().find(|(name, _)| name == field);
+            return found
+                .map(|(_, kind)| kind.clone())
+                .ok_or_else(|| self.error(at, format!("`variables.{field}` is not declared before it is used")));
+        }
+        let (of, optional) = match self.check(operand)? {
+            Type::Optional(inner) => (*inner, true),
+            of => (of, optional),
+        };
+        let field = match of {
+            Type::Any => Type::Any,
+            Type::Map(value) => *value,
+            other => return Err(self.error(at, format!("a {} has no field `{field}`", other.name()))),
+        };
+        Ok(if optional { Type::Optional(Box::new(field)) } else { field })
+    }
+
+    fn call(
+        &mut self,
+        at: usize,
+        function: &str,
+        target: Option<&Expr>,
+        arguments: &[Expr],
+    ) -> Result<Type, CompileError> {
+        let on = target.map(|target| self.check(target)).transpose()?;
+        let named: Vec<_> = SIGNATURES.iter().filter(|s| s.name == function && s.member == target.is_some()).collect();
+        if named.is_empty() {
+            let why = if UNSERVED.contains(&function) || function.starts_with("format.") {
+                "is not served"
+            } else if SIGNATURES.iter().any(|s| s.name == function) {
+                "is called otherwise"
+            } else {
+                "is no function"
+            };
+            return Err(self.error(at, format!("`{function}` {why}")));
+        }
+        let mut types = Vec::with_capacity(arguments.len());
+        for argument in arguments {
+            types.push(self.check(argument)?);
+        }
+        let first = on.as_ref().or(types.first()).cloned().unwrap_or(Type::Any);
+        let fits = |signature: &&&functions::Signature| {
+            (signature.least..=signature.most).contains(&arguments.len())
+                && (signature.on.is_empty() || first == Type::Any || first.name() == signature.on)
+        };
+        let all: Vec<&Type> = on.iter().chain(&types).collect();
+        let Some(signature) = named.iter().find(fits) else { return Err(self.overload(at, function, &all)) };
+        // texts are compared with texts
+        let on_text = first.name() == "string"
+            && !matches!(
+                function,
+                "string" | "size" | "format" | "dyn" | "type" | "int" | "uint" | "double" | "bool" | "bytes"
+            );
+        if on_text
+            && let Some(wrong) = types
+                .iter()
+                .skip(usize::from(on.is_none()))
+                .take(1)
+                .find(|kind| !matches!(kind, Type::Any | Type::Of("string" | "int")))
+            && !matches!(
+                function,
+                "quantity" | "isQuantity" | "url" | "isURL" | "optional.of" | "optional.ofNonZeroValue"
+            )
+        {
+            return Err(self.overload(at, function, &[&first, wrong]));
+        }
+        if matches!(function, "matches" | "find" | "findAll")
+            && let Some(Expr { at, node: Node::Literal(Literal::Text(pattern)), .. }) =
+                arguments.iter().rev().find(|a| matches!(a.node, Node::Literal(Literal::Text(_))))
+            && let Err(why) = functions::regex(pattern)
+        {
+            return Err(self.error(*at, format!("the regular expression is wrong: {why}")));
+        }
+        Ok(match (function, &first) {
+            ("orValue", Type::Optional(inner)) => (**inner).clone().either(types[0].clone()),
+            ("value", Type::Optional(inner)) => (**inner).clone(),
+            ("or", Type::Optional(_)) => first.clone(),
+            ("optional.of" | "optional.ofNonZeroValue", inner) => Type::Optional(Box::new(inner.clone())),
+            ("min" | "max" | "sum", Type::List(item)) => (**item).clone(),
+            ("split" | "findAll", _) => Type::List(Box::new(Type::Of("string"))),
+            ("math.greatest" | "math.least", first) if first.is_number() => {
+                types.iter().cloned().reduce(Type::either).unwrap_or(Type::Any)
+            }
+            _ => Type::of(signature.result),
+        })
+    }
+
+    fn binary(&self, at: usize, operator: Operator, left: Type, right: Type) -> Result<Type, CompileError> {
+        use Operator::{Add, Divide, Equal, In, Multiply, NotEqual, Remainder, Subtract};
+        let wrong = || Err(self.overload(at, operator.sign(), &[&left, &right]));
+        let known = left != Type::Any && right != Type::Any;
+        match operator {
+            Equal | NotEqual => {
+                // null is compared with anything that can be absent
+                let null = left.name() == "null_type" || right.name() == "null_type";
+                let scalar =
+                    |kind: &Type| matches!(kind, Type::Of("bool" | "int" | "uint" | "double" | "string" | "bytes"));
+                let differ = known && left.name() != right.name();
+                if differ && (!null || scalar(&left) || scalar(&right)) { wrong() } else { Ok(BOOL) }
+            }
+            In => match &right {
+                Type::Any | Type::List(_) | Type::Map(_) => Ok(BOOL),
+                _ => wrong(),
+            },
+            Add | Subtract | Multiply | Divide | Remainder => {
+                let takes = |kind: &Type| match (operator, kind) {
+                    (_, Type::Any | Type::Of("int" | "uint")) => true,
+                    (Remainder, _) => false,
+                    (_, Type::Of("double")) => true,
+                    (Add, Type::Of("string" | "bytes") | Type::List(_)) => true,
+                    _ => false,
+                };
+                if !takes(&left) || !takes(&right) || (known && left.name() != right.name()) {
+                    return wrong();
+                }
+                Ok(match (left, right) {
+                    (Type::Any, known) | (known, Type::Any) => known,
+                    (left, right) => left.either(right),
+                })
+            }
+            _ => {
+                let orders = |kind: &Type| {
+                    matches!(kind, Type::Any | Type::Of("bool" | "int" | "uint" | "double" | "string" | "bytes"))
+                };
+                let alike = left.name() == right.name() || (left.is_number() && right.is_number());
+                if orders(&left) && orders(&right) && (!known || alike) { Ok(BOOL) } else { wrong() }
+            }
+        }
+    }
+
+    fn comprehension(&mut self, at: usize, inner: &Comprehension) -> Result<Type, CompileError> {
+        let mut range = self.check(&inner.range)?;
+        if let Type::Optional(of) = range {
+            range = *of;
+        }
+        let (key, item) = match &range {
+            Type::Any => (Type::Any, Type::Any),
+            Type::List(item) => (Type::Of("int"), (**item).clone()),
+            Type::Map(value) => (Type::Any, (**value).clone()),
+            other => return Err(self.error(at, format!("a {} has no items", other.name()))),
+        };
+        let before = self.scopes.len();
+        match (&*inner.variables, &range) {
+            ([one], Type::Map(_)) => self.scopes.push((one.clone(), key)),
+            ([one], _) => self.scopes.push((one.clone(), item.clone())),
+            ([first, second], _) => {
+                self.scopes.push((first.clone(), key));
+                self.scopes.push((second.clone(), item.clone()));
+            }
+            _ => {}
+        }
+        if let Some(filter) = &inner.filter {
+            self.boolean(filter, "filter")?;
+        }
+        let body = match inner.kind {
+            Kind::Map | Kind::TransformList | Kind::TransformMap => self.check(&inner.body)?,
+            _ => {
+                self.boolean(&inner.body, "comprehension")?;
+                BOOL
+            }
+        };
+        self.scopes.truncate(before);
+        Ok(match inner.kind {
+            Kind::All | Kind::Exists | Kind::ExistsOne => BOOL,
+            Kind::Filter if matches!(range, Type::Map(_)) => Type::List(Box::new(Type::Any)),
+            Kind::Filter => Type::List(Box::new(item)),
+            Kind::Map | Kind::TransformList => Type::List(Box::new(body)),
+            Kind::TransformMap => Type::Map(Box::new(body)),
+        })
+    }
+}

@@ -1,0 +1,742 @@
+//! The text of an expression becomes a tree, as the grammar of CEL says (cel-spec, langdef.md, "Syntax").
+//!
+//! Macros are expanded here: a comprehension is a node of its own, so that going through a list costs one step an item.
+//! Bounded in length and depth.
+
+use super::{CompileError, Position};
+
+/// Kubernetes bounds expressions by their cost; nobody writes one that is longer.
+const SOURCE_BYTES_MAX: usize = 16 * 1024;
+/// The evaluator goes down as deep.
+const DEPTH_MAX: usize = 120;
+/// Brackets and branches within each other: the reader goes down a dozen calls for each.
+const NESTING_MAX: usize = 40;
+
+/// A node and where it begins in the text, in bytes.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Expr {
+    pub at: usize,
+    pub node: Node,
+    depth: usize,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub enum Node {
+    Literal(Literal),
+    Ident(String),
+    /// `operand.field`; `optional` for `operand.?field`.
+    Select {
+        operand: Box<Expr>,
+        field: String,
+        optional: bool,
+    },
+    /// `has(operand.field)`
+    Has {
+        operand: Box<Expr>,
+        field: String,
+    },
+    /// `operand[index]`, `operand[?index]`
+    Index {
+        operand: Box<Expr>,
+        index: Box<Expr>,
+        optional: bool,
+    },
+    /// `f(…)`, `target.f(…)`, and qualified names: `sets.contains(…)`.
+    Call {
+        function: String,
+        target: Option<Box<Expr>>,
+        arguments: Vec<Expr>,
+    },
+    And(Vec<Expr>),
+    Or(Vec<Expr>),
+    Not(Box<Expr>),
+    Negate(Box<Expr>),
+    Binary {
+        operator: Operator,
+        left: Box<Expr>,
+        right: Box<Expr>,
+    },
+    If {
+        condition: Box<Expr>,
+        then: Box<Expr>,
+        otherwise: Box<Expr>,
+    },
+    /// Items with `?` before them are left out if they have no value.
+    List(Vec<(Expr, bool)>),
+    Map(Vec<(Expr, Expr, bool)>),
+    Comprehension(Box<Comprehension>),
+    /// `optMap` (`flat`: `optFlatMap`)
+    OptMap {
+        target: Box<Expr>,
+        variable: String,
+        body: Box<Expr>,
+        flat: bool,
+    },
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub enum Literal {
+    Null,
+    Bool(bool),
+    Int(i64),
+    Uint(u64),
+    Double(f64),
+    Text(String),
+    Bytes(Vec<u8>),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Operator {
+    Add,
+    Subtract,
+    Multiply,
+    Divide,
+    Remainder,
+    Equal,
+    NotEqual,
+    Less,
+    LessOrEqual,
+    Greater,
+    GreaterOrEqual,
+    In,
+}
+
+impl Operator {
+    pub fn sign(self) -> &'static str {
+        match self {
+            Self::Add => "+",
+            Self::Subtract => "-",
+            Self::Multiply => "*",
+            Self::Divide => "/",
+            Self::Remainder => "%",
+            Self::Equal => "==",
+            Self::NotEqual => "!=",
+            Self::Less => "<",
+            Self::LessOrEqual => "<=",
+            Self::Greater => ">",
+            Self::GreaterOrEqual => ">=",
+            Self::In => "in",
+        }
+    }
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Comprehension {
+    pub range: Expr,
+    /// The item; of two, the index or key first.
+    pub variables: Vec<String>,
+    pub kind: Kind,
+    /// Of `map` and the transforms with three parts: which items.
+    pub filter: Option<Expr>,
+    pub body: Expr,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    All,
+    Exists,
+    ExistsOne,
+    Filter,
+    Map,
+    TransformList,
+    TransformMap,
+}
+
+/// Reads one expression.
+pub fn parse(source: &str) -> Result<Expr, CompileError> {
+    if source.len() > SOURCE_BYTES_MAX {
+        let message = format!("the expression is longer than {SOURCE_BYTES_MAX} bytes");
+        return Err(CompileError { position: Position::START, message });
+    }
+    let tokens = Lexer { source, at: 0 }.all()?;
+    let mut parser = Parser { source, tokens, next: 0, nesting: 0 };
+    let expr = parser.expression()?;
+    match parser.peek() {
+        Token::End => Ok(expr),
+        other => Err(parser.unexpected(&other.clone(), "an operator or the end")),
+    }
+}
+
+#[derive(Clone, Debug, PartialEq)]
+enum Token {
+    Literal(Literal),
+    Ident(String),
+    Sign(&'static str),
+    End,
+}
+
+struct Lexer<'a> {
+    source: &'a str,
+    at: usize,
+}
+
+/// Longer ones first.
+const SIGNS: [&str; 25] = [
+    "==", "!=", "<=", ">=", "&&", "||", "<", ">", "!", "+", "-", "*", "/", "%", "(", ")", "[", "]", "{", "}", ".", ",",
+    ":", "?", "=",
+];
+
+const RESERVED: [&str; 17] = [
+    "as",
+    "break",
+    "const",
+    "continue",
+    "else",
+    "for",
+    "function",
+    "if",
+    "import",
+    "let",
+    "loop",
+    "package",
+    "namespace",
+    "return",
+    "var",
+    "void",
+    "while",
+];
+
+impl Lexer<'_> {
+    fn all(mut self) -> Result<Vec<(Token, usize)>, CompileError> {
+        let mut tokens = Vec::new();
+        loop {
+            self.skip_blanks();
+            let at = self.at;
+            let token = self.token()?;
+            let end = token == Token::End;
+            tokens.push((token, at));
+            if end {
+                return Ok(tokens);
+            }
+        }
+    }
+
+    fn rest(&self) -> &str {
+        &self.source[self.at..]
+    }
+
+    fn error(&self, at: usize, message: impl Into<String>) -> CompileError {
+        CompileError { position: Position::of(self.source, at), message: message.into() }
+    }
+
+    fn skip_blanks(&mut self) {
+        loop {
+            let rest = self.rest();
+            let blanks = rest.len() - rest.trim_start().len();
+            self.at += blanks;
+            if !self.rest().starts_with("//") {
+                return;
+            }
+            self.at += self.rest().find('\n').unwrap_or(self.rest().len());
+        }
+    }
+
+    fn token(&mut self) -> Result<Token, CompileError> {
+        let rest = self.rest();
+        let Some(first) = rest.chars().next() else { return Ok(Token::End) };
+        if first.is_ascii_digit() || (first == '.' && rest[1..].starts_with(|c: char| c.is_ascii_digit())) {
+            return self.number();
+        }
+        if let Some((raw, bytes, quote)) = quoted(rest) {
+            return self.text(raw, bytes, quote);
+        }
+        if first.is_ascii_alphabetic() || first == '_' {
+            let length = rest.find(|c: char| !(c.is_ascii_alphanumeric() || c == '_')).unwrap_or(rest.len());
+            let word = rest[..length].to_owned();
+            self.at += length;
+            return Ok(match word.as_str() {
+                "true" => Token::Literal(Literal::Bool(true)),
+                "false" => Token::Literal(Literal::Bool(false)),
+                "null" => Token::Literal(Literal::Null),
+                "in" => Token::Sign("in"),
+                _ => Token::Ident(word),
+            });
+        }
+        match SIGNS.into_iter().find(|sign| rest.starts_with(sign)) {
+            Some(sign) if sign != "=" => {
+                self.at += sign.len();
+                Ok(Token::Sign(sign))
+            }
+            _ => Err(self.error(self.at, format!("`{first}` begins nothing that is known"))),
+        }
+    }
+
+    fn number(&mut self) -> Result<Token, CompileError> {
+        let (start, rest) = (self.at, self.rest());
+        let wrong = |lexer: &Self, text: &str| lexer.error(start, format!("`{text}` is no number in range"));
+        if let Some(digits) = rest.strip_prefix("0x").or_else(|| rest.strip_prefix("0X")) {
+            let length = digits.find(|c: char| !c.is_ascii_hexdigit()).unwrap_or(digits.len());
+            let (text, unsigned) = (&digits[..length], digits[length..].starts_with(['u', 'U']));
+            let value = u64::from_str_radix(text, 16).map_err(|_| wrong(self, text))?;
+            let token = if unsigned {
+                Literal::Uint(value)
+            } else {
+                Literal::Int(i64::try_from(value).map_err(|_| wrong(self, text))?)
+            };
+            self.at += 2 + length + usize::from(unsigned);
+            return Ok(Token::Literal(token));
+        }
+        let digits = |text: &str| text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+        let mut length = digits(rest);
+        let mut double = false;
+        if rest[length..].starts_with('.') && rest[length + 1..].starts_with(|c: char| c.is_ascii_digit()) {
+            double = true;
+            length += 1 + digits(&rest[length + 1..]);
+        }
+        if rest[length..].starts_with(['e', 'E']) {
+            let exponent = &rest[length + 1..];
+            let sign = usize::from(exponent.starts_with(['+', '-']));
+            let more = digits(&exponent[sign..]);
+            if more > 0 {
+                double = true;
+                length += 1 + sign + more;
+            }
+        }
+        let text = &rest[..length];
+        let unsigned = !double && rest[length..].starts_with(['u', 'U']);
+        let literal = match (double, unsigned) {
+            (true, _) => Literal::Double(text.parse().map_err(|_| wrong(self, text))?),
+            (_, true) => Literal::Uint(text.parse().map_err(|_| wrong(self, text))?),
+            // its sign comes before it: the smallest is one more than the largest
+            _ if text == "9223372036854775808" => Literal::Int(i64::MIN),
+            _ => Literal::Int(text.parse().map_err(|_| wrong(self, text))?),
+        };
+        self.at += length + usize::from(unsigned);
+        Ok(Token::Literal(literal))
+    }
+
+    fn text(&mut self, raw: bool, bytes: bool, quote: &'static str) -> Result<Token, CompileError> {
+        let start = self.at;
+        self.at += usize::from(raw) + usize::from(bytes) + quote.len();
+        let mut out: Vec<u8> = Vec::new();
+        loop {
+            let rest = self.rest();
+            if rest.starts_with(quote) {
+                self.at += quote.len();
+                break;
+            }
+            let Some(c) = rest.chars().next().filter(|c| quote.len() == 3 || *c != '\n') else {
+                return Err(self.error(start, "the text lacks its closing quote"));
+            };
+            if c == '\\' && !raw {
+                self.escape(bytes, &mut out)?;
+            } else {
+                out.extend_from_slice(c.encode_utf8(&mut [0; 4]).as_bytes());
+                self.at += c.len_utf8();
+            }
+        }
+        if bytes {
+            return Ok(Token::Literal(Literal::Bytes(out)));
+        }
+        let text = String::from_utf8(out).map_err(|_| self.error(start, "the text is not UTF-8"))?;
+        Ok(Token::Literal(Literal::Text(text)))
+    }
+
+    fn escape(&mut self, bytes: bool, out: &mut Vec<u8>) -> Result<(), CompileError> {
+        let rest = &self.source[self.at + 1..];
+        let Some(c) = rest.chars().next() else { return Err(self.error(self.at, "an escape without its letter")) };
+        let simple = match c {
+            'a' => Some(7),
+            'b' => Some(8),
+            'f' => Some(12),
+            'n' => Some(b'\n'),
+            'r' => Some(b'\r'),
+            't' => Some(b'\t'),
+            'v' => Some(11),
+            '\\' | '\'' | '"' | '`' | '?' => Some(c as u8),
+            _ => None,
+        };
+        if let Some(byte) = simple {
+            out.push(byte);
+            self.at += 2;
+            return Ok(());
+        }
+        let (skip, length, radix) = match c {
+            'x' | 'X' => (1, 2, 16),
+            'u' => (1, 4, 16),
+            'U' => (1, 8, 16),
+            '0'..='3' => (0, 3, 8),
+            _ => return Err(self.error(self.at, format!("`\\{c}` is no escape"))),
+        };
+        let digits = rest.get(skip..skip + length);
+        let code = digits.and_then(|digits| u32::from_str_radix(digits, radix).ok());
+        let Some(code) = code else { return Err(self.error(self.at, format!("`\\{c}` needs {length} digits"))) };
+        match u8::try_from(code) {
+            Ok(byte) if bytes && length <= 3 => out.push(byte),
+            _ => {
+                let Some(c) = char::from_u32(code) else { return Err(self.error(self.at, "no such character")) };
+                out.extend_from_slice(c.encode_utf8(&mut [0; 4]).as_bytes());
+            }
+        }
+        self.at += 1 + skip + length;
+        Ok(())
+    }
+}
+
+/// Whether a text begins here: raw, bytes, and its quote.
+fn quoted(rest: &str) -> Option<(bool, bool, &'static str)> {
+    let prefix = rest.find(['"', '\'']).filter(|at| *at <= 2)?;
+    let (letters, text) = rest.split_at(prefix);
+    let letters = letters.to_ascii_lowercase();
+    let (raw, bytes) = match letters.as_str() {
+        "" => (false, false),
+        "r" => (true, false),
+        "b" => (false, true),
+        "br" | "rb" => (true, true),
+        _ => return None,
+    };
+    ["\"\"\"", "'''", "\"", "'"].into_iter().find(|quote| text.starts_with(quote)).map(|quote| (raw, bytes, quote))
+}
+
+struct Parser<'a> {
+    source: &'a str,
+    tokens: Vec<(Token, usize)>,
+    next: usize,
+    nesting: usize,
+}
+
+impl Parser<'_> {
+    fn peek(&self) -> &Token {
+        &self.tokens[self.next.min(self.tokens.len() - 1)].0
+    }
+
+    fn at(&self) -> usize {
+        self.tokens[self.next.min(self.tokens.len() - 1)].1
+    }
+
+    fn take(&mut self) -> Token {
+        let token = self.peek().clone();
+        self.next += 1;
+        token
+    }
+
+    fn eat(&mut self, sign: &str) -> bool {
+        let found = matches!(self.peek(), Token::Sign(found) if *found == sign);
+        self.next += usize::from(found);
+        found
+    }
+
+    fn expect(&mut self, sign: &str) -> Result<(), CompileError> {
+        if self.eat(sign) { Ok(()) } else { Err(self.unexpected(&self.peek().clone(), &format!("`{sign}`"))) }
+    }
+
+    fn error(&self, at: usize, message: impl Into<String>) -> CompileError {
+        CompileError { position: Position::of(self.source, at), message: message.into() }
+    }
+
+    fn unexpected(&self, token: &Token, wanted: &str) -> CompileError {
+        let found = match token {
+            Token::End => "the end".to_owned(),
+            Token::Sign(sign) => format!("`{sign}`"),
+            Token::Ident(name) => format!("`{name}`"),
+            Token::Literal(_) => "a literal".to_owned(),
+        };
+        self.error(self.at(), format!("{found} where {wanted} belongs"))
+    }
+
+    fn make(&self, at: usize, node: Node) -> Result<Expr, CompileError> {
+        let below = |all: &[&Expr]| all.iter().map(|expr| expr.depth).max().unwrap_or(0);
+        let depth = 1 + match &node {
+            Node::Literal(_) | Node::Ident(_) => 0,
+            Node::Select { operand, .. } | Node::Has { operand, .. } => operand.depth,
+            Node::Not(inner) | Node::Negate(inner) => inner.depth,
+            Node::Index { operand, index, .. } => below(&[operand, index]),
+            Node::Binary { left, right, .. } => below(&[left, right]),
+            Node::If { condition, then, otherwise } => below(&[condition, then, otherwise]),
+            Node::OptMap { target, body, .. } => below(&[target, body]),
+            Node::Call { target, arguments, .. } => {
+                below(&target.iter().map(|t| &**t).chain(arguments).collect::<Vec<_>>())
+            }
+            Node::And(all) | Node::Or(all) => below(&all.iter().collect::<Vec<_>>()),
+            Node::List(items) => below(&items.iter().map(|(item, _)| item).collect::<Vec<_>>()),
+            Node::Map(entries) => below(&entries.iter().flat_map(|(key, value, _)| [key, value]).collect::<Vec<_>>()),
+            Node::Comprehension(inner) => {
+                below(&[&inner.range, &inner.body]).max(inner.filter.as_ref().map_or(0, |filter| filter.depth))
+            }
+        };
+        if depth > DEPTH_MAX {
+            return Err(self.error(at, format!("the expression is nested deeper than {DEPTH_MAX} levels")));
+        }
+        Ok(Expr { at, node, depth })
+    }
+
+    fn expression(&mut self) -> Result<Expr, CompileError> {
+        self.nesting += 1;
+        if self.nesting > NESTING_MAX {
+            return Err(self.error(self.at(), format!("the expression is nested deeper than {NESTING_MAX} levels")));
+        }
+        let at = self.at();
+        let condition = self.or()?;
+        let expr = if self.eat("?") {
+            let then = Box::new(self.or()?);
+            self.expect(":")?;
+            let otherwise = Box::new(self.expression()?);
+            self.make(at, Node::If { condition: Box::new(condition), then, otherwise })?
+        } else {
+            condition
+        };
+        self.nesting -= 1;
+        Ok(expr)
+    }
+
+    fn or(&mut self) -> Result<Expr, CompileError> {
+        let at = self.at();
+        let mut all = vec![self.and()?];
+        while self.eat("||") {
+            all.push(self.and()?);
+        }
+        if all.len() == 1 { Ok(all.remove(0)) } else { self.make(at, Node::Or(all)) }
+    }
+
+    fn and(&mut self) -> Result<Expr, CompileError> {
+        let at = self.at();
+        let mut all = vec![self.relation()?];
+        while self.eat("&&") {
+            all.push(self.relation()?);
+        }
+        if all.len() == 1 { Ok(all.remove(0)) } else { self.make(at, Node::And(all)) }
+    }
+
+    fn relation(&mut self) -> Result<Expr, CompileError> {
+        const RELATIONS: [Operator; 7] = [
+            Operator::Equal,
+            Operator::NotEqual,
+            Operator::LessOrEqual,
+            Operator::GreaterOrEqual,
+            Operator::Less,
+            Operator::Greater,
+            Operator::In,
+        ];
+        self.chain(&RELATIONS, Self::sum)
+    }
+
+    fn sum(&mut self) -> Result<Expr, CompileError> {
+        self.chain(&[Operator::Add, Operator::Subtract], Self::product)
+    }
+
+    fn product(&mut self) -> Result<Expr, CompileError> {
+        self.chain(&[Operator::Multiply, Operator::Divide, Operator::Remainder], Self::unary)
+    }
+
+    /// Operators of one precedence, from left to right.
+    fn chain(
+        &mut self,
+        operators: &[Operator],
+        below: fn(&mut Self) -> Result<Expr, CompileError>,
+    ) -> Result<Expr, CompileError> {
+        let at = self.at();
+        let mut left = below(self)?;
+        while let Some(operator) = operators.iter().copied().find(|operator| self.eat(operator.sign())) {
+            let right = Box::new(below(self)?);
+            left = self.make(at, Node::Binary { operator, left: Box::new(left), right })?;
+        }
+        Ok(left)
+    }
+
+    fn unary(&mut self) -> Result<Expr, CompileError> {
+        let at = self.at();
+        if self.eat("!") {
+            let mut count = 1;
+            while self.eat("!") {
+                count += 1;
+            }
+            let inner = self.member()?;
+            // an even number of them changes nothing but that it must be a boolean
+            let once = self.make(at, Node::Not(Box::new(inner)))?;
+            return if count % 2 == 1 { Ok(once) } else { self.make(at, Node::Not(Box::new(once))) };
+        }
+        if self.eat("-") {
+            let mut negative = true;
+            while self.eat("-") {
+                negative = !negative;
+            }
+            let inner = self.member()?;
+            return match (&inner.node, negative) {
+                (Node::Literal(Literal::Int(i64::MIN)), true) => Ok(inner),
+                (_, true) => self.make(at, Node::Negate(Box::new(inner))),
+                (_, false) => {
+                    let once = self.make(at, Node::Negate(Box::new(inner)))?;
+                    self.make(at, Node::Negate(Box::new(once)))
+                }
+            };
+        }
+        self.member()
+    }
+
+    fn member(&mut self) -> Result<Expr, CompileError> {
+        let at = self.at();
+        let mut expr = self.primary()?;
+        if matches!(expr.node, Node::Literal(Literal::Int(i64::MIN))) && !self.source[..at].trim_end().ends_with('-') {
+            return Err(self.error(at, "`9223372036854775808` is no number in range"));
+        }
+        loop {
+            if self.eat(".") {
+                let optional = self.eat("?");
+                let Token::Ident(field) = self.take() else {
+                    self.next -= 1;
+                    return Err(self.unexpected(&self.peek().clone(), "the name of a field"));
+                };
+                let operand = Box::new(expr);
+                expr = if !optional && self.eat("(") {
+                    let arguments = self.arguments()?;
+                    self.member_call(at, *operand, field, arguments)?
+                } else {
+                    self.make(at, Node::Select { operand, field, optional })?
+                };
+            } else if self.eat("[") {
+                let optional = self.eat("?");
+                let index = Box::new(self.expression()?);
+                self.expect("]")?;
+                expr = self.make(at, Node::Index { operand: Box::new(expr), index, optional })?;
+            } else if matches!(self.peek(), Token::Sign("{"))
+                && matches!(expr.node, Node::Ident(_) | Node::Select { .. })
+            {
+                return Err(self.error(self.at(), "messages can't be made here: write a map, as in `{\"key\": value}`"));
+            } else {
+                return Ok(expr);
+            }
+        }
+    }
+
+    fn primary(&mut self) -> Result<Expr, CompileError> {
+        let at = self.at();
+        match self.take() {
+            Token::Literal(literal) => self.make(at, Node::Literal(literal)),
+            Token::Ident(name) if RESERVED.contains(&name.as_str()) => {
+                Err(self.error(at, format!("`{name}` is a reserved word")))
+            }
+            Token::Ident(name) => {
+                if self.eat("(") {
+                    let arguments = self.arguments()?;
+                    return self.call(at, name, arguments);
+                }
+                self.make(at, Node::Ident(name))
+            }
+            // a name from the outermost scope
+            Token::Sign(".") => match self.take() {
+                Token::Ident(name) => self.make(at, Node::Ident(name)),
+                _ => Err(self.error(at, "a name belongs after `.`")),
+            },
+            Token::Sign("(") => {
+                let inner = self.expression()?;
+                self.expect(")")?;
+                Ok(inner)
+            }
+            Token::Sign("[") => {
+                let mut items = Vec::new();
+                while !self.eat("]") {
+                    let optional = self.eat("?");
+                    items.push((self.expression()?, optional));
+                    if !self.eat(",") {
+                        self.expect("]")?;
+                        break;
+                    }
+                }
+                self.make(at, Node::List(items))
+            }
+            Token::Sign("{") => {
+                let mut entries = Vec::new();
+                while !self.eat("}") {
+                    let optional = self.eat("?");
+                    let key = self.expression()?;
+                    self.expect(":")?;
+                    entries.push((key, self.expression()?, optional));
+                    if !self.eat(",") {
+                        self.expect("}")?;
+                        break;
+                    }
+                }
+                self.make(at, Node::Map(entries))
+            }
+            _ => {
+                self.next -= 1;
+                Err(self.unexpected(&self.peek().clone(), "a value"))
+            }
+        }
+    }
+
+    fn arguments(&mut self) -> Result<Vec<Expr>, CompileError> {
+        let mut arguments = Vec::new();
+        if self.eat(")") {
+            return Ok(arguments);
+        }
+        loop {
+            arguments.push(self.expression()?);
+            if !self.eat(",") {
+                self.expect(")")?;
+                return Ok(arguments);
+            }
+        }
+    }
+
+    fn call(&mut self, at: usize, function: String, mut arguments: Vec<Expr>) -> Result<Expr, CompileError> {
+        if function == "has" {
+            let selected = (arguments.len() == 1).then(|| arguments.remove(0).node);
+            let Some(Node::Select { operand, field, optional: false }) = selected else {
+                return Err(self.error(at, "`has()` takes one field, as in `has(object.spec)`"));
+            };
+            return self.make(at, Node::Has { operand, field });
+        }
+        self.make(at, Node::Call { function, target: None, arguments })
+    }
+
+    fn member_call(
+        &mut self,
+        at: usize,
+        target: Expr,
+        function: String,
+        mut arguments: Vec<Expr>,
+    ) -> Result<Expr, CompileError> {
+        let kind = match (function.as_str(), arguments.len()) {
+            ("all", 2 | 3) => Some(Kind::All),
+            ("exists", 2 | 3) => Some(Kind::Exists),
+            ("exists_one" | "existsOne", 2 | 3) => Some(Kind::ExistsOne),
+            ("filter", 2) => Some(Kind::Filter),
+            ("map", 2 | 3) => Some(Kind::Map),
+            ("transformList", 3 | 4) => Some(Kind::TransformList),
+            ("transformMap", 3 | 4) => Some(Kind::TransformMap),
+            ("optMap" | "optFlatMap", 2) => {
+                let (body, variable) = (arguments.remove(1), self.variable(&arguments[0])?);
+                let (target, body) = (Box::new(target), Box::new(body));
+                return self.make(at, Node::OptMap { target, variable, body, flat: function == "optFlatMap" });
+            }
+            _ => None,
+        };
+        let Some(kind) = kind else {
+            let target = Some(Box::new(target));
+            // a namespace is not a value
+            if let Some(Expr { node: Node::Ident(namespace), .. }) = target.as_deref()
+                && NAMESPACES.contains(&namespace.as_str())
+            {
+                let function = format!("{namespace}.{function}");
+                return self.make(at, Node::Call { function, target: None, arguments });
+            }
+            return self.make(at, Node::Call { function, target, arguments });
+        };
+        let two = match kind {
+            Kind::TransformList | Kind::TransformMap => true,
+            Kind::All | Kind::Exists | Kind::ExistsOne => arguments.len() == 3,
+            Kind::Filter | Kind::Map => false,
+        };
+        let mut variables = Vec::new();
+        for argument in arguments.drain(..1 + usize::from(two)) {
+            variables.push(self.variable(&argument)?);
+        }
+        if two && variables[0] == variables[1] {
+            return Err(self.error(at, format!("`{}` names both variables of `{function}`", variables[0])));
+        }
+        let filter = (arguments.len() == 2).then(|| arguments.remove(0));
+        let body = arguments.remove(0);
+        self.make(at, Node::Comprehension(Box::new(Comprehension { range: target, variables, kind, filter, body })))
+    }
+
+    fn variable(&self, expr: &Expr) -> Result<String, CompileError> {
+        match &expr.node {
+            Node::Ident(name) => Ok(name.clone()),
+            _ => Err(self.error(expr.at, "the name of a variable belongs here")),
+        }
+    }
+}
+
+/// Names before a function's that are no values.
+const NAMESPACES: [&str; 6] = ["sets", "math", "optional", "format", "lists", "base64"];
