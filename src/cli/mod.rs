@@ -4,6 +4,7 @@
 //! something is there that is not served, and of `diff` as of kubectl's: 1 different, 2 failed.
 
 mod bases;
+mod check;
 mod connect;
 mod crds;
 mod demo;
@@ -48,6 +49,8 @@ enum Command {
     Render(render::RenderArgs),
     /// Show what would change in a cluster, by dry-run
     Diff(diff::DiffArgs),
+    /// Show what policies say of a folder of a working copy
+    Check(check::CheckArgs),
     /// Print the CustomResourceDefinitions, for `kubectl apply --server-side -f -`
     Crds,
     /// Serve the embedded Kubernetes API server
@@ -73,6 +76,7 @@ pub fn main() -> ExitCode {
         Command::Suspend(args) => on_runtime(reconcile::suspend(args, true)),
         Command::Resume(args) => on_runtime(reconcile::suspend(args, false)),
         Command::Render(args) => return render::run(&args),
+        Command::Check(args) => return check::run(&args),
         Command::Diff(args) => return on_runtime(async { Ok(diff::run(args).await) }).unwrap_or(ExitCode::from(2)),
         Command::Crds => crds::run(),
         Command::Sandbox(args) => on_runtime(sandbox::run(args)),
