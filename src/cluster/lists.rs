@@ -1,8 +1,11 @@
 //! Lists that are asked for once: for people, and to tell whether something is empty before it is deleted.
 
+use std::time::Duration;
+
 use http::Method;
 use serde::Deserialize;
 use serde_json::Value;
+use tokio::time::Instant;
 
 use super::connection::{Call, Cluster, JSON};
 use super::discovery::{ApiKind, segment};
@@ -36,9 +39,9 @@ enum Places {
 }
 
 impl Cluster {
-    /// All objects of a kind, whole.
+    /// All objects of a kind, whole. A server that asks for a moment, as it does while a definition changes, gets it.
     pub async fn list(&self, kind: &ApiKind, namespace: Option<&str>) -> Result<Vec<Value>, ApiError> {
-        Ok(self.list_as(kind, namespace, "", JSON).await?.items.unwrap_or_default())
+        Ok(patiently(async || self.list_as(kind, namespace, "", JSON).await).await?.items.unwrap_or_default())
     }
 
     /// Whether a Namespace or a CustomResourceDefinition holds anything but what `ignored` says and what Kubernetes puts
@@ -137,6 +140,24 @@ impl Cluster {
     }
 }
 
+/// Asks again when the server says when, as long as somebody who waits for the answer would.
+async fn patiently<T>(ask: impl AsyncFn() -> Result<T, ApiError>) -> Result<T, ApiError> {
+    let until = Instant::now() + PATIENCE;
+    loop {
+        let answer = ask().await;
+        match &answer {
+            Err(ApiError { class: ErrorClass::Throttled { retry_after: Some(pause) }, .. })
+                if Instant::now() + *pause <= until =>
+            {
+                tokio::time::sleep(*pause).await;
+            }
+            _ => return answer,
+        }
+    }
+}
+
+const PATIENCE: Duration = Duration::from_secs(15);
+
 fn identity(kind: &ApiKind, item: &Value) -> ObjectId {
     let text = |pointer| item.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
     kind.object(text("/metadata/namespace"), text("/metadata/name"))
@@ -162,7 +183,26 @@ fn is_ambient(id: &ObjectId) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::cell::Cell;
+
     use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_server_that_asks_for_a_moment_is_asked_again() {
+        let throttled = |pause| {
+            let retry_after = Some(Duration::from_secs(pause));
+            Err(ApiError::new(ErrorClass::Throttled { retry_after }, "storage is (re)initializing"))
+        };
+        // the pause it asks for, how often it does so, how often it is asked
+        for (pause, refusals, asked) in [(1, 0, 1), (1, 3, 4), (1, u32::MAX, 16), (60, u32::MAX, 1)] {
+            let calls = Cell::new(0);
+            let answer = patiently(async || {
+                calls.set(calls.get() + 1);
+                if calls.get() > refusals { Ok("a list") } else { throttled(pause) }
+            });
+            assert_eq!((answer.await.is_ok(), calls.get()), (refusals < u32::MAX, asked));
+        }
+    }
 
     #[test]
     fn an_empty_list_of_metadata_is_null_on_a_real_server() {
