@@ -23,6 +23,7 @@
 
 pub mod api;
 pub mod apply;
+pub mod cel;
 pub mod cluster;
 pub mod config;
 pub mod engine;

@@ -8,7 +8,6 @@
 //! client, no clock, no file system. A folder with anything wrong in it is refused as a whole; what can't be evaluated
 //! is refused unless its policy says otherwise. Every evaluation is bounded in steps.
 
-pub mod cel;
 mod definition;
 mod matching;
 mod set;

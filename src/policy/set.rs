@@ -5,12 +5,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-use super::cel::{Budget, CompileError, Declared, Environment, EvaluationError, Program, Type, Value as Cel};
 use super::definition::{
     Action, BindingSpec, FailurePolicy, NotFoundAction, ParamKind, ParamRef, PolicySpec, ResourceRule,
 };
 use super::matching::labels;
 use super::{Finding, Subject};
+use crate::cel::{Budget, CompileError, Declared, Environment, EvaluationError, Program, Type, Value as Cel};
 
 /// Policies of one installation.
 const POLICIES_MAX: usize = 1_000;

@@ -1,4 +1,4 @@
-//! The Common Expression Language, as Kubernetes uses it in admission policies.
+//! The Common Expression Language, as Kubernetes uses it: of policies, health checks, dependencies and notifications.
 //!
 //! ```text
 //!  text ─ syntax ─▶ tree ─ check ─▶ Program ─ evaluate (variables, Budget) ─▶ Value, or an error
