@@ -38,7 +38,7 @@ pub(super) fn read(request: &Request<'_>, reader: &Reader<'_>) -> Result<Found, 
         return Ok(found);
     }
     let mut walk = Walk { request, reader, texts: Vec::new(), items: Vec::new() };
-    walk.directory(&directory, 0)?;
+    walk.directory(&directory, entries, 0)?;
     let Walk { texts, items, .. } = walk;
     found.texts = texts;
     let only_texts = items.iter().all(|item| matches!(item, Item::Text(_)));
@@ -68,12 +68,11 @@ struct Walk<'a> {
 impl Walk<'_> {
     /// A directory as its settings say, or every YAML file in it and below, as Flux generates a kustomization.
     /// Symlinks to directories aren't followed, as in Flux.
-    fn directory(&mut self, directory: &str, depth: usize) -> Result<(), RenderError> {
+    fn directory(&mut self, directory: &str, entries: Vec<Entry>, depth: usize) -> Result<(), RenderError> {
         check_cancelled(self.request)?;
         if depth > MAX_DIRECTORY_DEPTH {
             return Err(RenderError::TooDeep { path: directory.to_owned(), limit: MAX_DIRECTORY_DEPTH });
         }
-        let entries = self.reader.list(directory)?;
         if entries.iter().any(|entry| entry.name == SETTINGS_FILE && is_file(entry)) {
             let settings = settings::read(self.reader, directory)?;
             if settings.mode == Mode::Template {
@@ -87,7 +86,7 @@ impl Walk<'_> {
         for entry in entries {
             let path = path::child(directory, &entry.name);
             match entry.kind {
-                EntryKind::Directory => self.directory(&path, depth + 1)?,
+                EntryKind::Directory => self.directory(&path, self.reader.list(&path)?, depth + 1)?,
                 _ if is_file(&entry) && is_yaml(&entry.name) && entry.name != SETTINGS_FILE => {
                     self.file(path, &entry)?
                 }

@@ -29,6 +29,8 @@ const DEPTH_MAX: usize = 32;
 /// What to do about a base in another repository.
 const VENDOR: &str = "copy it into the repository, for example with `git subtree add`; or pin a directory of a Git \
                       repository (`https://host/org/repo//path?ref=<commit or tag>`) and give --allow-remote-bases";
+/// What to do about a directory without a kustomization.
+const NAME_FILES: &str = "name its files one by one, or give it a kustomization.yaml";
 /// Objects of this annotation are for those who read the repository.
 const LOCAL_CONFIG: &str = "config.kubernetes.io/local-config";
 
@@ -158,7 +160,11 @@ impl<'a> Build<'a> {
 
 impl Build<'_> {
     fn root(&mut self, directory: &str) -> Result<Vec<Draft>, RenderError> {
-        let mut root = self.open(directory, Origin::default())?;
+        let root = self.open(directory, Origin::default())?;
+        let mut root = root.ok_or_else(|| {
+            let message = "there is no kustomization file in this directory";
+            SourceError::whole_file(directory, message).with_hint(NAME_FILES)
+        })?;
         check_order(&root)?;
         self.overlay(&mut root)?;
         let mut built = self.directory(&root, None, Wanted::Either)?;
@@ -219,9 +225,6 @@ impl Build<'_> {
             for resource in self.item(current, item, &mut built)? {
                 self.add(&mut names, &mut built.resources, resource)?;
             }
-            if built.resources.len() > MAX_OBJECTS {
-                return Err(RenderError::TooManyObjects { limit: MAX_OBJECTS });
-            }
         }
         self.resources(current, &mut built)?;
         self.configurations(current, &mut built)?;
@@ -236,8 +239,7 @@ impl Build<'_> {
                 return Err(current.at("components", index, message));
             };
             self.check_circle(current, "components", index, &target)?;
-            self.check_buildable(current, "components", index, &target)?;
-            let component = self.open(&target, origin)?;
+            let component = self.open_named(current, "components", index, &target, origin)?;
             built = self.directory(&component, Some(built), Wanted::Component)?;
         }
         let mut steps = self.steps(current, &built.tables)?;
@@ -252,14 +254,11 @@ impl Build<'_> {
         Ok(built)
     }
 
-    fn open(&mut self, directory: &str, origin: Origin) -> Result<Current, RenderError> {
+    /// The kustomization of a directory, if it has one.
+    fn open(&mut self, directory: &str, origin: Origin) -> Result<Option<Current>, RenderError> {
         let entries = self.reader.list(directory)?;
         let names: Vec<&str> = entries.iter().filter(|e| is_file(e)).map(|e| e.name.as_str()).collect();
-        let Some(name) = kustomization_file(&entries) else {
-            let message = "there is no kustomization file in this directory";
-            let error = SourceError::whole_file(directory, message);
-            return Err(error.with_hint("name its files one by one, or give it a kustomization.yaml").into());
-        };
+        let Some(name) = kustomization_file(&entries) else { return Ok(None) };
         let path = path::child(directory, name);
         let text = self.reader.text(&path, MAX_FILE_BYTES)?.unwrap_or_default();
         if let Some(other) = KUSTOMIZATION_FILES.iter().find(|other| **other != name && names.contains(*other)) {
@@ -268,7 +267,22 @@ impl Build<'_> {
         }
         let file = File::read(&path, text)?;
         let text = self.text(&path, file.text.clone());
-        Ok(Current { file, text, directory: directory.to_owned(), origin })
+        Ok(Some(Current { file, text, directory: directory.to_owned(), origin }))
+    }
+
+    /// The kustomization of a directory that an entry of a list names.
+    fn open_named(
+        &mut self,
+        current: &Current,
+        field: &str,
+        index: usize,
+        directory: &str,
+        origin: Origin,
+    ) -> Result<Current, RenderError> {
+        self.open(directory, origin)?.ok_or_else(|| {
+            let message = format!("`{directory}` has no kustomization file");
+            current.file.error(&[field.into(), index.into()], message).with_hint(NAME_FILES).into()
+        })
     }
 
     pub(super) fn text_at(&self, place: Place) -> &Text {
@@ -337,21 +351,6 @@ impl Build<'_> {
             }
             None => Ok(()),
         }
-    }
-
-    fn check_buildable(
-        &self,
-        current: &Current,
-        field: &str,
-        index: usize,
-        directory: &str,
-    ) -> Result<(), RenderError> {
-        if kustomization_file(&self.reader.list(directory)?).is_some() {
-            return Ok(());
-        }
-        let error =
-            current.file.error(&[field.into(), index.into()], format!("`{directory}` has no kustomization file"));
-        Err(error.with_hint("name its files one by one, or give it a kustomization.yaml").into())
     }
 
     fn resources(&mut self, current: &Current, built: &mut Built) -> Result<(), RenderError> {
@@ -438,8 +437,7 @@ impl Build<'_> {
                 return Ok(resources);
             }
         }
-        self.check_buildable(current, field, index, directory)?;
-        let base = self.open(directory, origin)?;
+        let base = self.open_named(current, field, index, directory, origin)?;
         let base = self.directory(&base, None, Wanted::Kustomization)?;
         for var in base.vars {
             declare(&mut built.vars, var).map_err(|message| current.at(field, index, message))?;
@@ -486,7 +484,7 @@ impl Build<'_> {
             }
         }
         for resource in &mut resources {
-            self.schema.notice(&resource.gvk(), false);
+            self.schema.met(resource);
             if self.is_tracked {
                 origin.note(resource);
             }

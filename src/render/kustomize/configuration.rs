@@ -8,7 +8,7 @@ use super::field_spec::Tables;
 use super::steps::Asked;
 use super::vars::{Var, declare};
 use crate::manifest::SourceError;
-use crate::manifest::yaml::{self, MAX_FILE_BYTES};
+use crate::manifest::yaml;
 use crate::render::error::RenderError;
 
 impl Build<'_> {
@@ -26,9 +26,7 @@ impl Build<'_> {
 
     pub(super) fn configurations(&mut self, current: &Current, built: &mut Built) -> Result<(), RenderError> {
         for (index, name) in current.file.fields.configurations.iter().enumerate() {
-            let path = self.place_of(current, "configurations", index, name)?;
-            let text = self.reader.text(&path, MAX_FILE_BYTES)?;
-            let text = text.ok_or_else(|| current.at("configurations", index, format!("there is no file `{path}`")))?;
+            let (path, text) = self.beside(current, Asked::Entry("configurations", index), name)?;
             let document = yaml::single(&path, text.as_bytes())?;
             let tables: Tables = serde_json::from_value(document.value)
                 .map_err(|error| SourceError::new(&path, &text, document.line, 1, error.to_string()))?;

@@ -5,19 +5,16 @@
 use serde_json::{Map, Value};
 
 use super::field_spec::{FieldSpec, NameReference, Tables, merge};
-use crate::manifest::yaml;
+use super::merge_keys::schema_file;
 
 /// Types that lead to one another; kustomize itself never ends at a type that holds itself.
 const DEPTH_MAX: usize = 32;
 
 /// The last part of a type's name is its kind; neither group nor version is known.
 pub fn tables(text: &str) -> Result<Tables, String> {
-    let document: Value = if text.trim_start().starts_with('{') {
-        serde_json::from_str(text).map_err(|error| format!("it is not JSON: {error}"))?
-    } else {
-        yaml::single("the definitions", text.as_bytes()).map_err(|error| error.to_string())?.value
+    let Value::Object(types) = schema_file("the definitions", text)? else {
+        return Err("it is no mapping of type names to schemas".into());
     };
-    let Value::Object(types) = document else { return Err("it is no mapping of type names to schemas".into()) };
     if let Some((name, _)) = types.iter().find(|(_, definition)| !definition.is_object()) {
         return Err(format!("`{name}` is no mapping with a `Schema`"));
     }

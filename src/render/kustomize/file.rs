@@ -137,6 +137,15 @@ pub struct Generator {
     pub secret_type: String,
 }
 
+impl Generator {
+    /// The older spelling of one file is an entry of `envs`.
+    pub fn take_env(&mut self) {
+        if !self.env.is_empty() {
+            self.envs.push(std::mem::take(&mut self.env));
+        }
+    }
+}
+
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default, rename_all = "camelCase")]
 pub struct GeneratorOptions {
@@ -277,9 +286,7 @@ impl File {
         }
         fields.images.append(&mut fields.image_tags);
         for generator in fields.config_map_generator.iter_mut().chain(&mut fields.secret_generator) {
-            if !generator.env.is_empty() {
-                generator.envs.push(std::mem::take(&mut generator.env));
-            }
+            generator.take_env();
         }
         Ok(Self { path: path.to_owned(), text, fields, origins: Origins::default() })
     }

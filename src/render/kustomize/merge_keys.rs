@@ -6,7 +6,7 @@ use std::sync::{Arc, LazyLock};
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::resource::Gvk;
+use super::resource::{Gvk, Resource};
 use crate::manifest::yaml;
 
 /// What is known of a value: a type, a list of a type, or nothing.
@@ -118,9 +118,14 @@ impl Schema {
         Ok(())
     }
 
-    /// An object was met, or patched: kinds that are not built in make kustomize look into its schema.
-    pub fn notice(&mut self, gvk: &Gvk, is_patched: bool) {
-        self.is_used |= is_patched || TABLE.kind(gvk).is_none();
+    /// An object was met: kinds that are not built in make kustomize look into its schema.
+    pub fn met(&mut self, resource: &Resource) {
+        self.is_used = self.is_used || TABLE.kind(&resource.gvk()).is_none();
+    }
+
+    /// Objects are patched: kustomize looks into its schema for each.
+    pub fn patching(&mut self) {
+        self.is_used = true;
     }
 
     pub fn shape(&self, gvk: &Gvk) -> Shape<'_> {
@@ -128,6 +133,14 @@ impl Schema {
         let builtin = (custom.is_none() || self.keeps_builtin).then_some(&*TABLE);
         [custom, builtin].into_iter().flatten().find_map(|table| table.kind(gvk)).unwrap_or(Shape::Unknown)
     }
+}
+
+/// A file of schemas, which is JSON mostly and may be YAML. `name`: what it is called in errors.
+pub fn schema_file(name: &str, text: &str) -> Result<Value, String> {
+    if text.trim_start().starts_with('{') {
+        return serde_json::from_str(text).map_err(|error| format!("{name}: it is not JSON: {error}"));
+    }
+    Ok(yaml::single(name, text.as_bytes()).map_err(|error| error.to_string())?.value)
 }
 
 impl Table {
@@ -139,11 +152,7 @@ impl Table {
 
     /// An OpenAPI document (version 2) in JSON or YAML: its `definitions`.
     fn read(text: &str) -> Result<Self, String> {
-        let document: Value = if text.trim_start().starts_with('{') {
-            serde_json::from_str(text).map_err(|error| format!("the schema is not JSON: {error}"))?
-        } else {
-            yaml::single("the schema", text.as_bytes()).map_err(|error| error.to_string())?.value
-        };
+        let document = schema_file("the schema", text)?;
         let Some(Value::Object(definitions)) = document.get("definitions") else {
             return Err("the schema has no `definitions`".into());
         };

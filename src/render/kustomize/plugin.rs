@@ -15,7 +15,7 @@ use super::origin::{self, Configuration, Origin};
 use super::resource::Resource;
 use super::selector::Selector;
 use super::step::Step;
-use super::steps::{Asked, Planned, merge_entry};
+use super::steps::{Asked, Planned, is_in_place, merge_entry};
 use super::transform::{Affix, Namespace, Pairs, Subjects};
 use super::value_add::{Target, ValueAdd};
 use crate::manifest::yaml;
@@ -212,9 +212,7 @@ impl Build<'_> {
         if generator.namespace.is_empty() {
             generator.namespace.clone_from(&plugin.namespace);
         }
-        if !generator.env.is_empty() {
-            generator.envs.push(std::mem::take(&mut generator.env));
-        }
+        generator.take_env();
         let options = generator.options.clone().unwrap_or_default();
         self.generated(current, plugin.asked, kind, &generator, &options)
     }
@@ -230,12 +228,11 @@ impl Build<'_> {
         let mut named = Vec::new();
         for (index, entry) in entries.iter().enumerate() {
             let asked = Asked::Entry(field, index);
-            let written = entry.contains('\n') || entry.trim_start().starts_with('{');
-            if !written {
+            if !is_in_place(entry) {
                 named.push((index, entry));
                 continue;
             }
-            // in place; those in files come after them
+            // those in files come after them
             let documents = node::documents(&current.file.path, entry.as_bytes(), &self.budget);
             let documents = documents.map_err(|error| self.failed(current, asked, error.message.clone()))?;
             for document in documents {
@@ -368,12 +365,7 @@ impl Build<'_> {
             }
             "ReplacementTransformer" => {
                 let config: ReplacementConfig = read(plugin).map_err(failed)?;
-                let mut list = Vec::new();
-                for (index, entry) in config.replacements.iter().enumerate() {
-                    let read = self.replacements(current, asked, entry)?;
-                    list.extend(read.into_iter().map(|replacement| (index, replacement)));
-                }
-                Step::Replacements(list)
+                self.replacements(current, &config.replacements, |_| asked)?
             }
             "ValueAddTransformer" => self.value_add(current, plugin)?,
             "HashTransformer" => {

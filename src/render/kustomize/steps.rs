@@ -121,12 +121,8 @@ impl Build<'_> {
             add(Asked::Entry("images", index), Step::Image { image, specs });
         }
         if !fields.replacements.is_empty() {
-            let mut all = Vec::new();
-            for (index, entry) in fields.replacements.iter().enumerate() {
-                let read = self.replacements(current, Asked::Entry("replacements", index), entry)?;
-                all.extend(read.into_iter().map(|replacement| (index, replacement)));
-            }
-            add(Asked::Field("replacements"), Step::Replacements(all));
+            let step = self.replacements(current, &fields.replacements, |index| Asked::Entry("replacements", index))?;
+            add(Asked::Field("replacements"), step);
         }
         Ok(steps)
     }
@@ -139,8 +135,8 @@ impl Build<'_> {
         all: &mut Vec<Resource>,
     ) -> Result<(), RenderError> {
         for Planned { step, asked, origin } in steps {
-            if matches!(step, Step::Merge(_) | Step::Patch { .. }) {
-                all.iter().for_each(|resource| self.schema.notice(&resource.gvk(), true));
+            if matches!(step, Step::Merge(_) | Step::Patch { .. }) && !all.is_empty() {
+                self.schema.patching();
             }
             let schema: &Schema = &self.schema;
             step.apply(all, schema, &self.budget).map_err(|Stopped { entry, message }| {
@@ -189,8 +185,23 @@ impl Build<'_> {
         }
     }
 
-    /// An entry of `replacements`: itself, or what its file holds.
+    /// All of them, each with the index of the entry that it comes from.
     pub(super) fn replacements(
+        &self,
+        current: &Current,
+        entries: &[Replacement],
+        asked: impl Fn(usize) -> Asked,
+    ) -> Result<Step, RenderError> {
+        let mut all = Vec::new();
+        for (index, entry) in entries.iter().enumerate() {
+            let read = self.replacement(current, asked(index), entry)?;
+            all.extend(read.into_iter().map(|replacement| (index, replacement)));
+        }
+        Ok(Step::Replacements(all))
+    }
+
+    /// An entry of `replacements`: itself, or what its file holds.
+    fn replacement(
         &self,
         current: &Current,
         asked: Asked,
@@ -212,9 +223,14 @@ impl Build<'_> {
     }
 }
 
+/// Whether an entry of a list is what it would name: no file is called so.
+pub(super) fn is_in_place(entry: &str) -> bool {
+    entry.contains('\n') || entry.trim_start().starts_with('{')
+}
+
 /// An entry of `patchesStrategicMerge`: a patch, or the name of a file.
 pub(super) fn merge_entry(text: &str) -> PatchEntry {
-    if text.contains('\n') || text.trim_start().starts_with('{') {
+    if is_in_place(text) {
         PatchEntry { patch: text.into(), ..PatchEntry::default() }
     } else {
         PatchEntry { path: text.into(), ..PatchEntry::default() }

@@ -38,7 +38,7 @@ pub struct Router {
     alerts: Objects<Alert>,
     providers: Objects<Provider>,
     rules: HashMap<Key, Rule>,
-    /// The Alerts of the rules, for expressions.
+    /// The Alert of each rule, for expressions.
     sources: HashMap<Key, Alert>,
     posts: HashMap<Key, Post>,
     /// Of each Alert and Provider, served or not.
