@@ -5,6 +5,7 @@
 //!     │
 //!  source     newest revision → Snapshot     an immutable tree, read straight from Git's object store
 //!  render     Snapshot + values → Rendered   pure; records every path it read
+//!  rollout    configuration hashes into pod templates
 //!  plan       desired × inventory × observed → Plan
 //!  apply      Plan → Applied                 the only stage that writes declared objects
 //!  health     Applied → Health               watch-driven, holds no worker
@@ -15,7 +16,7 @@
 //! can be skipped.
 //!
 //! What is deliberately absent:
-//! - `render`, `plan` and `manifest` know no Kubernetes client, no async runtime, no clock and no file system
+//! - `render`, `rollout`, `plan` and `manifest` know no Kubernetes client, no async runtime, no clock and no file system
 //!   (`tests/house` checks their imports);
 //! - nothing outside `cli` prints, reads the environment or `HOME`;
 //! - nothing outside `apply` and `report` writes to the cluster, but for `trigger`: the documents of a folder, and the
@@ -33,6 +34,7 @@ pub mod plan;
 pub mod policy;
 pub mod render;
 pub mod report;
+pub mod rollout;
 pub mod sandbox;
 pub mod source;
 pub mod trigger;

@@ -52,6 +52,12 @@ pub const EXPECTED: &str = "afresh.dev/expected";
 pub const FINALIZER: &str = "finalizers.fluxcd.io";
 /// The digest of an object as we last sent it.
 pub const DESIRED: &str = "afresh.dev/desired";
+/// On a workload, its Namespace or its Kustomization: `on-config-change` or `never`.
+pub const ROLLOUT: &str = "afresh.dev/rollout";
+/// On a pod template: the hash of the configuration that its Pods read.
+pub const CONFIG_HASH: &str = "afresh.dev/config-hash";
+/// On a workload: what its Pods have read, as digests.
+pub const CONFIG: &str = "afresh.dev/config";
 /// Annotations of this prefix on an object go into the metadata of its notifications.
 pub const EVENT_METADATA_PREFIX: &str = "event.toolkit.fluxcd.io/";
 /// On a Kustomization, and on a CustomResourceDefinition for itself: `<revision>` whose guarded deletions a person has

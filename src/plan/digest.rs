@@ -30,6 +30,30 @@ impl DigestKey {
         format!("{VERSION}.{}.{}", self.id, hex::encode(&mac.finalize().into_bytes()[..16]))
     }
 
+    /// Names the key without telling it.
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// HMAC-SHA256 of the parts, each with its length before it: 16 hex digits, for telling whether something changed.
+    pub fn short<'a>(&self, parts: impl IntoIterator<Item = &'a [u8]>) -> String {
+        hex::encode(&self.parts(parts)[..8])
+    }
+
+    /// As [`DigestKey::short`], 32 hex digits.
+    pub fn long<'a>(&self, parts: impl IntoIterator<Item = &'a [u8]>) -> String {
+        hex::encode(&self.parts(parts)[..16])
+    }
+
+    fn parts<'a>(&self, parts: impl IntoIterator<Item = &'a [u8]>) -> [u8; 32] {
+        let mut mac = Hmac::<Sha256>::new_from_slice(&self.key).expect("HMAC takes keys of any length");
+        for part in parts {
+            mac.update(&(part.len() as u64).to_be_bytes());
+            mac.update(part);
+        }
+        mac.finalize().into_bytes().into()
+    }
+
     /// True if the digest was made with this key and in this form.
     pub fn made(&self, digest: &str) -> bool {
         digest
