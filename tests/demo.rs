@@ -85,6 +85,10 @@ fn play(arguments: &[&str]) {
         assert!(failure["liveMs"].is_f64() && failure["reportedMs"].is_f64(), "{failure:#}");
         assert!(!failure["message"].as_str().unwrap().is_empty(), "{failure:#}");
     }
+    let rotation = &summary["rotation"];
+    assert_eq!(rotation["rollouts"], 1, "{rotation:#}");
+    assert_eq!(rotation["cause"], "secret/storage-identities: identities.json");
+    assert!(rotation["rolledMs"].is_f64() && rotation["servedMs"].is_f64(), "{rotation:#}");
     let folder = home.path().to_string_lossy();
     assert!(screen.lines().all(|line| line.chars().count() <= 100 || line.contains(&*folder)), "{screen}");
     let left: Vec<_> = std::fs::read_dir(home.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();

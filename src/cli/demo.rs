@@ -8,6 +8,7 @@
 //!
 //! Commit A goes live. Then, for each way of being broken, commit B breaks the platform, the daemon says so on the
 //! object's condition, and commit C repairs it; the time from C's push to the API server holding C is what is shown.
+//! Last, a push that changes nothing but a Secret rolls what reads it.
 //! Nothing here reaches into the daemon: it pushes, annotates and watches, as anyone can.
 
 mod admission;
@@ -137,12 +138,25 @@ async fn play(args: &DemoArgs, stage: &Stage, screen: &mut Screen, cancel: &Canc
         }
         next.await;
     }
+    let mut unrolled = None;
+    if summary.repaired_all() {
+        match player.rotate(screen).await {
+            Ok(rotation) => {
+                screen.rotation(&rotation);
+                summary.rotation = Some(rotation);
+            }
+            Err(error) => unrolled = Some(error),
+        }
+    }
     summary.finish(started.elapsed());
     screen.summary(&summary);
     if args.output == Output::Json {
         anstream::println!("{}", summary.to_json()?);
     }
     anyhow::ensure!(summary.repaired_all(), "not every failure was repaired");
+    if let Some(error) = unrolled {
+        return Err(error.context("a changed Secret did not roll the gateway"));
+    }
     if !args.exit {
         stay::stay(stage, screen, cancel).await?;
     }

@@ -1,10 +1,10 @@
-//! `afresh get`: sources, applications, alerts and providers as a table, as names, or as data.
+//! `afresh get`: sources, applications, alerts and providers as a table, as names, or as data; and rollouts.
 
 use comfy_table::{Table, presets};
 use serde_json::Value;
 
 use super::connect::ClusterArgs;
-use crate::cluster::{ApiKind, NOTIFICATION_GROUP};
+use crate::cluster::{ApiKind, Cluster, NOTIFICATION_GROUP};
 use crate::report::{refusal_of_alert, refusal_of_provider};
 
 #[derive(clap::Args, Debug)]
@@ -16,6 +16,15 @@ pub struct GetArgs {
     namespace: Option<String>,
     #[arg(short, long, value_enum, default_value = "table")]
     output: Output,
+    /// What else than sources and applications
+    #[arg(value_enum)]
+    what: Option<What>,
+}
+
+#[derive(clap::ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+enum What {
+    /// Which workloads follow which Secrets and ConfigMaps, and when a change rolled them last
+    Rollouts,
 }
 
 #[derive(clap::ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,6 +37,9 @@ enum Output {
 
 pub async fn run(args: GetArgs) -> anyhow::Result<()> {
     let cluster = args.cluster.connect().await?;
+    if args.what == Some(What::Rollouts) {
+        return rollouts(&cluster, args.namespace.as_deref(), args.output).await;
+    }
     let kinds = [ApiKind::git_repository(), ApiKind::kustomization(), ApiKind::alert(), ApiKind::provider()];
     let mut items = Vec::new();
     for kind in &kinds {
@@ -54,6 +66,20 @@ pub async fn run(args: GetArgs) -> anyhow::Result<()> {
             }
         }
         Output::Table | Output::Wide => anstream::println!("{}", table(&items, args.output == Output::Wide)),
+    }
+    Ok(())
+}
+
+async fn rollouts(cluster: &Cluster, namespace: Option<&str>, output: Output) -> anyhow::Result<()> {
+    let rollouts = super::rollouts::list(cluster, namespace).await?;
+    match output {
+        Output::Json => anstream::println!("{}", serde_json::to_string_pretty(&rollouts)?),
+        Output::Yaml => {
+            for rollout in &rollouts {
+                anstream::print!("---\n{}", crate::manifest::yaml::write(&serde_json::to_value(rollout)?));
+            }
+        }
+        Output::Table | Output::Wide => anstream::println!("{}", super::rollouts::table(&rollouts)),
     }
     Ok(())
 }

@@ -15,6 +15,7 @@ mod logging;
 mod migrate;
 mod reconcile;
 mod reference;
+mod rollouts;
 mod sandbox;
 
 pub mod directory;

@@ -50,6 +50,12 @@ impl FieldTree {
         self.0.is_empty()
     }
 
+    /// The names of the fields in the map at `field`: `a` and `b` of `f:data: {f:a, f:b}`.
+    pub fn names_in(&self, field: &str) -> impl Iterator<Item = &str> {
+        let fields = self.child(&format!("f:{field}")).into_iter().flat_map(|tree| &tree.0);
+        fields.filter_map(|(element, _)| element.strip_prefix("f:"))
+    }
+
     fn child(&self, element: &str) -> Option<&FieldTree> {
         self.0.binary_search_by(|(e, _)| (**e).cmp(element)).ok().map(|at| &self.0[at].1)
     }

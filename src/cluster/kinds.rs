@@ -35,6 +35,14 @@ impl ApiKind {
         Self::new("", "v1", "Namespace", "namespaces", false)
     }
 
+    pub fn replica_set() -> Self {
+        Self::new("apps", "v1", "ReplicaSet", "replicasets", true)
+    }
+
+    pub fn controller_revision() -> Self {
+        Self::new("apps", "v1", "ControllerRevision", "controllerrevisions", true)
+    }
+
     pub fn lease() -> Self {
         Self::new("coordination.k8s.io", "v1", "Lease", "leases", true)
     }

@@ -36,7 +36,9 @@ pub use fields::{EntryHash, FieldTree};
 pub use gate::{Abandoned, WriteGate};
 pub use kinds::NOTIFICATION_GROUP;
 pub use leases::{Lease, Tenure};
-pub use objects::{Answer, ApplyOptions, ConfigData, EventNote, FieldValidation, Propagation, SecretData, Would};
+pub use objects::{
+    Answer, ApplyOptions, ConfigData, Content, EventNote, FieldValidation, Propagation, SecretData, Would,
+};
 pub use observed::{Holding, Observed, ObservedOptions, WatchError, WatchState};
 pub use pods::{ContainerSeen, Ending, PodSeen, PodWatch, Pods};
 pub use reduced::{LoadBalancer, Reduced, RollingUpdate, SeenCondition, Spec, Status, UpdateStrategy};

@@ -104,6 +104,17 @@ pub struct ConfigData {
     pub data: BTreeMap<String, String>,
 }
 
+/// All that a Secret or a ConfigMap holds, for telling whether it changed. Prints as masked.
+#[derive(Debug)]
+pub struct Content {
+    pub resource_version: String,
+    /// Of a Secret: `Opaque`, …
+    pub kind: String,
+    pub annotations: BTreeMap<String, String>,
+    /// `binaryData` included.
+    pub data: BTreeMap<String, SecretSlice<u8>>,
+}
+
 pub(super) const METADATA: &str = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1,application/json;q=0.9";
 pub(super) const METADATA_LIST: &str =
     "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,application/json;q=0.9";
@@ -323,6 +334,44 @@ impl Cluster {
         Ok(Some(ConfigData { resource_version: wire.metadata.resource_version, data: wire.data.unwrap_or_default() }))
     }
 
+    /// What a Secret or a ConfigMap holds, decoded; `None` if there is no such object.
+    pub async fn get_content(&self, kind: &ApiKind, namespace: &str, name: &str) -> Result<Option<Content>, ApiError> {
+        #[derive(Deserialize)]
+        struct Wire {
+            metadata: Annotated,
+            #[serde(default, rename = "type")]
+            kind: String,
+            #[serde(default)]
+            data: Option<BTreeMap<String, String>>,
+            #[serde(default, rename = "binaryData")]
+            binary: Option<BTreeMap<String, String>>,
+        }
+        let Some(body) = self.read(kind, &kind.object(namespace, name), JSON).await? else {
+            return Ok(None);
+        };
+        let Wire { metadata, kind: r#type, data, binary } = decode(&body)?;
+        let encoded = |(key, value): (String, String)| match BASE64.decode(value.as_bytes()) {
+            Ok(bytes) => Ok((key, SecretSlice::from(bytes))),
+            // the server checks this on every write
+            Err(_) => Err(ApiError::new(
+                ErrorClass::Other,
+                format!("key `{key}` of {} `{namespace}/{name}` is not base64", kind.kind),
+            )),
+        };
+        let data = data.unwrap_or_default().into_iter();
+        let mut content: BTreeMap<String, SecretSlice<u8>> = if &*kind.kind == "Secret" {
+            data.map(encoded).collect::<Result<_, _>>()?
+        } else {
+            data.map(|(key, text)| (key, SecretSlice::from(text.into_bytes()))).collect()
+        };
+        for entry in binary.unwrap_or_default() {
+            let (key, bytes) = encoded(entry)?;
+            content.insert(key, bytes);
+        }
+        let annotations = metadata.annotations.unwrap_or_default();
+        Ok(Some(Content { resource_version: metadata.resource_version, kind: r#type, annotations, data: content }))
+    }
+
     /// Records an event.
     pub async fn create_event(&self, note: &EventNote<'_>) -> Result<(), ApiError> {
         let namespace = if note.namespace.is_empty() { "default" } else { note.namespace };
@@ -400,6 +449,15 @@ impl Cluster {
 struct Versioned {
     #[serde(default)]
     resource_version: String,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Annotated {
+    #[serde(default)]
+    resource_version: String,
+    #[serde(default)]
+    annotations: Option<BTreeMap<String, String>>,
 }
 
 fn answer(kind: &ApiKind, reply: Reply) -> Result<Answer, ApiError> {

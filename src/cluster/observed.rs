@@ -534,6 +534,8 @@ mod tests {
             resource_version: version.to_string().into(),
             generation: 0,
             owner: Some(OwnerKey::new("flux-system", owner)),
+            config: None,
+            keys_of_others: Vec::new(),
             desired: Some("d".into()),
             marks: Marks::default(),
             deleting: false,

@@ -439,11 +439,13 @@ mod tests {
             generation: 1,
             owner: None,
             desired: None,
+            config: None,
             marks: Marks::default(),
             deleting: false,
             finalizers: Vec::new(),
             entry: None,
             foldable: false,
+            keys_of_others: Vec::new(),
             health: Some(Box::default()),
         }
     }

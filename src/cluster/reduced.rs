@@ -31,6 +31,56 @@ pub struct Spec {
     pub kind: Option<Box<str>>,
     #[serde(deserialize_with = "lenient_struct")]
     pub update_strategy: Option<Box<UpdateStrategy>>,
+    #[serde(deserialize_with = "lenient_struct")]
+    template: Option<Template>,
+    #[serde(deserialize_with = "lenient_struct")]
+    job_template: Option<JobTemplate>,
+}
+
+/// Of a pod template, what we have put there ourselves.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+struct Template {
+    #[serde(deserialize_with = "lenient_struct")]
+    metadata: Option<TemplateMetadata>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+struct TemplateMetadata {
+    #[serde(deserialize_with = "lenient_struct")]
+    annotations: Option<TemplateAnnotations>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+struct TemplateAnnotations {
+    // `api::CONFIG_HASH`
+    #[serde(rename = "afresh.dev/config-hash", deserialize_with = "lenient_text")]
+    config_hash: Option<Box<str>>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+struct JobTemplate {
+    #[serde(deserialize_with = "lenient_struct")]
+    spec: Option<JobSpec>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+struct JobSpec {
+    #[serde(deserialize_with = "lenient_struct")]
+    template: Option<Template>,
+}
+
+impl Spec {
+    /// What the pod template's annotation `afresh.dev/config-hash` says; that of a CronJob's Jobs included.
+    pub fn config_hash(&self) -> Option<&str> {
+        let of_jobs = || self.job_template.as_ref()?.spec.as_ref()?.template.as_ref();
+        let template = self.template.as_ref().or_else(of_jobs)?;
+        template.metadata.as_ref()?.annotations.as_ref()?.config_hash.as_deref()
+    }
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
@@ -293,6 +343,19 @@ mod tests {
             json!({"replicas": null, "phase": null, "conditions": null, "loadBalancer": "x", "observedGeneration": {}}),
         ] {
             assert_eq!(serde_json::from_str::<Status>(&odd.to_string()).unwrap(), Status::default(), "{odd}");
+        }
+    }
+
+    #[test]
+    fn the_hash_of_a_pod_template_is_kept() {
+        let template = json!({"metadata": {"annotations": {crate::api::CONFIG_HASH: "h", "more": "x"}}, "spec": {}});
+        for (spec, expected) in [
+            (json!({"template": template}), Some("h")),
+            (json!({"jobTemplate": {"spec": {"template": template}}}), Some("h")),
+            (json!({"template": {"metadata": {"annotations": null}}}), None),
+            (json!({"template": 7, "jobTemplate": []}), None),
+        ] {
+            assert_eq!(serde_json::from_str::<Spec>(&spec.to_string()).unwrap().config_hash(), expected, "{spec}");
         }
     }
 

@@ -7,7 +7,7 @@ use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, SeqAccess, Vis
 use serde_json::Value;
 
 use crate::api::{
-    APPLY_MANAGER, DESIRED, FORCE, OWNER_NAME_LABEL, OWNER_NAMESPACE_LABEL, PART_OF, PRUNE, RECONCILE, SSA,
+    APPLY_MANAGER, CONFIG, DESIRED, FORCE, OWNER_NAME_LABEL, OWNER_NAMESPACE_LABEL, PART_OF, PRUNE, RECONCILE, SSA,
 };
 use crate::manifest::ObjectId;
 
@@ -29,6 +29,8 @@ pub struct Seen {
     pub owner: Option<OwnerKey>,
     /// The annotation `afresh.dev/desired`.
     pub desired: Option<Box<str>>,
+    /// The annotation `afresh.dev/config`.
+    pub config: Option<Box<str>>,
     pub marks: Marks,
     /// `metadata.deletionTimestamp` is set.
     pub deleting: bool,
@@ -38,6 +40,8 @@ pub struct Seen {
     pub entry: Option<EntryHash>,
     /// True if managers that we fold into ours hold fields: see [`crate::apply`].
     pub foldable: bool,
+    /// Of a Secret or a ConfigMap, the keys that other managers hold.
+    pub keys_of_others: Vec<Box<str>>,
     /// `None` for kinds that are watched without their content.
     pub health: Option<Box<Reduced>>,
 }
@@ -49,6 +53,8 @@ impl Seen {
             && self.generation == other.generation
             && self.owner == other.owner
             && self.desired == other.desired
+            && self.config == other.config
+            && self.keys_of_others == other.keys_of_others
             && self.marks == other.marks
             && self.deleting == other.deleting
             && self.finalizers == other.finalizers
@@ -191,11 +197,13 @@ impl WireObject {
             generation: metadata.generation.unwrap_or_default(),
             owner,
             desired: annotations.desired,
+            config: annotations.config,
             marks,
             deleting,
             finalizers: if deleting { metadata.finalizers.unwrap_or_default() } else { Vec::new() },
             entry: managed.ours.as_ref().map(FieldTree::hash),
             foldable: managed.foldable,
+            keys_of_others: managed.keys_of_others,
             health: full
                 .then(|| Box::new(Reduced { spec: spec.unwrap_or_default(), status: status.unwrap_or_default() })),
         };
@@ -209,13 +217,15 @@ struct Picked {
     owner_name: Option<Box<str>>,
     owner_namespace: Option<Box<str>>,
     desired: Option<Box<str>>,
+    config: Option<Box<str>>,
     marks: Marks,
 }
 
 /// A key that we know, without an allocation.
 struct Known(Option<&'static str>);
 
-const KNOWN: [&str; 8] = [OWNER_NAME_LABEL, OWNER_NAMESPACE_LABEL, DESIRED, PRUNE, RECONCILE, SSA, FORCE, PART_OF];
+const KNOWN: [&str; 9] =
+    [OWNER_NAME_LABEL, OWNER_NAMESPACE_LABEL, DESIRED, CONFIG, PRUNE, RECONCILE, SSA, FORCE, PART_OF];
 
 impl<'de> Deserialize<'de> for Known {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -256,6 +266,7 @@ impl<'de> Deserialize<'de> for Picked {
                         OWNER_NAME_LABEL => picked.owner_name = Some(value),
                         OWNER_NAMESPACE_LABEL => picked.owner_namespace = Some(value),
                         DESIRED => picked.desired = Some(value),
+                        CONFIG => picked.config = Some(value),
                         key => picked.marks.read(key, &value),
                     }
                 }
@@ -271,7 +282,11 @@ impl<'de> Deserialize<'de> for Picked {
 struct Managed {
     ours: Option<FieldTree>,
     foldable: bool,
+    keys_of_others: Vec<Box<str>>,
 }
+
+/// An object has at most 1 MiB, of which managed fields are a part; more keys than this are nobody's configuration.
+const KEYS_OF_OTHERS_MAX: usize = 1000;
 
 #[derive(serde::Deserialize)]
 #[serde(default, rename_all = "camelCase")]
@@ -298,10 +313,15 @@ impl<'de> Deserialize<'de> for Managed {
             fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Managed, A::Error> {
                 let mut managed = Managed::default();
                 while let Some(entry) = seq.next_element::<WireEntry>()? {
-                    managed.foldable |= is_folded(&entry.manager, &entry.operation, &entry.subresource);
+                    let folded = is_folded(&entry.manager, &entry.operation, &entry.subresource);
+                    managed.foldable |= folded;
                     if &*entry.manager == APPLY_MANAGER && &*entry.operation == "Apply" && entry.subresource.is_empty()
                     {
                         managed.ours = Some(entry.fields);
+                    } else if !folded {
+                        let keys = ["data", "binaryData"].into_iter().flat_map(|field| entry.fields.names_in(field));
+                        let room = KEYS_OF_OTHERS_MAX.saturating_sub(managed.keys_of_others.len());
+                        managed.keys_of_others.extend(keys.take(room).map(Box::from));
                     }
                 }
                 Ok(managed)

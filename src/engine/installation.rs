@@ -9,7 +9,7 @@ use serde_json::json;
 
 use crate::api::STATUS_MANAGER;
 use crate::cluster::{ApiError, ApiKind, Cluster, ErrorClass};
-use crate::plan::DigestKey;
+use crate::manifest::DigestKey;
 
 /// The Secret that holds the key for digests.
 const KEY_SECRET: &str = "afresh-installation";

@@ -16,6 +16,7 @@ mod backoff;
 pub mod bases;
 mod installation;
 mod leadership;
+mod namespaces;
 mod objects;
 mod permits;
 pub mod preview;
@@ -35,6 +36,7 @@ use crate::config;
 use crate::report::{Events, Metrics, Notices, Readiness, Router, Traces};
 use crate::source::Remotes;
 
+use namespaces::Namespaces;
 use permits::Permits;
 use references::References;
 use registry::Registry;
@@ -120,6 +122,7 @@ pub async fn run(settings: Settings, cancel: CancellationToken) -> Result<Ended,
         observed,
         pods: Pods::new(cluster.clone()),
         references: References::new(cluster.clone()),
+        namespaces: Namespaces::new(cluster.clone(), watch_namespace.is_none()),
         registry: Registry::default(),
         renders: Permits::new(config::RENDERS_MAX),
         applies: Permits::new(config::APPLYING_MAX),

@@ -11,8 +11,12 @@ use futures::future::select_all;
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
 
-use crate::api::{Kustomization, SubstituteReference};
+use secrecy::ExposeSecret as _;
+
+use crate::api::{Kustomization, ROLLOUT, SubstituteReference};
 use crate::cluster::{ApiError, ApiKind, Cluster, Collection, ConfigData, Named, SecretData, WatchEvent, Watcher};
+use crate::manifest::DigestKey;
+use crate::rollout::{self, Configuration, Reading, Wish};
 
 /// One referenced object.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -47,6 +51,15 @@ impl Reference {
         Reference { kind, namespace: namespace.into(), name: named.name.clone() }
     }
 
+    /// What a workload of this namespace reads.
+    pub fn configuration(namespace: &str, configuration: &Configuration) -> Reference {
+        let kind = match configuration.kind {
+            rollout::Kind::Secret => Referenced::Secret,
+            rollout::Kind::ConfigMap => Referenced::ConfigMap,
+        };
+        Reference { kind, namespace: namespace.into(), name: configuration.name.clone() }
+    }
+
     pub fn secret(namespace: &str, name: &str) -> Reference {
         Reference { kind: Referenced::Secret, namespace: namespace.into(), name: name.into() }
     }
@@ -64,7 +77,38 @@ struct Shared {
     seen: watch::Sender<Seen>,
     /// What was read last; held while it is read, so that one reads for all.
     content: tokio::sync::Mutex<Option<Arc<Content>>>,
+    /// The digests of what was read last; what was read is dropped.
+    digested: tokio::sync::Mutex<Option<Digested>>,
+    /// Rung at whatever the watch tells, the first look included.
+    bell: watch::Sender<u64>,
     task: AbortHandle,
+}
+
+/// What a workload can read of an object, at a version; `None`: there was no such object.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Digested {
+    pub version: Option<String>,
+    pub reading: Reading,
+}
+
+/// The watch of one object, kept up for as long as this is held.
+#[derive(Clone)]
+pub(super) struct Held {
+    reference: Reference,
+    shared: Arc<Shared>,
+}
+
+impl Held {
+    /// The version that there is now; `None` while that is not known.
+    pub fn version(&self) -> Option<Option<String>> {
+        let seen = self.shared.seen.borrow();
+        if seen.current { seen.version.clone() } else { None }
+    }
+
+    /// Changes whenever the watch tells anything.
+    pub fn bell(&self) -> watch::Receiver<u64> {
+        self.shared.bell.subscribe()
+    }
 }
 
 /// What is known of the object; written by its watch, and by the first who reads it.
@@ -178,6 +222,47 @@ impl References {
         Ok(read)
     }
 
+    /// Keeps the watch of an object up.
+    pub fn hold(&self, reference: &Reference) -> Held {
+        Held { reference: reference.clone(), shared: self.shared(reference) }
+    }
+
+    /// The digests of what an object holds, which are kept; the bytes are dropped. Asked of the API server only if the
+    /// watch can't say that it is as it was read last.
+    pub async fn digests(&self, held: &Held, key: &DigestKey) -> Result<Digested, ApiError> {
+        let Held { reference, shared } = held;
+        let mut digested = shared.digested.lock().await;
+        if let Some(digested) = digested.as_ref().filter(|d| shared.seen.borrow().holds(d.version.as_deref())) {
+            return Ok(digested.clone());
+        }
+        let (api, kind) = match reference.kind {
+            Referenced::Secret => (ApiKind::secret(), rollout::Kind::Secret),
+            Referenced::ConfigMap => (ApiKind::config_map(), rollout::Kind::ConfigMap),
+        };
+        let configuration = Configuration::new(kind, reference.name.clone());
+        let read = match self.cluster.get_content(&api, &reference.namespace, &reference.name).await? {
+            None => Digested { version: None, reading: Reading::Absent },
+            Some(content) => {
+                let asks_not_to = content.annotations.get(ROLLOUT).and_then(|w| Wish::parse(w)) == Some(Wish::Never)
+                    || content.annotations.get(rollout::RELOADER_IGNORE).is_some_and(|ignore| ignore == "true");
+                let reading = if asks_not_to || rollout::is_left_out(&content.kind) {
+                    Reading::LeftOut
+                } else {
+                    let bytes = content.data.iter().map(|(name, bytes)| (name.as_str(), bytes.expose_secret()));
+                    let digests = rollout::content_digests(key, &reference.namespace, &configuration, bytes);
+                    Reading::Content { digests, live: true }
+                };
+                Digested { version: Some(content.resource_version), reading }
+            }
+        };
+        shared.seen.send_if_modified(|seen| {
+            seen.read(read.version.as_deref());
+            false
+        });
+        *digested = Some(read.clone());
+        Ok(read)
+    }
+
     fn shared(&self, reference: &Reference) -> Arc<Shared> {
         let mut watches = self.watches.lock().unwrap_or_else(PoisonError::into_inner);
         watches.retain(|_, watch| watch.strong_count() > 0);
@@ -185,15 +270,17 @@ impl References {
             return shared;
         }
         let seen = watch::Sender::new(Seen::default());
-        let following = follow(self.cluster.clone(), reference.clone(), seen.clone());
+        let bell = watch::Sender::new(0);
+        let following = follow(self.cluster.clone(), reference.clone(), seen.clone(), bell.clone());
         let task = self.cluster.tasks().spawn(format!("the watch of {reference}"), following);
-        let shared = Arc::new(Shared { seen, content: tokio::sync::Mutex::default(), task });
+        let (content, digested) = (tokio::sync::Mutex::default(), tokio::sync::Mutex::default());
+        let shared = Arc::new(Shared { seen, content, digested, bell, task });
         watches.insert(reference.clone(), Arc::downgrade(&shared));
         shared
     }
 }
 
-async fn follow(cluster: Cluster, reference: Reference, seen: watch::Sender<Seen>) {
+async fn follow(cluster: Cluster, reference: Reference, seen: watch::Sender<Seen>, bell: watch::Sender<u64>) {
     let kind = match reference.kind {
         Referenced::Secret => ApiKind::secret(),
         Referenced::ConfigMap => ApiKind::config_map(),
@@ -227,6 +314,7 @@ async fn follow(cluster: Cluster, reference: Reference, seen: watch::Sender<Seen
                 false
             }
         });
+        bell.send_modify(|n| *n += 1);
     }
 }
 

@@ -7,10 +7,11 @@ use crate::api::Key;
 use crate::apply::{Applier, UnknownFields};
 use crate::cluster::{Cluster, Observed, Pods, WriteGate};
 use crate::config;
-use crate::plan::DigestKey;
+use crate::manifest::DigestKey;
 use crate::report::{Events, Metrics, Traces};
 use crate::source::Remotes;
 
+use super::namespaces::Namespaces;
 use super::permits::Permits;
 use super::references::References;
 use super::registry::Registry;
@@ -25,6 +26,7 @@ pub(super) struct Shared {
     pub remotes: Arc<Remotes>,
     pub registry: Registry,
     pub references: References,
+    pub namespaces: Namespaces,
     pub events: Events,
     pub metrics: Metrics,
     pub digest_key: DigestKey,

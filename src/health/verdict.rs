@@ -331,11 +331,13 @@ mod tests {
             generation,
             owner: None,
             desired: None,
+            config: None,
             marks: Marks::default(),
             deleting: false,
             finalizers: Vec::new(),
             entry: None,
             foldable: false,
+            keys_of_others: Vec::new(),
             health: Some(Box::new(Reduced {
                 spec: serde_json::from_value(part("spec")).unwrap(),
                 status: serde_json::from_value(part("status")).unwrap(),

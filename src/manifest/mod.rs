@@ -2,6 +2,7 @@
 //!
 //! Pure data: no Kubernetes client, no async runtime, no clock, no file system.
 
+mod digest;
 mod identity;
 mod memory_tree;
 mod normalise;
@@ -10,6 +11,7 @@ mod source_error;
 mod tree;
 pub mod yaml;
 
+pub use digest::DigestKey;
 pub use identity::{GroupKind, ObjectId};
 pub use memory_tree::MemoryTree;
 pub use normalise::normalise;

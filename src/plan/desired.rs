@@ -6,9 +6,8 @@ use std::sync::Arc;
 use serde_json::{Map, Value, json};
 
 use crate::api::{self, Key};
-use crate::manifest::{Object, ObjectId, Origin};
-
-use super::digest::DigestKey;
+use crate::manifest::{DigestKey, Object, ObjectId, Origin};
+use crate::rollout::{self, Wish};
 
 /// Whether a kind lives in namespaces.
 pub trait Scopes {
@@ -39,6 +38,26 @@ pub struct Desired {
     pub handling: Handling,
     /// It asks to be created anew where it can't be changed in place (`kustomize.toolkit.fluxcd.io/force`).
     pub forced: bool,
+}
+
+impl Desired {
+    /// The same object with a change of ours, and the digest that it has then.
+    pub fn changed(&self, key: &DigestKey, change: impl FnOnce(&mut Value)) -> Desired {
+        let mut value = self.object.value.clone();
+        change(&mut value);
+        let digest = stamp(&mut value, key);
+        let Object { id, version, origin, .. } = &*self.object;
+        let object = Object { id: id.clone(), version: version.clone(), value, origin: origin.clone() };
+        Desired { object: Arc::new(object), digest, handling: self.handling, forced: self.forced }
+    }
+}
+
+/// Sets the annotation `afresh.dev/desired` to the digest of all else, which is answered.
+fn stamp(value: &mut Value, key: &DigestKey) -> String {
+    section_of(section(value, "metadata"), "annotations").remove(api::DESIRED);
+    let digest = key.digest(value);
+    section_of(section(value, "metadata"), "annotations").insert(api::DESIRED.into(), json!(digest));
+    digest
 }
 
 /// Why a rendered object can't be sent.
@@ -117,11 +136,13 @@ fn prepare(
     let labels = section_of(metadata, "labels");
     labels.insert(api::OWNER_NAME_LABEL.into(), json!(app.key.name));
     labels.insert(api::OWNER_NAMESPACE_LABEL.into(), json!(app.key.namespace));
-    section_of(metadata, "annotations").remove(api::DESIRED);
-    let digest = key.digest(&value);
-    section_of(section(&mut value, "metadata"), "annotations").insert(api::DESIRED.into(), json!(digest));
+    // ours alone: what Git says of them would be a claim about the cluster
+    section_of(metadata, "annotations").remove(api::CONFIG);
+    rollout::set_hash(&id, &mut value, None);
+    let digest = stamp(&mut value, key);
+    let forced = wish(object, api::FORCE).as_deref() == Some("enabled");
     let object = Arc::new(Object { id, version: object.version.clone(), value, origin });
-    Ok(Desired { forced: wish(&object, api::FORCE).as_deref() == Some("enabled"), object, digest, handling })
+    Ok(Desired { object, digest, handling, forced })
 }
 
 /// Scopes of the kinds that definitions among the objects bring along.
@@ -152,6 +173,9 @@ fn handling(object: &Object) -> Result<Handling, Box<PlanError>> {
             origin: object.origin.clone(),
         }))
     };
+    if let Some(value) = object.annotation(api::ROLLOUT).filter(|value| Wish::parse(value).is_none()) {
+        return unserved(api::ROLLOUT, value.into(), "use `on-config-change` or `never`");
+    }
     if wish(object, api::RECONCILE).as_deref() == Some("disabled") {
         return Ok(Handling::Ignore);
     }
@@ -278,5 +302,9 @@ mod tests {
         for (value, forced) in [("Enabled", true), ("enabled", true), ("disabled", false)] {
             assert_eq!(plan(&[with(api::FORCE, value)]).unwrap()[0].forced, forced, "{value}");
         }
+        assert!(
+            plan(&[with(api::ROLLOUT, "always")]).unwrap_err()[0].to_string().contains("`afresh.dev/rollout: always`")
+        );
+        assert!(plan(&[with(api::ROLLOUT, "never")]).is_ok());
     }
 }

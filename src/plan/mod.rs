@@ -3,14 +3,12 @@
 //! Pure: no Kubernetes client, no async runtime, no clock, no file system.
 
 mod desired;
-mod digest;
 mod flux;
 mod inventory;
 mod prune;
 mod recreate;
 
 pub use desired::{Application, Desired, Handling, PlanError, Scopes, desired};
-pub use digest::DigestKey;
 pub use flux::{Ground, controllers, is_of_flux};
 pub use inventory::Inventory;
 pub use prune::{Consent, Prune, is_definition, prune};

@@ -9,7 +9,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::plan::DigestKey;
+use crate::manifest::DigestKey;
 
 use super::digest::Digests;
 use super::record::{Entry, RECORD_BYTES_MAX, Record, Rolled};
@@ -49,8 +49,6 @@ pub struct Situation<'a> {
     pub template: &'a str,
     /// Seconds since 1970.
     pub now: i64,
-    /// Live objects are changing at this moment: they count as they were.
-    pub settling: bool,
     /// A person asked: a loop is over.
     pub asked: bool,
     /// Its template's change makes Pods anew; that of a CronJob doesn't.
@@ -186,9 +184,6 @@ impl Read {
         };
         let (entry, live) = match situation.readings.get(what) {
             Some(Reading::LeftOut) => return,
-            Some(Reading::Content { live: true, .. } | Reading::Absent) if situation.settling && before.is_some() => {
-                return keep(&mut self.reads);
-            }
             Some(Reading::Absent) if wanted.required => {
                 self.missing.push(name.clone());
                 return keep(&mut self.reads);

@@ -6,7 +6,7 @@ use super::decision::*;
 use super::digest::content_digests;
 use super::record::{Entry, Record};
 use super::reference::{Configuration, Kind, References, Wanted};
-use crate::plan::DigestKey;
+use crate::manifest::DigestKey;
 
 /// A workload that is followed from decision to decision, as the cluster would hold it.
 struct Workload {
@@ -16,7 +16,6 @@ struct Workload {
     template: &'static str,
     key: DigestKey,
     now: i64,
-    settling: bool,
     asked: bool,
     makes_pods: bool,
 }
@@ -43,7 +42,6 @@ impl Workload {
             template: "t",
             key: DigestKey::new([7; 32]),
             now: 1000,
-            settling: false,
             asked: false,
             makes_pods: true,
         };
@@ -86,7 +84,6 @@ impl Workload {
             live: self.live.as_ref(),
             template: self.template,
             now: self.now,
-            settling: self.settling,
             asked: self.asked,
             makes_pods: self.makes_pods,
             key: &self.key,
@@ -300,18 +297,6 @@ fn what_is_declared_is_never_taken_for_a_loop_and_slow_changes_neither() {
         w.holds("a", &[("user", &format!("cron {n}"))]);
         assert_eq!(w.step(), ["secret/a: user"], "the template of a CronJob runs nothing");
     }
-}
-
-#[test]
-fn what_is_settling_counts_as_it_was() {
-    let mut w = Workload::adopted();
-    w.step();
-    w.settling = true;
-    w.holds("a", &[("user", "y")]);
-    assert_eq!(w.step(), [""; 0]);
-    w.holds("a", &[("user", "z")]);
-    w.settling = false;
-    assert_eq!(w.step(), ["secret/a: user"]);
 }
 
 #[test]

@@ -9,7 +9,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use serde_json::Value;
 
-use crate::plan::DigestKey;
+use crate::manifest::DigestKey;
 
 use super::reference::{Configuration, Kind};
 

@@ -24,7 +24,7 @@ mod decision_tests;
 
 pub use decision::{Cause, Decision, LOOP_ROLLS_MAX, LOOP_WINDOW_S, Live, Reading, Situation, decide};
 pub use digest::{Digests, content_digests, declared_digests, is_left_out};
-pub use record::{Record, Rolled};
+pub use record::{Entry, Record, Rolled};
 pub use reference::{Configuration, Kind, References, Wanted, references};
-pub use template::{is_workload, pod_spec, set_hash, template_hash};
-pub use wish::{Asked, Wish, followed};
+pub use template::{is_workload, pod_spec, set_hash, template_hash, template_text};
+pub use wish::{Asked, RELOADER_IGNORE, Wish, followed};

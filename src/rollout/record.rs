@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::plan::DigestKey;
+use crate::manifest::DigestKey;
 
 use super::digest::Digests;
 
@@ -85,6 +85,14 @@ impl Record {
 }
 
 impl Entry {
+    /// `name` and, where only some keys are read, which.
+    pub fn in_words(&self, name: &str) -> String {
+        match self {
+            Self::Keys(keys) => format!("{name}: {}", keys.keys().map(String::as_str).collect::<Vec<_>>().join(", ")),
+            Self::Absent | Self::All(_) | Self::Sum(_) => name.to_owned(),
+        }
+    }
+
     fn len(&self) -> usize {
         match self {
             Self::All(keys) => keys.len(),

@@ -29,6 +29,11 @@ pub fn pod_spec<'a>(id: &ObjectId, workload: &'a Value) -> Option<&'a Value> {
     template(id, workload)?.get("spec")
 }
 
+/// The pod template as declared, as text: the same for the same template.
+pub fn template_text(id: &ObjectId, workload: &Value) -> String {
+    template(id, workload).map(Value::to_string).unwrap_or_default()
+}
+
 /// What the pod template's annotation says.
 pub fn template_hash<'a>(id: &ObjectId, workload: &'a Value) -> Option<&'a str> {
     template(id, workload)?.get("metadata")?.get("annotations")?.get(api::CONFIG_HASH)?.as_str()

@@ -6,28 +6,28 @@ use std::path::{Path, PathBuf};
 /// Words that a folder must not use, with the reason.
 const ABSENT: &[(&[&str], &[&str], &str)] = &[
     (
-        &["cel", "manifest", "render", "plan", "policy"],
+        &["cel", "manifest", "render", "plan", "policy", "rollout"],
         &["kube::", "tokio", "std::fs", "std::env", "Instant::now", "SystemTime", "Timestamp::now", "reqwest"],
         "pure stages know no Kubernetes client, no async runtime, no clock, no file system",
     ),
     (
         &[
             "api", "apply", "cel", "cluster", "config", "engine", "health", "manifest", "plan", "policy", "render",
-            "report", "sandbox", "source", "trigger",
+            "report", "rollout", "sandbox", "source", "trigger",
         ],
         &["println!", "print!(", "eprint!(", "dbg!"],
         "only the command line prints",
     ),
     (
         &[
-            "api", "apply", "cel", "cluster", "config", "engine", "health", "manifest", "plan", "render", "report",
+            "api", "apply", "cel", "cluster", "config", "engine", "health", "manifest", "plan", "render", "report", "rollout",
             "source", "trigger",
         ],
         &["env::var", "home_dir"],
         "only the command line reads the environment",
     ),
     (
-        &["api", "cel", "cluster", "config", "health", "manifest", "plan", "policy", "render", "report", "source"],
+        &["api", "cel", "cluster", "config", "health", "manifest", "plan", "policy", "render", "report", "rollout", "source"],
         &["crate::engine", "crate::cli", "crate::sandbox"],
         "the arrows point one way: stages know neither the engine nor the command line nor the sandbox",
     ),

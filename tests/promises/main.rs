@@ -25,6 +25,7 @@ mod recovery;
 mod recreation;
 mod remote_bases;
 mod rights;
+mod rollouts;
 mod secrecy;
 mod shared_remote;
 mod sources;

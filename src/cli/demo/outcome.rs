@@ -30,6 +30,21 @@ pub struct Outcome {
     pub live_after_outage: Option<Duration>,
 }
 
+/// What was measured of a push that changes only a Secret.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Rotation {
+    /// From the push until the API server held the rolled workload.
+    #[serde(rename = "rolledMs", serialize_with = "milliseconds")]
+    pub rolled: Duration,
+    /// From the push until all of its Pods were new.
+    #[serde(rename = "servedMs", serialize_with = "milliseconds")]
+    pub served: Duration,
+    pub rollouts: i64,
+    /// Names and keys.
+    pub cause: String,
+}
+
 /// All that `-o json` prints.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -41,6 +56,8 @@ pub struct Summary {
     /// How many failures the story has, and how many of them were repaired.
     planned: usize,
     repaired: usize,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rotation: Option<Rotation>,
     seconds: f64,
     /// What `flux` says is about.
     flux_basis: &'static str,
@@ -77,6 +94,7 @@ impl Summary {
             failures: Vec::new(),
             planned: super::story::FAILURES.len(),
             repaired: 0,
+            rotation: None,
             seconds: 0.0,
             flux_basis: super::story::FLUX_BASIS,
         }

@@ -9,12 +9,14 @@ use anyhow::Context as _;
 use serde_json::Value;
 use tokio::time::sleep_until;
 
-use super::outcome::{First, Outcome};
+use super::outcome::{First, Outcome, Rotation};
 use super::platform::Tree;
 use super::screen::Screen;
 use super::sight::{self, Sight, Stuck};
 use super::stage::{SOURCE, Stage};
 use super::story::{self, Failure, Repair};
+use crate::api;
+use crate::rollout::Record;
 
 /// How long the Git server is gone, and when in that time C is pushed.
 const OUTAGE: Duration = Duration::from_secs(10);
@@ -83,6 +85,33 @@ impl<'a> Player<'a> {
         screen.status("C is live; its rollout ends");
         self.settle(&pushed.revision).await?;
         Ok(outcome)
+    }
+
+    /// A push that changes nothing but a Secret: what reads it is rolled, once, and serves with what is new.
+    pub async fn rotate(&mut self, screen: &mut Screen) -> anyhow::Result<Rotation> {
+        let generation = |object: &Value| object.pointer("/metadata/generation").and_then(Value::as_i64).unwrap_or(0);
+        let before = generation(self.workloads.get(story::GATEWAY));
+        self.good = self.good.edited(story::ROTATION)?;
+        screen.status("a push that changes only a Secret; is what reads it rolled?");
+        let pushed = self.push("an identity for the S3 gateway", self.good.clone())?;
+        self.stage.announce().await?;
+        let rolled = self
+            .workloads
+            .until(story::GATEWAY, "the gateway is rolled", |object| generation(object) > before)
+            .await
+            .map(|(_, at)| at - pushed.at)?;
+        let served = self
+            .workloads
+            .until(story::GATEWAY, "the gateway's Pods are new", |object| {
+                generation(object) > before && is_rolled_out(object)
+            })
+            .await
+            .map(|(_, at)| at - pushed.at)?;
+        self.settle(&pushed.revision).await?;
+        let gateway = self.workloads.get(story::GATEWAY);
+        let cause = gateway.pointer("/metadata/annotations").and_then(|a| a.get(api::CONFIG)?.as_str());
+        let cause = cause.and_then(Record::read).and_then(|record| record.rolled).unwrap_or_default().by.join("; ");
+        Ok(Rotation { rolled, served, rollouts: generation(gateway) - before, cause })
     }
 
     async fn reported(&mut self, failure: &Failure, since: Instant) -> anyhow::Result<Report> {
@@ -172,6 +201,16 @@ impl<'a> Player<'a> {
         }
         Ok(())
     }
+}
+
+/// True once all Pods are of the newest template and available.
+fn is_rolled_out(workload: &Value) -> bool {
+    let number = |pointer: &str| workload.pointer(pointer).and_then(Value::as_i64).unwrap_or(0);
+    let wanted = number("/spec/replicas");
+    number("/status/observedGeneration") == number("/metadata/generation")
+        && ["replicas", "updatedReplicas", "availableReplicas"]
+            .into_iter()
+            .all(|field| number(&format!("/status/{field}")) == wanted)
 }
 
 fn inventory_size(application: &Value) -> usize {

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anstyle::{AnsiColor, Effects, Style};
 
-use super::outcome::{First, Outcome, Played, Summary};
+use super::outcome::{First, Outcome, Played, Rotation, Summary};
 use super::stage::Stage;
 use super::story::{self, Failure};
 
@@ -104,6 +104,18 @@ impl Screen {
         let live = live(Some(outcome.live), outcome.live_after_outage);
         self.title(failure, &in_words(outcome.reported), &format!("{GREEN}{live:>16}{GREEN:#}"));
         self.quote(&outcome.message);
+    }
+
+    /// The chapter in which nothing is broken.
+    pub fn rotation(&mut self, rotation: &Rotation) {
+        self.line("");
+        self.line(&format!(
+            "A push that changes only a Secret: the S3 gateway is rolled after {}, its Pods are new after {}.",
+            in_words(rotation.rolled),
+            in_words(rotation.served),
+        ));
+        let times = if rotation.rollouts == 1 { "once".to_owned() } else { format!("{} times", rotation.rollouts) };
+        self.short_line(&format!("{INDENT}{DIM}rolled {times}, because of {}{DIM:#}", rotation.cause));
     }
 
     /// A failure that was not repaired, and why.

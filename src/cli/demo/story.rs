@@ -19,6 +19,15 @@ pub const REFUSED_SERVICE: &str = "api-debug";
 /// The release that the example declares.
 pub const FIRST_RELEASE: u32 = 2;
 
+/// What is rolled when only a Secret changes, and how the last chapter changes it: the gateway gets another identity.
+pub const GATEWAY: &str = "storage";
+pub const ROTATION: &[Edit] = &[replace(
+    "templates/storage/identities.yaml",
+    "      \"identities\": [\n",
+    "      \"identities\": [\n        {\n          \"name\": \"reports\",\n          \"credentials\": [{\"accessKey\": \"reports\", \
+     \"secretKey\": \"${s3_secret_key}\"}],\n          \"actions\": [\"Read:{{ values.storage.bucket }}\"]\n        },\n",
+)];
+
 /// What to try by hand in a clone: it breaks the web API.
 pub const HOW_TO_BREAK: &str = "sed -i 's/values.api.image/values.api.imgae/' templates/api/api.yaml";
 
@@ -230,6 +239,14 @@ mod tests {
             assert_ne!(good.edited(failure.edits).unwrap(), good, "{}", failure.id);
             good = good.edited(&[release(number, number + 1)]).unwrap();
         }
+    }
+
+    #[test]
+    fn the_last_chapter_changes_nothing_but_a_secret() {
+        let before = Tree::embedded();
+        let after = before.edited(ROTATION).unwrap();
+        let changed: Vec<_> = before.changes_to(&after).into_iter().map(|(path, _)| path).collect();
+        assert_eq!(changed, ["templates/storage/identities.yaml"]);
     }
 
     #[test]

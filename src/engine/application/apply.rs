@@ -8,16 +8,27 @@ use tokio_util::sync::CancellationToken;
 
 use crate::apply::{self, Action, Outcome, Stage};
 use crate::cluster::{ApiError, ApiKind, ErrorClass};
+use crate::manifest::ObjectId;
 use crate::plan::{Desired, Handling};
 use crate::report::{Severity, Verdict};
 
 use super::attempt::Decision;
+use super::configuration::Overlay;
 use super::render::{ERRORS_SHOWN_MAX, KIND_WAIT_MAX, KIND_WAIT_STEP};
 use super::report::{Changes, listed};
 use super::{Application, Failure, Prepared, Stop, Work};
 
 /// How long an object that is being deleted may take to go before it is a failure.
 const DELETION_WAIT_MAX: Duration = Duration::from_secs(60);
+
+/// One object that is to be sent.
+struct Todo {
+    desired: Desired,
+    /// What is laid over the declared workload.
+    overlay: Option<Overlay>,
+    /// The overlay is another than the cluster has.
+    renewed: bool,
+}
 
 impl Application {
     /// Sends what is not held. `correcting`: the same was held before, so that whatever is sent was changed by others.
@@ -33,8 +44,14 @@ impl Application {
             stages.entry(apply::stage_of(&desired.object.id)).or_default().push(desired);
         }
         let mut said = false;
-        for objects in stages.values() {
+        if !stages.contains_key(&Stage::Workloads) {
+            self.lay_over_nothing(work).await;
+        }
+        for (stage, objects) in &stages {
             self.watch_kinds(objects).await?;
+            if *stage == Stage::Workloads {
+                self.lay_over(work, prepared, objects).await?;
+            }
             let todo = self.todo(objects).await?;
             if todo.is_empty() {
                 continue;
@@ -46,14 +63,14 @@ impl Application {
                 let _permit = self.shared.applies.acquire(work.urgency).await;
                 work.applying.store(true, Ordering::Release);
                 let order = apply::Work {
-                    stages: vec![todo.iter().map(|desired| desired.object.clone()).collect()],
+                    stages: vec![todo.iter().map(|todo| todo.desired.object.clone()).collect()],
                     unknown_fields: self.shared.unknown_fields,
                     defines: prepared.defines.clone(),
                     namespaces: prepared.namespaces.clone(),
                     forced: todo
                         .iter()
-                        .filter(|desired| desired.forced || work.object.spec.forces())
-                        .map(|desired| desired.object.id.clone())
+                        .filter(|todo| todo.desired.forced || work.object.spec.forces())
+                        .map(|todo| todo.desired.object.id.clone())
                         .collect(),
                     revision: work.revision(),
                 };
@@ -62,7 +79,8 @@ impl Application {
             };
             // that something is being changed is said while it is being changed, not before
             let tell = async {
-                if !said && !correcting {
+                let rolls = todo.iter().any(|todo| todo.overlay.as_ref().is_some_and(Overlay::rolls));
+                if !said && (!correcting || rolls) {
                     let message = format!("applying revision {}", work.revision());
                     if let Err(error) = self.progressing(work, &message, None).await {
                         tracing::warn!(object = %self.key, %error, "the status could not be written; it is written with the next one");
@@ -73,11 +91,11 @@ impl Application {
             said = true;
             let outcome = match result {
                 Ok(applied) => {
-                    self.note(work, prepared, &applied.objects, correcting, changes);
+                    self.note(work, prepared, &todo, &applied.objects, correcting, changes);
                     Ok(())
                 }
                 Err(error) => {
-                    self.note(work, prepared, error.applied(), correcting, changes);
+                    self.note(work, prepared, &todo, error.applied(), correcting, changes);
                     Err(refused(&error, prepared))
                 }
             };
@@ -131,7 +149,7 @@ impl Application {
     }
 
     /// What must be sent, once nothing of it is on its way out any more.
-    async fn todo<'a>(&self, objects: &[&'a Desired]) -> Result<Vec<&'a Desired>, Failure> {
+    async fn todo(&self, objects: &[&Desired]) -> Result<Vec<Todo>, Failure> {
         let mut seen = self.shared.observed.subscribe(&self.key);
         let deadline = Instant::now() + DELETION_WAIT_MAX;
         loop {
@@ -140,8 +158,9 @@ impl Application {
             let going: Vec<_> =
                 decided.iter().filter(|(_, d)| *d == Decision::Deleting).map(|(o, _)| o.object.id.clone()).collect();
             if going.is_empty() {
-                let todo = decided.into_iter().filter(|(_, d)| *d == Decision::Send).map(|(o, _)| o).collect();
-                return self.without_present(todo).await;
+                let send = decided.into_iter().filter(|(_, d)| *d == Decision::Send).map(|(o, _)| o).collect();
+                let send = self.without_present(send).await?;
+                return Ok(send.into_iter().map(|desired| self.as_sent(desired)).collect());
             }
             if tokio::time::timeout_at(deadline.into(), seen.changed()).await.is_err() {
                 let message = format!("still being deleted: {}\nhint: look at their finalizers", listed(&going));
@@ -179,8 +198,33 @@ impl Application {
         Ok(left)
     }
 
+    fn as_sent(&self, desired: &Desired) -> Todo {
+        let Some(overlay) = self.overlay(desired) else {
+            return Todo { desired: desired.clone(), overlay: None, renewed: false };
+        };
+        let seen = self.shared.observed.get(&desired.object.id);
+        let renewed = seen.is_some_and(|seen| seen.desired.as_deref() != Some(&*overlay.desired.digest));
+        Todo { desired: overlay.desired.clone(), overlay: Some(overlay), renewed }
+    }
+
     /// Takes in what was done.
-    fn note(&self, work: &Work, prepared: &Prepared, outcomes: &[Outcome], correcting: bool, changes: &mut Changes) {
+    fn note(
+        &self,
+        work: &Work,
+        prepared: &Prepared,
+        todo: &[Todo],
+        outcomes: &[Outcome],
+        correcting: bool,
+        changes: &mut Changes,
+    ) {
+        let todo_of = |id: &ObjectId| todo.iter().find(|todo| todo.desired.object.id == *id);
+        let rolled: Vec<&Overlay> = outcomes
+            .iter()
+            .filter(|outcome| outcome.action != Action::Unchanged)
+            .filter_map(|outcome| todo_of(&outcome.id)?.overlay.as_ref())
+            .filter(|overlay| overlay.rolls())
+            .collect();
+        self.tell_rolled(work, &rolled);
         for outcome in outcomes {
             let action = match outcome.action {
                 Action::Unchanged => continue,
@@ -188,9 +232,16 @@ impl Application {
                 Action::Configured => "configured",
                 Action::Recreated => "recreated",
             };
-            changes.count(action);
             self.metrics.objects(action, 1);
-            if correcting {
+            // what is laid over a workload was changed by nobody else
+            let ours = todo_of(&outcome.id).filter(|todo| todo.renewed && correcting);
+            match ours {
+                Some(todo) if todo.overlay.as_ref().is_some_and(Overlay::rolls) => changes.count("rolled"),
+                // only what is recorded of it: nothing that a person sees
+                Some(_) => {}
+                None => changes.count(action),
+            }
+            if correcting && ours.is_none() {
                 changes.corrected.push(outcome.id.to_string());
                 self.metrics.drift_corrected(1);
             }

@@ -9,6 +9,7 @@ use crate::engine::source::Head;
 use crate::plan::{Desired, Handling, Inventory};
 use crate::report::Stage;
 
+use super::configuration::Overlay;
 use super::report::Changes;
 use super::{Application, Failure, Mode, Stop, Work};
 
@@ -58,6 +59,7 @@ impl Application {
         let correcting = unchanged;
         let applying = work.trace.stage(Stage::Apply);
         self.apply(work, &prepared, correcting, &mut changes).await?;
+        self.await_configuration(work).await?;
         drop(applying);
         self.shared.metrics.stage(Stage::Apply, started.elapsed());
         {
@@ -101,7 +103,7 @@ impl Application {
         // what is seen of an object that is being written to may be older than the answer
         let at_rest = |desired: &&Desired| !self.shared.gate.in_flight(&desired.object.id);
         let changed = prepared.desired.iter().filter(at_rest).any(|desired| self.decide(desired) == Decision::Send);
-        changed || self.health_turned(&prepared, mode)
+        changed || self.others_changed_keys() || self.health_turned(&prepared, mode)
     }
 
     /// What is to be done with one object, by what is seen of it.
@@ -109,6 +111,11 @@ impl Application {
         if desired.handling == Handling::Ignore {
             return Decision::Leave;
         }
+        let overlay = self.overlay(desired);
+        if overlay.as_ref().is_some_and(Overlay::is_held) {
+            return Decision::Leave;
+        }
+        let desired = overlay.as_ref().map_or(desired, |overlay| &overlay.desired);
         let seen = self.shared.observed.get(&desired.object.id);
         if seen.as_ref().is_some_and(|s| s.marks.reconcile_disabled || s.marks.ssa == Ssa::Ignore) {
             return Decision::Leave;

@@ -35,7 +35,7 @@ struct Asked {
     uid: String,
     generation: i64,
     deleting: bool,
-    wishes: [Option<String>; 3],
+    wishes: [Option<String>; 4],
 }
 
 /// What of a source makes an attempt when it changes.
@@ -155,6 +155,7 @@ impl Idle {
                 news = Self::asked_for(&mut self.goal, &self.asked) => return news,
                 news = Self::offered_for(&mut self.source, &self.offered) => return news,
                 () = self.values.changed() => return News::of(Cause::Values),
+                () = app.configuration_changed() => return News::of(Cause::Configuration),
                 () = Self::disturbed(&mut self.cluster, app) => {
                     let now = Instant::now();
                     let free_at = self.heat.free_at(now);
@@ -164,6 +165,7 @@ impl Idle {
                             news = Self::asked_for(&mut self.goal, &self.asked) => return news,
                             news = Self::offered_for(&mut self.source, &self.offered) => return news,
                             () = self.values.changed() => return News::of(Cause::Values),
+                            () = app.configuration_changed() => return News::of(Cause::Configuration),
                             () = tokio::time::sleep_until(free_at.into()) => {}
                         }
                         if !app.is_disturbed() {
@@ -178,12 +180,13 @@ impl Idle {
     }
 
     /// While an attempt runs, which looks at the cluster itself.
-    pub async fn next_while_busy(&mut self) -> News {
+    pub async fn next_while_busy(&mut self, app: &Application) -> News {
         tokio::select! {
             biased;
             news = Self::asked_for(&mut self.goal, &self.asked) => news,
             news = Self::offered_for(&mut self.source, &self.offered) => news,
             () = self.values.changed() => News::of(Cause::Values),
+            () = app.configuration_changed() => News::of(Cause::Configuration),
         }
     }
 
@@ -255,9 +258,9 @@ pub(super) fn source_key(object: &Kustomization) -> Key {
 }
 
 /// The annotations that make an attempt when they change.
-fn wishes(object: &Kustomization) -> [Option<&str>; 3] {
+fn wishes(object: &Kustomization) -> [Option<&str>; 4] {
     let annotations = object.metadata.annotations.as_ref();
-    [api::REQUESTED_AT, api::CONFIRM_PRUNE, api::PRUNE_WHEN]
+    [api::REQUESTED_AT, api::CONFIRM_PRUNE, api::PRUNE_WHEN, api::ROLLOUT]
         .map(|key| annotations.and_then(|a| a.get(key)).map(String::as_str))
 }
 

@@ -15,6 +15,7 @@
 mod apply;
 mod attempt;
 mod commits;
+mod configuration;
 mod deletion;
 mod dependencies;
 mod flux;
@@ -62,6 +63,8 @@ struct Application {
     patience: Mutex<Patience>,
     /// `spec.wait` of the last attempt.
     waits: AtomicBool,
+    /// The configuration that its workloads read.
+    following: Mutex<configuration::Following>,
 }
 
 /// What is known from earlier attempts. Lost at a restart, and then found out again without writing.
@@ -152,6 +155,8 @@ struct Work {
     trace: AttemptTrace,
     /// Preempted too often in a row: it completes its apply.
     unyielding: bool,
+    /// A person asked for it.
+    asked: bool,
 }
 
 /// What set an attempt off.
@@ -164,6 +169,8 @@ pub(super) enum Cause {
     Revision,
     /// A referenced Secret or ConfigMap.
     Values,
+    /// What workloads read, and what their namespaces ask for.
+    Configuration,
     /// Someone else changed what is ours, or its health changed.
     Cluster,
     Retry,
@@ -176,6 +183,7 @@ impl Cause {
             Self::Object => "object",
             Self::Revision => "revision",
             Self::Values => "values",
+            Self::Configuration => "configuration",
             Self::Cluster => "cluster",
             Self::Retry => "retry",
         }

@@ -3,13 +3,17 @@
 use std::collections::BTreeSet;
 use std::time::Instant;
 
+use serde_json::Value;
+
 use crate::api::{self, Kustomization};
 use crate::apply::Kept;
+use crate::cluster::ApiKind;
 use crate::config;
 use crate::engine::registry::Handover;
 use crate::manifest::ObjectId;
 use crate::plan::{self, Consent, Inventory};
 use crate::report::{Severity, Stage, Verdict};
+use crate::rollout;
 
 use super::idle::source_key;
 use super::report::{Changes, listed};
@@ -34,7 +38,7 @@ impl Application {
         }
         let started = Instant::now();
         let _pruning = work.trace.stage(Stage::Prune);
-        let result = self.prune_stale(work, &inventory, &declared, changes).await;
+        let result = self.prune_stale(work, prepared, &inventory, &declared, changes).await;
         self.shared.metrics.stage(Stage::Prune, started.elapsed());
         result
     }
@@ -42,6 +46,7 @@ impl Application {
     async fn prune_stale(
         &self,
         work: &Work,
+        prepared: &Prepared,
         inventory: &Inventory,
         declared: &BTreeSet<&ObjectId>,
         changes: &mut Changes,
@@ -70,6 +75,8 @@ impl Application {
                 .map_err(|error| Failure::new("PruneFailed", format!("can't tell whether {id} may go: {error}")))?;
             if agreed { delete.push(id) } else { unagreed.push(id) }
         }
+        let needed = self.needed_by_history(prepared, &delete).await;
+        delete.retain(|id| !needed.contains(id));
         let deleted = self.shared.applier.delete_all(&delete, &self.key, &work.stop).await;
         for _ in &deleted.deleted {
             changes.count("deleted");
@@ -90,7 +97,14 @@ impl Application {
             let revision = work.revision();
             self.event(&work.object, Severity::Normal, Verdict::Detail, "Kept", text, Some(&revision), None);
         }
-        let kept = deleted.failed.iter().map(|(id, _)| id).chain(&deleted.left).chain(&plan.guarded).chain(&unagreed);
+        let kept = deleted
+            .failed
+            .iter()
+            .map(|(id, _)| id)
+            .chain(&deleted.left)
+            .chain(&plan.guarded)
+            .chain(&unagreed)
+            .chain(&needed);
         let left: Inventory = kept.map(|id| (id.clone(), version_of(inventory, id))).collect();
         let all: Inventory =
             inventory.iter().filter(|(id, _)| declared.contains(id)).map(|(id, v)| (id.clone(), v.clone())).collect();
@@ -106,6 +120,38 @@ impl Application {
             return Err(if unagreed.is_empty() { failure.until_changed() } else { failure }.into());
         }
         Ok(left)
+    }
+
+    /// What of `stale` is configuration with a hash in its name that the history of a declared workload needs: Pods of
+    /// the revision before are still running, or would be started by `kubectl rollout undo`.
+    async fn needed_by_history(&self, prepared: &Prepared, stale: &[ObjectId]) -> BTreeSet<ObjectId> {
+        let mut hashed: BTreeSet<&ObjectId> = stale.iter().filter(|id| has_hashed_name(id)).collect();
+        let namespaces: BTreeSet<&str> = hashed.iter().map(|id| id.namespace.as_str()).collect();
+        let workloads = prepared.desired.iter().filter(|d| rollout::is_workload(&d.object.id));
+        let owners: BTreeSet<Box<str>> =
+            workloads.filter_map(|d| Some(self.shared.observed.get(&d.object.id)?.uid.clone())).collect();
+        let mut needed = BTreeSet::new();
+        for namespace in namespaces {
+            for kind in [ApiKind::replica_set(), ApiKind::controller_revision()] {
+                let revisions = match self.shared.cluster.list(&kind, Some(namespace)).await {
+                    Ok(revisions) => revisions,
+                    Err(error) => {
+                        tracing::warn!(object = %self.key, %error, "what revisions of workloads need is not known: it is deleted another time");
+                        needed.extend(hashed.iter().filter(|id| id.namespace == namespace).map(|id| (*id).clone()));
+                        continue;
+                    }
+                };
+                for revision in revisions.iter().filter(|revision| is_owned_by(revision, &owners)) {
+                    let of_set = revision.pointer("/spec/template/spec");
+                    let Some(pods) = of_set.or_else(|| revision.pointer("/data/spec/template/spec")) else { continue };
+                    for configuration in rollout::references(pods).into_keys() {
+                        let id = ObjectId::new("", configuration.kind.as_str(), namespace, configuration.name);
+                        needed.extend(hashed.take(&id).cloned());
+                    }
+                }
+            }
+        }
+        needed
     }
 
     /// Whether a person has agreed on the definition itself that it goes with this revision. One that is Flux's own is
@@ -186,10 +232,46 @@ impl Application {
     }
 }
 
+/// Whether a Secret or a ConfigMap has the hash of its content at the end of its name, as kustomize's generators write
+/// it: ten letters and digits without vowels, and without those digits that look like letters.
+fn has_hashed_name(id: &ObjectId) -> bool {
+    const ALPHABET: &str = "2456789bcdfghkmt";
+    let is_configuration = id.group.is_empty() && matches!(id.kind.as_str(), "ConfigMap" | "Secret");
+    is_configuration
+        && id.name.rsplit_once('-').is_some_and(|(name, hash)| {
+            !name.is_empty() && hash.len() == 10 && hash.chars().all(|c| ALPHABET.contains(c))
+        })
+}
+
+fn is_owned_by(object: &Value, owners: &BTreeSet<Box<str>>) -> bool {
+    let references = object.pointer("/metadata/ownerReferences").and_then(Value::as_array).into_iter().flatten();
+    references.filter_map(|owner| owner.get("uid")?.as_str()).any(|uid| owners.contains(uid))
+}
+
 pub(super) fn annotation<'a>(work: &'a Work, key: &str) -> Option<&'a str> {
     work.object.metadata.annotations.as_ref()?.get(key).map(String::as_str)
 }
 
 fn version_of(inventory: &Inventory, id: &ObjectId) -> String {
     inventory.iter().find(|(other, _)| *other == id).map(|(_, v)| v.clone()).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_hash_at_the_end_of_a_name_is_told_from_a_word() {
+        for (kind, name, expected) in [
+            ("ConfigMap", "settings-2fgh4tkd6c", true),
+            ("Secret", "db-credentials-b7mk2c8f5t", true),
+            ("ConfigMap", "settings", false),
+            ("ConfigMap", "settings-production", false),
+            ("ConfigMap", "settings-2fgh4tkd6", false),
+            ("ConfigMap", "-2fgh4tkd6c", false),
+            ("Service", "web-2fgh4tkd6c", false),
+        ] {
+            assert_eq!(has_hashed_name(&ObjectId::new("", kind, "n", name)), expected, "{kind}/{name}");
+        }
+    }
 }

@@ -40,6 +40,7 @@ pub async fn run(key: Key, shared: Arc<Shared>, goal: Goal, cancel: Cancellation
         memory: std::sync::Mutex::new(memory),
         patience: std::sync::Mutex::default(),
         waits: AtomicBool::new(false),
+        following: std::sync::Mutex::default(),
     });
     let worker = Worker { idle: Idle::new(&app, goal), app, backoff: Backoff::default(), preempted_in_a_row: 0 };
     tokio::select! {
@@ -198,6 +199,7 @@ impl Worker {
             stop: CancellationToken::new(),
             applying: AtomicBool::new(false),
             trace,
+            asked: cause == Cause::Object,
             unyielding: self.preempted_in_a_row >= config::PREEMPTIONS_IN_A_ROW_MAX,
         };
         let result = self.carry(&app, &work).await;
@@ -232,7 +234,7 @@ impl Worker {
             let news = tokio::select! {
                 biased;
                 result = &mut attempt => return finished(result),
-                news = self.idle.next_while_busy() => news,
+                news = self.idle.next_while_busy(app) => news,
             };
             if news.cause == Cause::Revision {
                 let Some(head) = work.source.state().head.filter(|head| head.identity != work.identity()) else {
@@ -274,7 +276,7 @@ impl Worker {
         cause: Cause,
         since: Instant,
     ) -> Result<Option<Arc<Head>>, Failure> {
-        let announced = matches!(cause, Cause::Object | Cause::Values);
+        let announced = matches!(cause, Cause::Object | Cause::Values | Cause::Configuration);
         let answered = |s: &SourceState| s.head.is_some() || s.failure.is_some() || !s.exists;
         let mut states = source.subscribe();
         let observation = async {

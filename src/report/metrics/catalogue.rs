@@ -80,6 +80,21 @@ pub const OBJECTS: Definition = counter(
 );
 pub const DRIFT: Definition =
     counter("afresh_drift_corrections_total", NAMED, "Objects put back after someone else had changed them");
+pub const ROLLOUTS: Definition = counter(
+    "afresh_rollouts_total",
+    NAMED,
+    "Workloads rolled because of what they read; of applications with such workloads",
+);
+pub const ROLLOUT_LOOPS: Definition = gauge(
+    "afresh_rollout_loops",
+    NAMED,
+    "Workloads that are not rolled any more, since what they read changes with each of their rollouts",
+);
+pub const ROLLOUT_REFERENCES: Definition = gauge(
+    "afresh_rollout_references",
+    &["namespace", "name", "state"],
+    "Secrets and ConfigMaps that workloads read and that are missing or unreadable",
+);
 
 // Of each source.
 pub const PROBES: Definition =
@@ -170,6 +185,9 @@ pub fn all() -> impl Iterator<Item = Definition> {
         ATTEMPTS,
         OBJECTS,
         DRIFT,
+        ROLLOUTS,
+        ROLLOUT_LOOPS,
+        ROLLOUT_REFERENCES,
         PROBES,
         FETCHES,
         SOURCE_BYTES,

@@ -64,6 +64,17 @@ struct Application {
     attempts: BTreeMap<&'static str, u64>,
     objects: BTreeMap<&'static str, u64>,
     drift: u64,
+    /// `None`: nothing is followed.
+    rollouts: Option<Rollouts>,
+}
+
+/// The rollouts because of what workloads read.
+#[derive(Default)]
+struct Rollouts {
+    total: u64,
+    missing: usize,
+    unreadable: usize,
+    loops: usize,
 }
 
 #[derive(Default)]
@@ -226,6 +237,18 @@ impl ApplicationMetrics {
 
     pub fn drift_corrected(&self, count: usize) {
         self.application(|app| app.drift += count as u64);
+    }
+
+    pub fn rolled(&self, workloads: usize) {
+        self.application(|app| app.rollouts.get_or_insert_default().total += workloads as u64);
+    }
+
+    /// What is wrong with what workloads read.
+    pub fn configuration(&self, missing: usize, unreadable: usize, loops: usize) {
+        self.application(|app| {
+            let before = app.rollouts.get_or_insert_default();
+            *before = Rollouts { missing, unreadable, loops, ..*before };
+        });
     }
 
     fn application<T>(&self, change: impl FnOnce(&mut Application) -> T) -> T {
@@ -409,6 +432,20 @@ impl Objects {
                 out.sample(&c::DRIFT, &record.named, None, app.drift);
             }
         });
+        for (definition, count) in ROLLOUTS {
+            each(definition, &|out, record, state| {
+                if let Some(rollouts) = state.application.as_ref().and_then(|app| app.rollouts.as_ref()) {
+                    out.sample(definition, &record.named, None, count(rollouts));
+                }
+            });
+        }
+        each(&c::ROLLOUT_REFERENCES, &|out, record, state| {
+            if let Some(rollouts) = state.application.as_ref().and_then(|app| app.rollouts.as_ref()) {
+                for (value, count) in [("missing", rollouts.missing), ("unreadable", rollouts.unreadable)] {
+                    out.sample(&c::ROLLOUT_REFERENCES, &record.named, Some(("state", value)), count);
+                }
+            }
+        });
         each(&c::SOURCE_BYTES, &|out, record, state| {
             if let Some(source) = &state.source {
                 out.sample(&c::SOURCE_BYTES, &record.named, None, source.bytes);
@@ -416,6 +453,10 @@ impl Objects {
         });
     }
 }
+
+type CountOf = fn(&Rollouts) -> u64;
+const ROLLOUTS: [(&c::Definition, CountOf); 2] =
+    [(&c::ROLLOUTS, |rollouts| rollouts.total), (&c::ROLLOUT_LOOPS, |rollouts| rollouts.loops as u64)];
 
 type HistogramOf = fn(&State) -> Option<&Histogram>;
 const HISTOGRAMS: [(&c::Definition, HistogramOf); 2] =

@@ -35,6 +35,8 @@ fn everything(metrics: &Metrics) -> (ApplicationMetrics, SourceMetrics, ObjectMe
     app.attempt_ended("failed");
     app.objects("created", 2);
     app.drift_corrected(1);
+    app.rolled(1);
+    app.configuration(1, 1, 1);
     app.applied("r1");
     app.ready(Some(false));
     app.suspended(false);

@@ -1,0 +1,671 @@
+//! The configuration that workloads read: watched while someone reads it, and turned into an annotation of the pod
+//! template in the same apply as everything else.
+//!
+//! ```text
+//!  declared Secrets, ConfigMaps ──────────────┐
+//!  live ones ── watch ── burst ── digests ────┼──▶ rollout::decide ──▶ overlay of the declared workload ──▶ apply
+//!  live workloads ────────────────────────────┘
+//! ```
+//!
+//! An overlay stands for the declared workload wherever it is asked what is to be sent and what the cluster is to hold.
+//! Changes of live objects are taken up together, one second after the last of a burst and at most five after its first;
+//! until then they count as they were.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::{MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use futures::future::select_all;
+use k8s_openapi::jiff::Timestamp;
+use serde_json::{Value, json};
+use tokio::sync::watch;
+
+use crate::api;
+use crate::cluster::ErrorClass;
+use crate::engine::references::{Digested, Held, Reference};
+use crate::manifest::ObjectId;
+use crate::plan::{Desired, Handling};
+use crate::report::{Severity, Verdict};
+use crate::rollout::{self, Asked, Configuration, Kind, Live, Reading, Record, References, Situation, Wish};
+
+use super::prune::annotation;
+use super::report::listed;
+use super::{Application, Failure, Prepared, Work};
+
+/// A burst is over this long after its last change.
+const BURST_QUIET: Duration = Duration::from_secs(1);
+/// A burst that doesn't end is taken up after this time, from its first change on.
+const BURST_MAX: Duration = Duration::from_secs(5);
+/// What could not be read for a passing reason is asked for again after this time.
+const READ_AGAIN: Duration = Duration::from_secs(15);
+
+/// What an application's workloads follow. Written by the attempt, and by the worker while a burst goes on.
+#[derive(Default)]
+pub(super) struct Following {
+    overlays: HashMap<ObjectId, Overlay>,
+    live: BTreeMap<Reference, Followed>,
+    /// Of declared objects, the keys that others held when that was last taken into account.
+    keys_of_others: BTreeMap<ObjectId, Vec<Box<str>>>,
+    /// What the namespaces asked for when that was last taken into account.
+    namespaces: BTreeMap<String, Option<Wish>>,
+    burst: Option<Burst>,
+    read_again_at: Option<Instant>,
+    /// Rung when other objects are followed than before.
+    bell: watch::Sender<u64>,
+}
+
+/// A declared workload as it is sent.
+#[derive(Clone)]
+pub(super) struct Overlay {
+    /// The digest of the workload as declared, without what is laid over it.
+    base: String,
+    pub desired: Desired,
+    /// Why it is rolled; empty: it is not.
+    rolls: Vec<String>,
+    /// What it must not be sent without.
+    held_for: Option<String>,
+}
+
+/// A live object that is followed.
+struct Followed {
+    held: Held,
+    used: Used,
+    /// The version that the burst has counted.
+    noticed: Option<Option<String>>,
+}
+
+/// What was last taken into account of a live object.
+enum Used {
+    /// It was not read yet.
+    Nothing,
+    Read(Digested),
+    /// It could not be read when the watch knew this version, or none.
+    Failed(Option<Option<String>>),
+}
+
+impl Followed {
+    /// True if there is something that was not taken into account.
+    fn is_outdated(&self) -> bool {
+        match (&self.used, self.held.version()) {
+            (Used::Nothing, _) => false,
+            (Used::Failed(then), now) => now.is_some() && *then != now,
+            (Used::Read(_), None) => false,
+            (Used::Read(used), Some(now)) => used.version != now,
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Burst {
+    first: Instant,
+    last: Instant,
+}
+
+impl Burst {
+    fn over_at(&self) -> Instant {
+        (self.last + BURST_QUIET).min(self.first + BURST_MAX)
+    }
+}
+
+/// What is wrong with what workloads follow.
+#[derive(Default)]
+struct Trouble {
+    missing: Vec<String>,
+    unreadable: Vec<String>,
+    loops: Vec<String>,
+    too_much: Vec<String>,
+}
+
+impl Following {
+    /// Takes notice of what changed since it was last taken into account; answers when that is to be taken up.
+    fn notice(&mut self, now: Instant) -> Option<Instant> {
+        let mut outdated = false;
+        for followed in self.live.values_mut() {
+            if !followed.is_outdated() {
+                followed.noticed = None;
+                continue;
+            }
+            outdated = true;
+            let version = followed.held.version();
+            if followed.noticed != version {
+                followed.noticed = version;
+                self.burst = Some(Burst { first: self.burst.map_or(now, |burst| burst.first), last: now });
+            }
+        }
+        if !outdated {
+            self.burst = None;
+        }
+        self.burst.map(|burst| burst.over_at())
+    }
+}
+
+/// What a workload is to be decided upon with.
+struct Candidate<'a> {
+    desired: &'a Desired,
+    references: Option<References>,
+    live: Option<Live>,
+}
+
+impl Application {
+    pub(super) fn following(&self) -> MutexGuard<'_, Following> {
+        self.following.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What is sent for a declared object, and what the cluster is to hold.
+    pub(super) fn overlay(&self, desired: &Desired) -> Option<Overlay> {
+        let following = self.following();
+        following.overlays.get(&desired.object.id).filter(|overlay| overlay.base == desired.digest).cloned()
+    }
+
+    /// Nothing is followed: there is no workload.
+    pub(super) async fn lay_over_nothing(&self, work: &Work) {
+        {
+            let mut following = self.following();
+            following.overlays.clear();
+            following.keys_of_others.clear();
+        }
+        self.follow(std::iter::empty());
+        self.tell_trouble(work, &Trouble::default()).await;
+    }
+
+    /// Decides on all workloads among `objects`, which are about to be sent: what they read is there by now, as far as
+    /// it is declared.
+    pub(super) async fn lay_over(&self, work: &Work, prepared: &Prepared, objects: &[&Desired]) -> Result<(), Failure> {
+        let workloads: Vec<&Desired> = objects
+            .iter()
+            .copied()
+            .filter(|d| {
+                rollout::is_workload(&d.object.id) && matches!(d.handling, Handling::Override | Handling::Merge)
+            })
+            .collect();
+        if workloads.is_empty() {
+            return Ok(());
+        }
+        let by_kustomization = self.wish_of_kustomization(work)?;
+        let candidates = self.candidates(prepared, &workloads, by_kustomization).await;
+        let readings = self.readings(prepared, &candidates).await;
+        let mut overlays = HashMap::new();
+        let mut trouble = Trouble::default();
+        for candidate in &candidates {
+            if let Some(overlay) = self.decided(work, candidate, &readings, &mut trouble) {
+                overlays.insert(candidate.desired.object.id.clone(), overlay);
+            }
+        }
+        self.following().overlays = overlays;
+        if candidates.iter().any(|candidate| candidate.references.is_some()) {
+            self.metrics.configuration(trouble.missing.len(), trouble.unreadable.len(), trouble.loops.len());
+        }
+        self.tell_trouble(work, &trouble).await;
+        Ok(())
+    }
+
+    fn wish_of_kustomization(&self, work: &Work) -> Result<Option<Wish>, Failure> {
+        let Some(text) = annotation(work, api::ROLLOUT) else { return Ok(None) };
+        let unknown = || {
+            let message = format!(
+                "the annotation `{}: {text}` is not served\nhint: use {}, or remove it",
+                api::ROLLOUT,
+                Wish::VALUES
+            );
+            Failure::new("ReconciliationFailed", message).until_changed()
+        };
+        Wish::parse(text).map(Some).ok_or_else(unknown)
+    }
+
+    async fn candidates<'a>(
+        &self,
+        prepared: &Prepared,
+        workloads: &[&'a Desired],
+        by_kustomization: Option<Wish>,
+    ) -> Vec<Candidate<'a>> {
+        self.shared.namespaces.known().await;
+        let mut wishes: BTreeMap<String, Option<Wish>> = BTreeMap::new();
+        let mut candidates = Vec::with_capacity(workloads.len());
+        for desired in workloads {
+            let id = &desired.object.id;
+            let live_wish =
+                *wishes.entry(id.namespace.clone()).or_insert_with(|| self.shared.namespaces.wish(&id.namespace));
+            // what is declared is live by now, but the watch may not have told yet
+            let declared = prepared.desired.iter().find(|d| {
+                d.object.id.kind == "Namespace" && d.object.id.group.is_empty() && d.object.id.name == id.namespace
+            });
+            let declared_wish = declared.and_then(|d| d.object.annotation(api::ROLLOUT)).and_then(Wish::parse);
+            let above = Asked { by_kustomization, by_namespace: declared_wish.or(live_wish) };
+            let references = rollout::followed(id, &desired.object.value, above);
+            let live = self.shared.observed.get(id).map(|seen| Live {
+                record: seen.config.as_deref().and_then(Record::read),
+                hash: seen.health.as_ref().and_then(|health| health.spec.config_hash()).map(str::to_owned),
+            });
+            candidates.push(Candidate { desired, references, live });
+        }
+        let mut following = self.following();
+        if following.namespaces.is_empty() {
+            following.bell.send_modify(|n| *n += 1);
+        }
+        following.namespaces = wishes;
+        drop(following);
+        candidates
+    }
+
+    /// What there is to be read of everything that is followed, by namespace.
+    async fn readings(
+        &self,
+        prepared: &Prepared,
+        candidates: &[Candidate<'_>],
+    ) -> HashMap<String, BTreeMap<Configuration, Reading>> {
+        let mut readings: HashMap<String, BTreeMap<Configuration, Reading>> = HashMap::new();
+        let mut wanted: BTreeSet<(&str, &Configuration)> = BTreeSet::new();
+        for candidate in candidates {
+            let names = candidate.references.iter().flat_map(References::keys);
+            wanted.extend(names.map(|name| (candidate.desired.object.id.namespace.as_str(), name)));
+        }
+        // by namespace and name: what is declared, and which of its keys are others'
+        let mut live: Vec<(&str, &Configuration, Option<(&Desired, Vec<Box<str>>)>)> = Vec::new();
+        let declared: HashMap<&ObjectId, &Desired> = prepared
+            .desired
+            .iter()
+            .filter(|d| d.object.id.group.is_empty() && matches!(d.object.id.kind.as_str(), "Secret" | "ConfigMap"))
+            .map(|d| (&d.object.id, d))
+            .collect();
+        let mut keys_of_others = BTreeMap::new();
+        for (namespace, configuration) in wanted {
+            let id = ObjectId::new("", configuration.kind.as_str(), namespace, configuration.name.as_str());
+            let seen = self.shared.observed.get(&id);
+            let left_alone = seen
+                .as_ref()
+                .is_some_and(|seen| seen.marks.reconcile_disabled || seen.marks.ssa == crate::cluster::Ssa::Ignore);
+            let ours =
+                declared.get(&id).filter(|d| matches!(d.handling, Handling::Override | Handling::Merge) && !left_alone);
+            let Some(desired) = ours else {
+                live.push((namespace, configuration, None));
+                continue;
+            };
+            let others: Vec<Box<str>> = seen.map(|seen| seen.keys_of_others.clone()).unwrap_or_default();
+            keys_of_others.insert(id, others.clone());
+            // what is declared is as it is declared, whoever holds it, too
+            let is_declared = |key: &str| {
+                let fields = ["data", "binaryData"].into_iter().filter_map(|field| desired.object.value.get(field));
+                fields.into_iter().any(|data| data.get(key).is_some())
+            };
+            let others: Vec<Box<str>> = others.into_iter().filter(|key| !is_declared(key)).collect();
+            if others.is_empty() {
+                let reading = self.declared(namespace, configuration, desired, BTreeMap::new());
+                readings.entry(namespace.to_owned()).or_default().insert(configuration.clone(), reading);
+            } else {
+                live.push((namespace, configuration, Some((desired, others))));
+            }
+        }
+        self.following().keys_of_others = keys_of_others;
+        self.follow(
+            live.iter().map(|(namespace, configuration, _)| Reference::configuration(namespace, configuration)),
+        );
+        for (namespace, configuration, ours) in live {
+            let reading = self.live_reading(&Reference::configuration(namespace, configuration)).await;
+            let reading = match (ours, reading) {
+                (None, reading) => reading,
+                (Some((desired, others)), Reading::Content { digests, .. }) => {
+                    let foreign =
+                        digests.into_iter().filter(|(name, _)| others.iter().any(|o| **o == **name)).collect();
+                    self.declared(namespace, configuration, desired, foreign)
+                }
+                (Some((desired, _)), Reading::Absent) => {
+                    self.declared(namespace, configuration, desired, BTreeMap::new())
+                }
+                (Some(_), other) => other,
+            };
+            readings.entry(namespace.to_owned()).or_default().insert(configuration.clone(), reading);
+        }
+        readings
+    }
+
+    /// True if others hold other keys of what is declared than when that was last taken into account.
+    pub(super) fn others_changed_keys(&self) -> bool {
+        let held_now = |id: &ObjectId| self.shared.observed.get(id).map(|seen| seen.keys_of_others.clone());
+        let following = self.following();
+        following.keys_of_others.iter().any(|(id, then)| held_now(id).is_some_and(|now| now != *then))
+    }
+
+    /// What becomes of an object that is declared: its keys, and those that others hold beside them.
+    fn declared(
+        &self,
+        namespace: &str,
+        configuration: &Configuration,
+        desired: &Desired,
+        of_others: BTreeMap<String, String>,
+    ) -> Reading {
+        let object = &desired.object;
+        let asks_not_to = object.annotation(api::ROLLOUT).and_then(Wish::parse) == Some(Wish::Never)
+            || object.annotation(rollout::RELOADER_IGNORE) == Some("true");
+        let of_type = object.value.get("type").and_then(Value::as_str).unwrap_or_default();
+        if asks_not_to || (configuration.kind == Kind::Secret && rollout::is_left_out(of_type)) {
+            return Reading::LeftOut;
+        }
+        let live = !of_others.is_empty();
+        let mut digests = of_others;
+        digests.extend(rollout::declared_digests(&self.shared.digest_key, namespace, configuration, &object.value));
+        Reading::Content { digests, live }
+    }
+
+    /// Watches these from now on, and nothing else.
+    fn follow(&self, wanted: impl Iterator<Item = Reference>) {
+        let mut following = self.following();
+        let mut before = std::mem::take(&mut following.live);
+        let mut changed = false;
+        for reference in wanted {
+            let followed = before.remove(&reference).unwrap_or_else(|| {
+                changed = true;
+                Followed { held: self.shared.references.hold(&reference), used: Used::Nothing, noticed: None }
+            });
+            following.live.insert(reference, followed);
+        }
+        changed |= !before.is_empty();
+        if changed {
+            following.bell.send_modify(|n| *n += 1);
+        }
+    }
+
+    /// What a live object holds. While a burst goes on, what it held before.
+    async fn live_reading(&self, reference: &Reference) -> Reading {
+        let held = {
+            let mut following = self.following();
+            let settling = following.notice(Instant::now()).is_some();
+            let Some(followed) = following.live.get(reference) else {
+                return Reading::Unreadable("it is not followed".into());
+            };
+            match &followed.used {
+                Used::Read(used) if settling => return used.reading.clone(),
+                _ => followed.held.clone(),
+            }
+        };
+        let read = self.shared.references.digests(&held, &self.shared.digest_key).await;
+        let mut following = self.following();
+        match read {
+            Ok(digested) => {
+                let reading = digested.reading.clone();
+                if let Some(followed) = following.live.get_mut(reference) {
+                    followed.used = Used::Read(digested);
+                }
+                reading
+            }
+            Err(error) => {
+                if error.class != ErrorClass::Forbidden {
+                    following.read_again_at = Some(Instant::now() + READ_AGAIN);
+                }
+                if let Some(followed) = following.live.get_mut(reference) {
+                    followed.used = Used::Failed(followed.held.version());
+                }
+                Reading::Unreadable(error.to_string())
+            }
+        }
+    }
+
+    /// The overlay of one workload; `None`: there is nothing to lay over it.
+    fn decided(
+        &self,
+        work: &Work,
+        candidate: &Candidate,
+        readings: &HashMap<String, BTreeMap<Configuration, Reading>>,
+        trouble: &mut Trouble,
+    ) -> Option<Overlay> {
+        let (desired, key) = (candidate.desired, &self.shared.digest_key);
+        let id = &desired.object.id;
+        let base = desired.digest.clone();
+        let Some(references) = &candidate.references else {
+            // no longer followed: taking the annotation out of the template would roll it
+            let hash = candidate.live.as_ref()?.hash.as_deref()?;
+            let desired = desired.changed(key, |value| rollout::set_hash(id, value, Some(hash)));
+            return Some(Overlay { base, desired, rolls: Vec::new(), held_for: None });
+        };
+        let none = BTreeMap::new();
+        let template = rollout::template_text(id, &desired.object.value);
+        let situation = Situation {
+            references,
+            readings: readings.get(&id.namespace).unwrap_or(&none),
+            live: candidate.live.as_ref(),
+            template: &key.short([template.as_bytes()]),
+            now: Timestamp::now().as_second(),
+            asked: work.asked,
+            makes_pods: id.kind != "CronJob",
+            key,
+        };
+        let decision = rollout::decide(&situation);
+        let of = |what: &String| format!("{what} of {id}");
+        trouble.missing.extend(decision.record.missing.iter().map(of));
+        trouble.unreadable.extend(decision.record.unreadable.iter().map(of));
+        if decision.record.stopped {
+            trouble.loops.push(id.to_string());
+        }
+        if decision.too_much {
+            trouble.too_much.push(id.to_string());
+        }
+        let held_for = decision.held.then(|| decision.record.missing.join(", "));
+        let record = (!decision.too_much).then(|| decision.record.write());
+        let desired = desired.changed(key, |value| {
+            rollout::set_hash(id, value, decision.hash.as_deref());
+            if let Some(record) = record {
+                set_annotation(value, api::CONFIG, record);
+            }
+        });
+        let rolls = decision.rolls.iter().map(ToString::to_string).collect();
+        Some(Overlay { base, desired, rolls, held_for })
+    }
+
+    /// Says what is wrong, once for as long as it is so.
+    async fn tell_trouble(&self, work: &Work, trouble: &Trouble) {
+        let said = trouble.in_words();
+        let mut report = self.report.clone().lock_owned().await;
+        let conditions = &mut report.status.conditions;
+        let before = conditions.get(ROLLOUTS).map(|c| (c.reason.clone(), c.message.clone()));
+        match &said {
+            Some((reason, message)) => {
+                let generation = work.object.metadata.generation;
+                conditions.set(ROLLOUTS, api::Truth::False, reason, message, generation, Timestamp::now());
+            }
+            None => conditions.remove(ROLLOUTS),
+        }
+        drop(report);
+        if let Some((reason, message)) = said
+            && before.is_none_or(|before| before != (reason.to_owned(), message.clone()))
+        {
+            let revision = work.revision();
+            self.event(&work.object, Severity::Warning, Verdict::Note, reason, message, Some(&revision), None);
+        }
+    }
+
+    /// Says which workloads were rolled, and why.
+    pub(super) fn tell_rolled(&self, work: &Work, rolled: &[&Overlay]) {
+        if rolled.is_empty() {
+            return;
+        }
+        self.metrics.rolled(rolled.len());
+        let because =
+            |overlay: &&Overlay| format!("{} because of {}", overlay.desired.object.id, overlay.rolls.join("; "));
+        let told: Vec<String> = rolled.iter().map(because).collect();
+        let text = format!("rolled {}", listed(&told));
+        let revision = work.revision();
+        self.event(
+            &work.object,
+            Severity::Normal,
+            Verdict::Detail,
+            "ConfigurationChanged",
+            text,
+            Some(&revision),
+            None,
+        );
+    }
+
+    /// Gives up after a while if workloads are held back: as soon as what they need is there, that is news which
+    /// preempts the wait.
+    pub(super) async fn await_configuration(&self, work: &Work) -> Result<(), Failure> {
+        let held: Vec<String> = {
+            let following = self.following();
+            let mut held: Vec<String> = following
+                .overlays
+                .values()
+                .filter_map(|o| Some(format!("{} needs {}", o.desired.object.id, o.held_for.as_ref()?)))
+                .collect();
+            held.sort();
+            held
+        };
+        if held.is_empty() {
+            return Ok(());
+        }
+        let message = format!(
+            "what workloads read is missing: {}\nhint: they keep running as they were, and are changed as soon as it is there",
+            listed(&held)
+        );
+        self.waiting(work, "Progressing", &message).await;
+        tokio::time::sleep(work.object.spec.health_timeout()).await;
+        Err(Failure::new("MissingReference", message).until_changed())
+    }
+
+    /// Returns when what is followed has changed and is to be taken into account.
+    pub(super) async fn configuration_changed(&self) {
+        let mut namespaces = None;
+        loop {
+            // asked for only where there are workloads
+            if namespaces.is_none() && !self.following().namespaces.is_empty() {
+                namespaces = Some(self.shared.namespaces.changes());
+            }
+            let mut bells: Vec<watch::Receiver<u64>> = {
+                let following = self.following();
+                let bell = following.bell.subscribe();
+                following.live.values().map(|followed| followed.held.bell()).chain([bell]).collect()
+            };
+            if let Some(namespaces) = &mut namespaces {
+                namespaces.borrow_and_update();
+            }
+            let (over_at, read_again_at) = {
+                let mut following = self.following();
+                let asked = following.namespaces.iter();
+                if asked.clone().any(|(name, wish)| self.shared.namespaces.wish(name) != *wish) {
+                    // told once: the attempt that follows takes it into account
+                    for (name, wish) in &mut following.namespaces {
+                        *wish = self.shared.namespaces.wish(name);
+                    }
+                    return;
+                }
+                (following.notice(Instant::now()), following.read_again_at)
+            };
+            let rung = select_all(bells.iter_mut().map(|bell| Box::pin(bell.changed())));
+            tokio::select! {
+                _ = rung => {}
+                () = changed(&mut namespaces) => {}
+                () = at(over_at) => {
+                    if self.take_up().await {
+                        return;
+                    }
+                }
+                () = at(read_again_at) => {
+                    self.following().read_again_at = None;
+                    if self.take_up().await {
+                        return;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Takes in what live objects hold now. True if any of it is other than before: a label of an object is not.
+    async fn take_up(&self) -> bool {
+        let outdated: Vec<(Reference, Held)> = {
+            let following = self.following();
+            let outdated = following.live.iter().filter(|(_, f)| f.is_outdated() || matches!(f.used, Used::Failed(_)));
+            outdated.map(|(reference, followed)| (reference.clone(), followed.held.clone())).collect()
+        };
+        let mut changed = false;
+        for (reference, held) in outdated {
+            let read = self.shared.references.digests(&held, &self.shared.digest_key).await;
+            let mut following = self.following();
+            let Some(followed) = following.live.get_mut(&reference) else { continue };
+            match read {
+                Ok(digested) => {
+                    changed |= !matches!(&followed.used, Used::Read(used) if used.reading == digested.reading);
+                    followed.used = Used::Read(digested);
+                    followed.noticed = None;
+                }
+                Err(error) => {
+                    tracing::debug!(object = %self.key, %reference, %error, "what a workload reads could not be read");
+                    changed |= matches!(followed.used, Used::Read(_));
+                    followed.used = Used::Failed(followed.held.version());
+                    if error.class != ErrorClass::Forbidden {
+                        following.read_again_at = Some(Instant::now() + READ_AGAIN);
+                    }
+                }
+            }
+        }
+        self.following().burst = None;
+        changed
+    }
+}
+
+/// The condition that says what is wrong with rollouts; not there while all is well.
+const ROLLOUTS: &str = "afresh.dev/Rollouts";
+
+impl Trouble {
+    /// The condition's reason and message.
+    fn in_words(&self) -> Option<(&'static str, String)> {
+        let mut reason = None;
+        let mut words = Vec::new();
+        let mut say = |of: &'static str, text: &str, items: &[String], hint: &str| {
+            if !items.is_empty() {
+                reason.get_or_insert(of);
+                words.push(format!("{text} {}\nhint: {hint}", listed(items)));
+            }
+        };
+        say(
+            "RolloutLoop",
+            "configuration and rollouts follow each other in a loop, which was stopped:",
+            &self.loops,
+            "find out who writes back what they read; then `flux reconcile kustomization`, or a change in Git, goes on",
+        );
+        say("MissingReference", "not there:", &self.missing, "until it is there, the workload is left as it is");
+        say(
+            "UnreadableReference",
+            "can't be read:",
+            &self.unreadable,
+            "it counts as it was; `manifests/rollouts` has the rights",
+        );
+        say(
+            "TooMuchFollowed",
+            "more is read than can be recorded:",
+            &self.too_much,
+            "changes of it roll nothing; name what counts by `secret.reloader.stakater.com/reload`",
+        );
+        reason.map(|reason| (reason, words.join("\n")))
+    }
+}
+
+impl Overlay {
+    pub(super) fn is_held(&self) -> bool {
+        self.held_for.is_some()
+    }
+
+    pub(super) fn rolls(&self) -> bool {
+        !self.rolls.is_empty()
+    }
+}
+
+async fn changed<T>(cell: &mut Option<watch::Receiver<T>>) {
+    let open = match cell {
+        Some(cell) => cell.changed().await.is_ok(),
+        None => false,
+    };
+    if !open {
+        std::future::pending().await
+    }
+}
+
+async fn at(time: Option<Instant>) {
+    match time {
+        Some(time) => tokio::time::sleep_until(time.into()).await,
+        None => std::future::pending().await,
+    }
+}
+
+fn set_annotation(object: &mut Value, key: &str, value: String) {
+    // it has annotations: those that say who owns it
+    if let Some(annotations) = object.pointer_mut("/metadata/annotations").and_then(Value::as_object_mut) {
+        annotations.insert(key.into(), json!(value));
+    }
+}
