@@ -8,6 +8,7 @@ use serde_json::{Map, Value, json};
 
 use crate::support::env::{Cluster, Env};
 use crate::support::manifests::config_map;
+use crate::support::rollouts::Rollouts;
 use crate::support::scenarios;
 
 scenarios! {
@@ -92,35 +93,24 @@ fn secret(name: &str, data: Value) -> String {
     format!("{:#}\n", json!({ "apiVersion": "v1", "kind": "Secret", "metadata": { "name": name }, "stringData": data }))
 }
 
-/// The generation of a workload: 1 when it was made, and one more for each change of its specification.
-async fn generation(env: &Env, kind: &str, name: &str) -> i64 {
-    env.live(kind, name).await.expect("it is there")["metadata"]["generation"].as_i64().unwrap()
-}
-
-async fn rolled(env: &Env, kind: &str, name: &str, times: i64) {
-    env.until_live(kind, name, &format!("it was rolled {times} times"), |found| {
-        found["metadata"]["generation"] == 1 + times
-    })
-    .await;
-}
-
 /// Once this has passed, whatever was to be rolled before was rolled: changes are taken up in their order.
-async fn settled(env: &Env) {
-    let before = generation(env, "Deployment", "marker").await;
-    env.secret("marker", json!({ "value": before.to_string() })).await;
-    rolled(env, "Deployment", "marker", before).await;
+async fn settled(env: &Env, rollouts: &Rollouts) {
+    let before = rollouts.of(env, "Deployment", "marker").await;
+    env.secret("marker", json!({ "value": format!("after {before}") })).await;
+    rollouts.until(env, "Deployment", "marker", before + 1).await;
     env.reconcile("app").await;
 }
 
 /// The application `app` with these files, and a workload `marker`, which reads a Secret of that name.
-async fn begin(env: &mut Env, files: &[(&str, &str)]) -> String {
+async fn begin(env: &mut Env, files: &[(&str, &str)]) -> Rollouts {
+    let rollouts = Rollouts::count(env).await;
     env.secret("marker", json!({ "value": "0" })).await;
     let marker = reader("marker", "marker");
     let mut all = vec![("app/marker.yaml", marker.as_str())];
     all.extend(files);
-    let revision = env.begin(&all).await;
+    env.begin(&all).await;
     env.until_live("Deployment", "marker", "it is followed", |found| found.pointer(RECORD).is_some()).await;
-    revision
+    rollouts
 }
 
 async fn annotate(env: &Env, annotations: Value) {
@@ -169,6 +159,7 @@ async fn a_push_that_changes_only_a_secret_rolls_exactly_the_workloads_that_read
         json!({ "env": [{ "name": "X", "valueFrom": { "secretKeyRef": { "name": "credentials", "key": "user" } } }] });
     let web = workload("Deployment", "web", &json!({}), &container(key));
     let other = workload("Deployment", "other", &json!({}), &json!({}));
+    let rollouts = Rollouts::count(env).await;
     env.source(|_| {}).await;
     env.kustomization("app", |_| {}).await;
     annotate(env, follow()).await;
@@ -177,14 +168,14 @@ async fn a_push_that_changes_only_a_secret_rolls_exactly_the_workloads_that_read
         env.push("B", &[("app/web.yaml", &web), ("app/other.yaml", &other), ("app/secret.yaml", &data("a", "x"))]);
     env.start();
     env.ready_at("app", &revision).await;
-    assert_eq!(generation(env, "Deployment", "web").await, 1);
+    assert_eq!(rollouts.of(env, "Deployment", "web").await, 0);
 
     let revision = env.push("C", &[("app/secret.yaml", &data("b", "x"))]);
     env.announce().await;
     env.ready_at("app", &revision).await;
-    assert_eq!(generation(env, "Deployment", "web").await, 2, "in the same apply");
+    assert_eq!(rollouts.of(env, "Deployment", "web").await, 1, "in the same apply");
     env.eventually("there are two ReplicaSets", async || (replica_sets(env, "web").await == 2).then_some(())).await;
-    assert_eq!(generation(env, "Deployment", "other").await, 1);
+    assert_eq!(rollouts.of(env, "Deployment", "other").await, 0);
     let told = |(reason, text): &(String, String)| {
         reason == "ConfigurationChanged" && text.contains("Deployment") && text.contains("secret/credentials: user")
     };
@@ -193,7 +184,7 @@ async fn a_push_that_changes_only_a_secret_rolls_exactly_the_workloads_that_read
     let revision = env.push("D", &[("app/secret.yaml", &data("b", "y"))]);
     env.announce().await;
     env.ready_at("app", &revision).await;
-    assert_eq!(generation(env, "Deployment", "web").await, 2, "it does not read that key");
+    assert_eq!(rollouts.of(env, "Deployment", "web").await, 1, "it does not read that key");
     let hash = env.live("Deployment", "web").await.unwrap().pointer(HASH).cloned();
     let revision = env.push("E", &[("app/secret.yaml", &data("c", "y"))]);
     env.announce().await;
@@ -303,26 +294,26 @@ async fn every_kind_of_reference_is_followed_as_far_as_it_reads(env: &mut Env) {
     );
     files.push(("app/deaf.yaml".into(), deaf));
     let files: Vec<_> = files.iter().map(|(path, text)| (path.as_str(), text.as_str())).collect();
-    begin(env, &files).await;
+    let rollouts = begin(env, &files).await;
     for (name, ..) in &readers {
         write(env, &read_by(name), json!({ "value": "b", "more": "a" })).await;
     }
     for (name, kind, ..) in &readers {
-        rolled(env, kind, name, 1).await;
+        rollouts.until(env, kind, name, 1).await;
     }
     for (name, ..) in &readers {
         write(env, &read_by(name), json!({ "value": "b", "more": "b" })).await;
     }
     for (name, kind, _, _, by_key) in &readers {
         if !by_key {
-            rolled(env, kind, name, 2).await;
+            rollouts.until(env, kind, name, 2).await;
         }
     }
-    settled(env).await;
+    settled(env, &rollouts).await;
     for (name, kind, _, _, by_key) in &readers {
-        assert_eq!(generation(env, kind, name).await, if *by_key { 2 } else { 3 }, "{name}");
+        assert_eq!(rollouts.of(env, kind, name).await, if *by_key { 1 } else { 2 }, "{name}");
     }
-    assert_eq!(generation(env, "Deployment", "deaf").await, 1, "nobody asked for it");
+    assert_eq!(rollouts.of(env, "Deployment", "deaf").await, 0, "nobody asked for it");
     assert!(env.objects("Job").list(&ListParams::default()).await.unwrap().items.is_empty(), "no run was fired");
 }
 
@@ -330,21 +321,21 @@ async fn a_burst_is_one_rollout(env: &mut Env) {
     env.secret("a", json!({ "value": "0" })).await;
     env.secret("b", json!({ "value": "0" })).await;
     let both = container(json!({ "envFrom": [{ "secretRef": { "name": "a" } }, { "secretRef": { "name": "b" } }] }));
-    begin(env, &[("app/web.yaml", &workload("Deployment", "web", &follow(), &both))]).await;
+    let rollouts = begin(env, &[("app/web.yaml", &workload("Deployment", "web", &follow(), &both))]).await;
     for n in 1..4 {
         env.secret("a", json!({ "value": n.to_string() })).await;
         tokio::time::sleep(Duration::from_millis(150)).await;
         env.secret("b", json!({ "value": n.to_string() })).await;
         tokio::time::sleep(Duration::from_millis(150)).await;
     }
-    rolled(env, "Deployment", "web", 1).await;
-    settled(env).await;
-    assert_eq!(generation(env, "Deployment", "web").await, 2);
+    rollouts.until(env, "Deployment", "web", 1).await;
+    settled(env, &rollouts).await;
+    assert_eq!(rollouts.of(env, "Deployment", "web").await, 1);
 }
 
 async fn churn_that_does_not_end_is_taken_up_every_five_seconds(env: &mut Env) {
     env.secret("a", json!({ "value": "0" })).await;
-    begin(env, &[("app/web.yaml", &reader("web", "a"))]).await;
+    let rollouts = begin(env, &[("app/web.yaml", &reader("web", "a"))]).await;
     let began = tokio::time::Instant::now();
     let mut changes = 0;
     while began.elapsed() < Duration::from_secs(7) {
@@ -352,13 +343,13 @@ async fn churn_that_does_not_end_is_taken_up_every_five_seconds(env: &mut Env) {
         env.secret("a", json!({ "value": changes.to_string() })).await;
         tokio::time::sleep(Duration::from_millis(300)).await;
         if began.elapsed() < Duration::from_millis(4500) {
-            assert_eq!(generation(env, "Deployment", "web").await, 1, "after {:?}", began.elapsed());
+            assert_eq!(rollouts.of(env, "Deployment", "web").await, 0, "after {:?}", began.elapsed());
         }
     }
-    assert_eq!(generation(env, "Deployment", "web").await, 2, "five seconds after the first");
-    rolled(env, "Deployment", "web", 2).await;
-    settled(env).await;
-    assert_eq!(generation(env, "Deployment", "web").await, 3);
+    assert_eq!(rollouts.of(env, "Deployment", "web").await, 1, "five seconds after the first");
+    rollouts.until(env, "Deployment", "web", 2).await;
+    settled(env, &rollouts).await;
+    assert_eq!(rollouts.of(env, "Deployment", "web").await, 2);
 }
 
 async fn fifty_workloads_are_rolled_once_each(env: &mut Env) {
@@ -366,14 +357,14 @@ async fn fifty_workloads_are_rolled_once_each(env: &mut Env) {
     let names: Vec<String> = (0..50).map(|n| format!("web-{n}")).collect();
     let files: Vec<_> = names.iter().map(|name| (format!("app/{name}.yaml"), reader(name, "shared"))).collect();
     let files: Vec<_> = files.iter().map(|(path, text)| (path.as_str(), text.as_str())).collect();
-    begin(env, &files).await;
+    let rollouts = begin(env, &files).await;
     env.secret("shared", json!({ "value": "1" })).await;
     for name in &names {
-        rolled(env, "Deployment", name, 1).await;
+        rollouts.until(env, "Deployment", name, 1).await;
     }
-    settled(env).await;
+    settled(env, &rollouts).await;
     for name in &names {
-        assert_eq!(generation(env, "Deployment", name).await, 2, "{name}");
+        assert_eq!(rollouts.of(env, "Deployment", name).await, 1, "{name}");
     }
     let reads = env.requests_of_the_daemon().await;
     let reads = reads.iter().filter(|r| r.starts_with("get ") && r.ends_with("secrets/shared")).count();
@@ -382,30 +373,31 @@ async fn fifty_workloads_are_rolled_once_each(env: &mut Env) {
 
 async fn what_changes_nothing_rolls_nothing(env: &mut Env) {
     env.secret("a", json!({ "value": "0" })).await;
-    begin(env, &[("app/web.yaml", &reader("web", "a"))]).await;
+    let rollouts = begin(env, &[("app/web.yaml", &reader("web", "a"))]).await;
     let before = env.live("Deployment", "web").await.unwrap();
     let label = Patch::Merge(json!({ "metadata": { "labels": { "x": "y" }, "annotations": { "x": "y" } } }));
     env.objects("Secret").patch("a", &PatchParams::default(), &label).await.unwrap();
-    settled(env).await;
+    settled(env, &rollouts).await;
     env.objects("Secret").delete("a", &DeleteParams::default()).await.unwrap();
     env.secret("a", json!({ "value": "0" })).await;
-    settled(env).await;
+    settled(env, &rollouts).await;
     let after = env.live("Deployment", "web").await.unwrap();
-    assert_eq!(before["metadata"]["generation"], after["metadata"]["generation"]);
+    assert_eq!(rollouts.of(env, "Deployment", "web").await, 0);
     assert_eq!(before.pointer(RECORD), after.pointer(RECORD), "nothing was written");
 }
 
 async fn a_change_while_the_daemon_was_down_is_caught_at_start(env: &mut Env) {
     env.secret("a", json!({ "value": "0" })).await;
     env.secret("b", json!({ "value": "0" })).await;
-    begin(env, &[("app/web.yaml", &reader("web", "a")), ("app/other.yaml", &reader("other", "b"))]).await;
+    let rollouts =
+        begin(env, &[("app/web.yaml", &reader("web", "a")), ("app/other.yaml", &reader("other", "b"))]).await;
     env.daemon.take().unwrap().stop().await.unwrap();
     env.secret("a", json!({ "value": "1" })).await;
     env.start();
-    rolled(env, "Deployment", "web", 1).await;
-    settled(env).await;
-    assert_eq!(generation(env, "Deployment", "web").await, 2);
-    assert_eq!(generation(env, "Deployment", "other").await, 1, "a restart rolls nothing");
+    rollouts.until(env, "Deployment", "web", 1).await;
+    settled(env, &rollouts).await;
+    assert_eq!(rollouts.of(env, "Deployment", "web").await, 1);
+    assert_eq!(rollouts.of(env, "Deployment", "other").await, 0, "a restart rolls nothing");
 }
 
 async fn a_restart_under_load_rolls_nothing_twice(env: &mut Env) {
@@ -413,37 +405,37 @@ async fn a_restart_under_load_rolls_nothing_twice(env: &mut Env) {
     let names: Vec<String> = (0..20).map(|n| format!("web-{n}")).collect();
     let files: Vec<_> = names.iter().map(|name| (format!("app/{name}.yaml"), reader(name, "shared"))).collect();
     let files: Vec<_> = files.iter().map(|(path, text)| (path.as_str(), text.as_str())).collect();
-    begin(env, &files).await;
+    let rollouts = begin(env, &files).await;
     env.secret("shared", json!({ "value": "1" })).await;
     env.eventually("the first is rolled", async || {
-        let list = env.objects("Deployment").list(&ListParams::default()).await.unwrap();
-        list.items.iter().any(|one| one.metadata.generation == Some(2)).then_some(())
+        names.iter().any(|name| rollouts.seen("Deployment", name) == Some(1)).then_some(())
     })
     .await;
     env.daemon.take().unwrap().kill().await.unwrap();
     env.start();
     for name in &names {
-        rolled(env, "Deployment", name, 1).await;
+        rollouts.until(env, "Deployment", name, 1).await;
     }
-    settled(env).await;
+    settled(env, &rollouts).await;
     for name in &names {
-        assert_eq!(generation(env, "Deployment", name).await, 2, "{name}");
+        assert_eq!(rollouts.of(env, "Deployment", name).await, 1, "{name}");
     }
 }
 
 async fn a_loop_is_stopped_after_five_rollouts(env: &mut Env) {
     env.secret("a", json!({ "value": "0" })).await;
-    begin(env, &[("app/web.yaml", &reader("web", "a"))]).await;
+    let rollouts = begin(env, &[("app/web.yaml", &reader("web", "a"))]).await;
     // an operator that writes back whenever what it looks after is rolled
     let operator = {
         let (deployments, secrets) = (env.objects("Deployment"), env.objects("Secret"));
         tokio::spawn(async move {
-            let mut last = 1;
-            loop {
-                let found = deployments.get("web").await.unwrap().metadata.generation.unwrap_or_default();
+            let hash = async || json!(deployments.get("web").await.unwrap()).pointer(HASH).cloned();
+            let mut last = hash().await;
+            for times in 0.. {
+                let found = hash().await;
                 if found != last {
                     last = found;
-                    let data = json!({ "stringData": { "value": found.to_string() } });
+                    let data = json!({ "stringData": { "value": times.to_string() } });
                     secrets.patch("a", &PatchParams::default(), &Patch::Merge(data)).await.unwrap();
                 }
                 tokio::time::sleep(Duration::from_millis(100)).await;
@@ -453,20 +445,20 @@ async fn a_loop_is_stopped_after_five_rollouts(env: &mut Env) {
     env.secret("a", json!({ "value": "go" })).await;
     in_trouble(env, "RolloutLoop", "Deployment").await;
     operator.abort();
-    assert_eq!(generation(env, "Deployment", "web").await, 6);
+    assert_eq!(rollouts.of(env, "Deployment", "web").await, 5);
     let told = |(reason, _): &(String, String)| reason == "RolloutLoop";
     env.eventually("it is told", async || env.events("app").await.iter().any(told).then_some(())).await;
     assert!(env.is_counted("afresh_rollout_loops", &[("name", "app")]).await);
     // neither does a restart go on with it
     env.daemon.take().unwrap().stop().await.unwrap();
     env.start();
-    let marked = generation(env, "Deployment", "marker").await;
+    let marked = rollouts.of(env, "Deployment", "marker").await;
     env.secret("marker", json!({ "value": "again" })).await;
-    rolled(env, "Deployment", "marker", marked).await;
-    assert_eq!(generation(env, "Deployment", "web").await, 6);
+    rollouts.until(env, "Deployment", "marker", marked + 1).await;
+    assert_eq!(rollouts.of(env, "Deployment", "web").await, 5);
     // a person has looked
     env.reconcile("app").await;
-    rolled(env, "Deployment", "web", 6).await;
+    rollouts.until(env, "Deployment", "web", 6).await;
     out_of_trouble(env).await;
 }
 
@@ -479,27 +471,27 @@ async fn a_missing_secret_rolls_nothing_until_it_is_back(env: &mut Env) {
         { "secretRef": { "name": "b" } },
         { "secretRef": { "name": "sometimes", "optional": true } },
     ] }));
-    begin(env, &[("app/web.yaml", &workload("Deployment", "web", &follow(), &both))]).await;
+    let rollouts = begin(env, &[("app/web.yaml", &workload("Deployment", "web", &follow(), &both))]).await;
     env.objects("Secret").delete("a", &DeleteParams::default()).await.unwrap();
     env.secret("b", json!({ "value": "1" })).await;
     in_trouble(env, "MissingReference", "secret/a of Deployment").await;
-    settled(env).await;
-    assert_eq!(generation(env, "Deployment", "web").await, 1);
+    settled(env, &rollouts).await;
+    assert_eq!(rollouts.of(env, "Deployment", "web").await, 0);
     assert!(env.is_counted("afresh_rollout_references", &[("name", "app"), ("state", "missing")]).await);
     env.secret("a", json!({ "value": "0" })).await;
-    rolled(env, "Deployment", "web", 1).await;
+    rollouts.until(env, "Deployment", "web", 1).await;
     out_of_trouble(env).await;
     env.secret("sometimes", json!({ "value": "0" })).await;
-    rolled(env, "Deployment", "web", 2).await;
+    rollouts.until(env, "Deployment", "web", 2).await;
     env.objects("Secret").delete("sometimes", &DeleteParams::default()).await.unwrap();
-    rolled(env, "Deployment", "web", 3).await;
-    settled(env).await;
-    assert_eq!(generation(env, "Deployment", "web").await, 4);
+    rollouts.until(env, "Deployment", "web", 3).await;
+    settled(env, &rollouts).await;
+    assert_eq!(rollouts.of(env, "Deployment", "web").await, 3);
 }
 
 async fn a_changed_template_waits_for_a_secret_that_is_missing(env: &mut Env) {
     env.secret("a", json!({ "value": "0" })).await;
-    begin(env, &[("app/web.yaml", &reader("web", "a"))]).await;
+    let rollouts = begin(env, &[("app/web.yaml", &reader("web", "a"))]).await;
     let settings = config_map("settings", "with it");
     let revision = env.push("B", &[("app/web.yaml", &reader("web", "later")), ("app/settings.yaml", &settings)]);
     env.announce().await;
@@ -508,12 +500,12 @@ async fn a_changed_template_waits_for_a_secret_that_is_missing(env: &mut Env) {
         ready.is_some_and(|ready| ready.message.contains("secret/later"))
     })
     .await;
-    assert_eq!(generation(env, "Deployment", "web").await, 1, "it runs as it did");
+    assert_eq!(rollouts.of(env, "Deployment", "web").await, 0, "it runs as it did");
     assert!(env.live("ConfigMap", "settings").await.is_some(), "all else is applied");
     env.secret("later", json!({ "value": "0" })).await;
     env.ready_at("app", &revision).await;
-    settled(env).await;
-    assert_eq!(generation(env, "Deployment", "web").await, 2);
+    settled(env, &rollouts).await;
+    assert_eq!(rollouts.of(env, "Deployment", "web").await, 1);
     assert_eq!(trouble(env).await, None);
 }
 
@@ -521,26 +513,26 @@ async fn opting_in_and_out_rolls_nothing(env: &mut Env) {
     env.secret("a", json!({ "value": "0" })).await;
     let web =
         workload("Deployment", "web", &json!({}), &container(json!({ "envFrom": [{ "secretRef": { "name": "a" } }] })));
-    begin(env, &[("app/web.yaml", &web)]).await;
+    let rollouts = begin(env, &[("app/web.yaml", &web)]).await;
     annotate(env, follow()).await;
     env.until_live("Deployment", "web", "it is followed", |found| found.pointer(RECORD).is_some()).await;
-    assert_eq!(generation(env, "Deployment", "web").await, 1);
+    assert_eq!(rollouts.of(env, "Deployment", "web").await, 0);
     env.secret("a", json!({ "value": "1" })).await;
-    rolled(env, "Deployment", "web", 1).await;
+    rollouts.until(env, "Deployment", "web", 1).await;
     annotate(env, json!({ "afresh.dev/rollout": null })).await;
     env.until_live("Deployment", "web", "it is not followed", |found| found.pointer(RECORD).is_none()).await;
     env.secret("a", json!({ "value": "2" })).await;
-    settled(env).await;
+    settled(env, &rollouts).await;
+    assert_eq!(rollouts.of(env, "Deployment", "web").await, 1);
     let web = env.live("Deployment", "web").await.unwrap();
-    assert_eq!(web["metadata"]["generation"], 2);
     assert!(web.pointer(HASH).is_some(), "taking it out would roll it");
 }
 
 async fn another_installation_key_rolls_nothing(env: &mut Env) {
     env.secret("a", json!({ "value": "0" })).await;
-    begin(env, &[("app/web.yaml", &reader("web", "a"))]).await;
+    let rollouts = begin(env, &[("app/web.yaml", &reader("web", "a"))]).await;
     env.secret("a", json!({ "value": "1" })).await;
-    rolled(env, "Deployment", "web", 1).await;
+    rollouts.until(env, "Deployment", "web", 1).await;
     env.daemon.take().unwrap().stop().await.unwrap();
     let before = env.live("Deployment", "web").await.unwrap();
     // as another installation would have written it: digests of a key that nobody has
@@ -550,25 +542,25 @@ async fn another_installation_key_rolls_nothing(env: &mut Env) {
     env.objects("Deployment").patch("web", &PatchParams::default(), &patch).await.unwrap();
     env.secret("a", json!({ "value": "2" })).await;
     env.start();
-    settled(env).await;
+    settled(env, &rollouts).await;
     let after = env.live("Deployment", "web").await.unwrap();
-    assert_eq!(after["metadata"]["generation"], 2, "a baseline again");
+    assert_eq!(rollouts.of(env, "Deployment", "web").await, 1, "a baseline again");
     assert_eq!(after.pointer(HASH), before.pointer(HASH));
     env.secret("a", json!({ "value": "3" })).await;
-    rolled(env, "Deployment", "web", 2).await;
+    rollouts.until(env, "Deployment", "web", 2).await;
 }
 
 async fn a_restart_that_a_person_asked_for_survives(env: &mut Env) {
     env.secret("a", json!({ "value": "0" })).await;
-    begin(env, &[("app/web.yaml", &reader("web", "a"))]).await;
+    let rollouts = begin(env, &[("app/web.yaml", &reader("web", "a"))]).await;
     let asked = json!({ "kubectl.kubernetes.io/restartedAt": "2026-01-01T00:00:00Z" });
     let by = PatchParams { field_manager: Some("kubectl-rollout".into()), ..PatchParams::default() };
     let patch = json!({ "spec": { "template": { "metadata": { "annotations": asked } } } });
     env.objects("Deployment").patch("web", &by, &Patch::Merge(patch)).await.unwrap();
-    settled(env).await;
-    assert_eq!(generation(env, "Deployment", "web").await, 2);
+    settled(env, &rollouts).await;
+    assert_eq!(rollouts.of(env, "Deployment", "web").await, 1);
     env.secret("a", json!({ "value": "1" })).await;
-    rolled(env, "Deployment", "web", 2).await;
+    rollouts.until(env, "Deployment", "web", 2).await;
     let web = env.live("Deployment", "web").await.unwrap();
     let annotations = &web["spec"]["template"]["metadata"]["annotations"];
     assert_eq!(annotations["kubectl.kubernetes.io/restartedAt"], "2026-01-01T00:00:00Z");
@@ -576,22 +568,24 @@ async fn a_restart_that_a_person_asked_for_survives(env: &mut Env) {
 }
 
 async fn a_key_that_others_keep_in_a_declared_secret_counts(env: &mut Env) {
-    begin(env, &[("app/web.yaml", &reader("web", "a")), ("app/a.yaml", &secret("a", json!({ "ours": "0" })))]).await;
+    let rollouts =
+        begin(env, &[("app/web.yaml", &reader("web", "a")), ("app/a.yaml", &secret("a", json!({ "ours": "0" })))])
+            .await;
     let write = async |value: &str| {
         let by = PatchParams { field_manager: Some("operator".into()), ..PatchParams::default() };
         let patch = Patch::Merge(json!({ "stringData": { "theirs": value } }));
         env.objects("Secret").patch("a", &by, &patch).await.unwrap();
     };
     write("0").await;
-    rolled(env, "Deployment", "web", 1).await;
+    rollouts.until(env, "Deployment", "web", 1).await;
     write("1").await;
-    rolled(env, "Deployment", "web", 2).await;
+    rollouts.until(env, "Deployment", "web", 2).await;
     let revision = env.push("B", &[("app/a.yaml", &secret("a", json!({ "ours": "1" })))]);
     env.announce().await;
     env.ready_at("app", &revision).await;
-    assert_eq!(generation(env, "Deployment", "web").await, 4);
-    settled(env).await;
-    assert_eq!(generation(env, "Deployment", "web").await, 4);
+    assert_eq!(rollouts.of(env, "Deployment", "web").await, 3);
+    settled(env, &rollouts).await;
+    assert_eq!(rollouts.of(env, "Deployment", "web").await, 3);
 }
 
 async fn a_namespace_asks_for_all_of_its_workloads(env: &mut Env) {
@@ -599,7 +593,7 @@ async fn a_namespace_asks_for_all_of_its_workloads(env: &mut Env) {
     let pod = container(json!({ "envFrom": [{ "secretRef": { "name": "a" } }] }));
     let (web, never) = (json!({}), json!({ "afresh.dev/rollout": "never" }));
     let (web, never) = (workload("Deployment", "web", &web, &pod), workload("Deployment", "never", &never, &pod));
-    begin(env, &[("app/web.yaml", &web), ("app/never.yaml", &never)]).await;
+    let rollouts = begin(env, &[("app/web.yaml", &web), ("app/never.yaml", &never)]).await;
     env.daemon.take().unwrap().stop().await.unwrap();
     let namespace = std::mem::take(&mut env.namespace);
     env.start();
@@ -609,15 +603,15 @@ async fn a_namespace_asks_for_all_of_its_workloads(env: &mut Env) {
     namespaces.patch(&env.namespace, &PatchParams::default(), &patch).await.unwrap();
     env.until_live("Deployment", "web", "it is followed", |found| found.pointer(RECORD).is_some()).await;
     env.secret("a", json!({ "value": "1" })).await;
-    rolled(env, "Deployment", "web", 1).await;
-    settled(env).await;
-    assert_eq!(generation(env, "Deployment", "never").await, 1);
+    rollouts.until(env, "Deployment", "web", 1).await;
+    settled(env, &rollouts).await;
+    assert_eq!(rollouts.of(env, "Deployment", "never").await, 0);
 }
 
 async fn following_costs_nothing_while_nothing_changes(env: &mut Env) {
     env.secret("a", json!({ "value": "0" })).await;
-    begin(env, &[("app/web.yaml", &reader("web", "a"))]).await;
-    settled(env).await;
+    let rollouts = begin(env, &[("app/web.yaml", &reader("web", "a"))]).await;
+    settled(env, &rollouts).await;
     let loud = async || {
         let requests = env.requests_of_the_daemon().await.into_iter();
         requests.filter(|r| !r.contains("/leases") && !r.starts_with("watch ")).collect::<Vec<_>>()
@@ -637,9 +631,9 @@ async fn no_value_is_told_to_anyone(env: &mut Env) {
     let pod =
         container(json!({ "envFrom": [{ "secretRef": { "name": "a" } }, { "secretRef": { "name": "declared" } }] }));
     let web = workload("Deployment", "web", &follow(), &pod);
-    begin(env, &[("app/web.yaml", &web), ("app/declared.yaml", &declared(canaries[0]))]).await;
+    let rollouts = begin(env, &[("app/web.yaml", &web), ("app/declared.yaml", &declared(canaries[0]))]).await;
     env.secret("a", json!({ "value": canaries[1] })).await;
-    rolled(env, "Deployment", "web", 1).await;
+    rollouts.until(env, "Deployment", "web", 1).await;
     let revision = env.push("B", &[("app/declared.yaml", &declared(canaries[2]))]);
     env.announce().await;
     env.ready_at("app", &revision).await;
@@ -692,17 +686,17 @@ async fn what_can_not_be_read_counts_as_it_was_and_is_said(env: &mut Env) {
         env.secret(name, json!({ "value": "0" })).await;
     }
     let both = container(json!({ "envFrom": [{ "secretRef": { "name": "a" } }, { "secretRef": { "name": "b" } }] }));
-    begin(env, &[("app/web.yaml", &workload("Deployment", "web", &follow(), &both))]).await;
+    let rollouts = begin(env, &[("app/web.yaml", &workload("Deployment", "web", &follow(), &both))]).await;
     let Cluster::Sandbox(sandbox) = &env.cluster else { return };
     let reads = Match::verb(Verb::Get).on("secrets").in_namespace(&env.namespace).named("a");
     let fault = sandbox.faults().always(reads, Effect::Forbid);
     env.secret("a", json!({ "value": "1" })).await;
     in_trouble(env, "UnreadableReference", "secret/a of Deployment").await;
-    assert_eq!(generation(env, "Deployment", "web").await, 1);
+    assert_eq!(rollouts.of(env, "Deployment", "web").await, 0);
     env.secret("b", json!({ "value": "1" })).await;
-    rolled(env, "Deployment", "web", 1).await;
+    rollouts.until(env, "Deployment", "web", 1).await;
     sandbox.faults().remove(fault);
     env.secret("a", json!({ "value": "2" })).await;
-    rolled(env, "Deployment", "web", 2).await;
+    rollouts.until(env, "Deployment", "web", 2).await;
     out_of_trouble(env).await;
 }

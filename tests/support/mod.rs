@@ -19,6 +19,7 @@ pub mod process;
 pub mod proxy;
 pub mod receiver;
 pub mod rights;
+pub mod rollouts;
 pub mod socks_proxy;
 pub mod sshd;
 pub mod tls;

@@ -40,7 +40,7 @@ pub struct Rotation {
     /// From the push until all of its Pods were new.
     #[serde(rename = "servedMs", serialize_with = "milliseconds")]
     pub served: Duration,
-    pub rollouts: i64,
+    pub rollouts: usize,
     /// Names and keys.
     pub cause: String,
 }

@@ -89,29 +89,30 @@ impl<'a> Player<'a> {
 
     /// A push that changes nothing but a Secret: what reads it is rolled, once, and serves with what is new.
     pub async fn rotate(&mut self, screen: &mut Screen) -> anyhow::Result<Rotation> {
-        let generation = |object: &Value| object.pointer("/metadata/generation").and_then(Value::as_i64).unwrap_or(0);
-        let before = generation(self.workloads.get(story::GATEWAY));
+        let mut templates = Vec::new();
+        note_template(&mut templates, self.workloads.get(story::GATEWAY));
         self.good = self.good.edited(story::ROTATION)?;
         screen.status("a push that changes only a Secret; is what reads it rolled?");
         let pushed = self.push("an identity for the S3 gateway", self.good.clone())?;
         self.stage.announce().await?;
         let rolled = self
             .workloads
-            .until(story::GATEWAY, "the gateway is rolled", |object| generation(object) > before)
+            .until(story::GATEWAY, "the gateway is rolled", |object| note_template(&mut templates, object) > 1)
             .await
             .map(|(_, at)| at - pushed.at)?;
         let served = self
             .workloads
             .until(story::GATEWAY, "the gateway's Pods are new", |object| {
-                generation(object) > before && is_rolled_out(object)
+                note_template(&mut templates, object) > 1 && is_rolled_out(object)
             })
             .await
             .map(|(_, at)| at - pushed.at)?;
         self.settle(&pushed.revision).await?;
         let gateway = self.workloads.get(story::GATEWAY);
+        let rollouts = note_template(&mut templates, gateway) - 1;
         let cause = gateway.pointer("/metadata/annotations").and_then(|a| a.get(api::CONFIG)?.as_str());
         let cause = cause.and_then(Record::read).and_then(|record| record.rolled).unwrap_or_default().by.join("; ");
-        Ok(Rotation { rolled, served, rollouts: generation(gateway) - before, cause })
+        Ok(Rotation { rolled, served, rollouts, cause })
     }
 
     async fn reported(&mut self, failure: &Failure, since: Instant) -> anyhow::Result<Report> {
@@ -201,6 +202,16 @@ impl<'a> Player<'a> {
         }
         Ok(())
     }
+}
+
+/// Keeps each pod template that follows another; answers how many there were. (The generation would count annotations
+/// of a Deployment, too.)
+fn note_template(templates: &mut Vec<Value>, workload: &Value) -> usize {
+    let now = workload.pointer("/spec/template").unwrap_or(&Value::Null);
+    if templates.last() != Some(now) {
+        templates.push(now.clone());
+    }
+    templates.len()
 }
 
 /// True once all Pods are of the newest template and available.

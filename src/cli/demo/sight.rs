@@ -56,7 +56,7 @@ impl Sight {
         &mut self,
         name: &str,
         what: &str,
-        test: impl Fn(&Value) -> bool,
+        mut test: impl FnMut(&Value) -> bool,
     ) -> Result<(Value, Instant), Stuck> {
         let deadline = tokio::time::Instant::now() + BOUND;
         loop {
