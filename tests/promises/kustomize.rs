@@ -1,5 +1,6 @@
 //! Kustomize on a cluster: an overlay goes live, its generated names follow its content, what it no longer has goes.
 
+use kube::api::ListParams;
 use serde_json::json;
 
 use crate::support::env::{Env, message};
@@ -19,6 +20,7 @@ const OVERLAY: &str =
 
 fn web() -> String {
     let mut web: serde_json::Value = serde_json::from_str(&deployment("web", "web:1")).expect("JSON");
+    web["spec"]["revisionHistoryLimit"] = 0.into();
     web["spec"]["template"]["spec"]["containers"][0]["envFrom"] = json!([{ "configMapRef": { "name": "settings" } }]);
     web.to_string()
 }
@@ -43,6 +45,13 @@ async fn an_overlay_goes_live_and_generated_names_follow_their_content(env: &mut
     let second = settings_of(env).await;
     assert_ne!(first, second, "another content has another name");
     assert_eq!(env.live("ConfigMap", &second).await.expect("it is there")["data"]["greeting"], "good day");
+    // until then Pods of the revision before may still need it
+    env.eventually("the history is forgotten", async || {
+        let sets = env.objects("ReplicaSet").list(&ListParams::default()).await.ok()?;
+        (!json!(sets.items).to_string().contains(&first)).then_some(())
+    })
+    .await;
+    env.reconcile("app").await;
     env.until_gone("ConfigMap", &first).await;
 }
 

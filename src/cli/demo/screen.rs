@@ -109,8 +109,9 @@ impl Screen {
     /// The chapter in which nothing is broken.
     pub fn rotation(&mut self, rotation: &Rotation) {
         self.line("");
-        self.line(&format!(
-            "A push that changes only a Secret: the S3 gateway is rolled after {}, its Pods are new after {}.",
+        self.line("A push that changes only a Secret: the S3 gateway, which reads it, is rolled.");
+        self.short_line(&format!(
+            "{INDENT}{DIM}rolled after {}, all of its Pods new after {}{DIM:#}",
             in_words(rotation.rolled),
             in_words(rotation.served),
         ));
