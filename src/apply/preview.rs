@@ -8,9 +8,10 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-use crate::api::{APPLY_MANAGER, DESIRED};
+use crate::api::{APPLY_MANAGER, CONFIG, DESIRED};
 use crate::cluster::{ApiError, ApiKind, ApplyOptions, Cluster, ErrorClass, FieldValidation, Marks, Ssa, is_folded};
 use crate::manifest::{GroupKind, Object};
+use crate::rollout;
 
 use super::adoption;
 use super::applier::{Made, drop_unknown};
@@ -216,8 +217,9 @@ fn is_foldable(object: &Value) -> bool {
     })
 }
 
-/// An object without what the server alone writes and without our digest: what two objects are compared by.
+/// An object without what the server alone writes and without our digest and hashes: what two objects are compared by.
 pub fn comparable(mut object: Value) -> Value {
+    rollout::remove_hash(&mut object);
     let Some(fields) = object.as_object_mut() else { return object };
     fields.remove("status");
     if let Some(Value::Object(metadata)) = fields.get_mut("metadata") {
@@ -226,6 +228,7 @@ pub fn comparable(mut object: Value) -> Value {
         }
         if let Some(Value::Object(annotations)) = metadata.get_mut("annotations") {
             annotations.remove(DESIRED);
+            annotations.remove(CONFIG);
             if annotations.is_empty() {
                 metadata.remove("annotations");
             }
@@ -237,6 +240,7 @@ pub fn comparable(mut object: Value) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::api::CONFIG_HASH;
 
     #[test]
     fn objects_are_compared_by_what_people_and_controllers_declare() {
@@ -248,6 +252,13 @@ mod tests {
         let expected = json!({"apiVersion": "v1", "kind": "ConfigMap", "data": {"a": "b"},
             "metadata": {"name": "a", "labels": {"l": "m"}}});
         assert_eq!(comparable(object), expected);
+        let workload = |metadata: Value, template: Value| json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": metadata, "spec": {"template": template}});
+        let followed = workload(
+            json!({"name": "a", "annotations": {CONFIG: "{}"}}),
+            json!({"metadata": {"annotations": {CONFIG_HASH: "v1.a.b"}, "labels": {"l": "m"}}}),
+        );
+        let expected = workload(json!({"name": "a"}), json!({"metadata": {"labels": {"l": "m"}}}));
+        assert_eq!(comparable(followed), expected);
     }
 
     #[test]

@@ -41,7 +41,7 @@ enum Places {
 impl Cluster {
     /// All objects of a kind, whole. A server that asks for a moment, as it does while a definition changes, gets it.
     pub async fn list(&self, kind: &ApiKind, namespace: Option<&str>) -> Result<Vec<Value>, ApiError> {
-        Ok(patiently(async || self.list_as(kind, namespace, "", JSON).await).await?.items.unwrap_or_default())
+        Ok(patiently(|| self.list_as(kind, namespace, "", JSON)).await?.items.unwrap_or_default())
     }
 
     /// Whether a Namespace or a CustomResourceDefinition holds anything but what `ignored` says and what Kubernetes puts
@@ -141,7 +141,10 @@ impl Cluster {
 }
 
 /// Asks again when the server says when, as long as somebody who waits for the answer would.
-async fn patiently<T>(ask: impl AsyncFn() -> Result<T, ApiError>) -> Result<T, ApiError> {
+async fn patiently<T, F>(ask: impl Fn() -> F) -> Result<T, ApiError>
+where
+    F: Future<Output = Result<T, ApiError>>,
+{
     let until = Instant::now() + PATIENCE;
     loop {
         let answer = ask().await;
@@ -196,9 +199,9 @@ mod tests {
         // the pause it asks for, how often it does so, how often it is asked
         for (pause, refusals, asked) in [(1, 0, 1), (1, 3, 4), (1, u32::MAX, 16), (60, u32::MAX, 1)] {
             let calls = Cell::new(0);
-            let answer = patiently(async || {
+            let answer = patiently(|| {
                 calls.set(calls.get() + 1);
-                if calls.get() > refusals { Ok("a list") } else { throttled(pause) }
+                std::future::ready(if calls.get() > refusals { Ok("a list") } else { throttled(pause) })
             });
             assert_eq!((answer.await.is_ok(), calls.get()), (refusals < u32::MAX, asked));
         }

@@ -66,6 +66,23 @@ pub fn set_hash(id: &ObjectId, workload: &mut Value, hash: Option<&str>) {
     }
 }
 
+/// Removes what is there of the pod template's annotation, and what is empty without it.
+pub fn remove_hash(workload: &mut Value) {
+    let text = |field: &str| workload.get(field).and_then(Value::as_str).unwrap_or_default();
+    let group = text("apiVersion").split_once('/').map_or("", |(group, _)| group);
+    let id = ObjectId::new(group, text("kind"), "", "");
+    if template_hash(&id, workload).is_none() {
+        return;
+    }
+    set_hash(&id, workload, None);
+    let Some(path) = template_path(&id) else { return };
+    let template = path.iter().try_fold(workload, |value, key| value.get_mut(key));
+    let Some(Value::Object(metadata)) = template.and_then(|template| template.get_mut("metadata")) else { return };
+    if metadata.get("annotations").and_then(Value::as_object).is_some_and(Map::is_empty) {
+        metadata.remove("annotations");
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

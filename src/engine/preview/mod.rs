@@ -21,8 +21,8 @@ use secrecy::SecretString;
 use crate::api::{self, Key, Kustomization};
 use crate::apply::{self, Outlook, UnknownFields};
 use crate::cluster::{ApiError, Cluster};
-use crate::manifest::{ObjectId, Origin, Tree};
-use crate::plan::{self, Desired, DigestKey, Inventory};
+use crate::manifest::{DigestKey, ObjectId, Origin, Tree};
+use crate::plan::{self, Desired, Inventory};
 use crate::render::{AppRef, Failed, Rendered};
 
 use super::application::{substitutions, unread};
