@@ -10,11 +10,15 @@ use std::process::ExitCode;
 use anstream::{AutoStream, ColorChoice};
 use serde_json::{Value, json};
 
-use super::kustomization::assignment;
+use super::directory::repository_root;
+use super::kustomization::{absolute, assignment};
 use super::render::{self, Format, RenderArgs};
-use crate::manifest::{Object, SourceError, yaml};
-use crate::policy::{Action, Document, Finding, PolicySet, Subject};
-use crate::render::{Rendered, is_cluster_scoped};
+use crate::manifest::SourceError;
+use crate::policy::{Action, Allowance, Finding, PolicySet, Resources, Subject, place, snapshot};
+use crate::render::Rendered;
+use crate::source::Listing;
+use crate::source::listing::of_working_copy;
+use crate::trigger::read_policies;
 
 #[derive(clap::Args, Clone, Debug)]
 pub struct CheckArgs {
@@ -59,8 +63,6 @@ enum Output {
 /// A denial or a failure to render.
 const FOUND: u8 = 1;
 const FAILED: u8 = 2;
-/// Files of one folder of policies, and bytes of one: more is a mistake.
-const FILES_MAX: usize = 1_000;
 
 /// A finding and the place in the source that it is about.
 struct Placed {
@@ -70,10 +72,10 @@ struct Placed {
 
 pub fn run(args: &CheckArgs) -> ExitCode {
     let color = AutoStream::choice(&io::stderr()) != ColorChoice::Never;
-    let policies = match args.policies.as_deref().map(policies).transpose() {
+    let policies = match args.policies.as_deref().map(read_policies).transpose() {
         Ok(policies) => policies.unwrap_or_default(),
-        Err(errors) => {
-            errors.iter().for_each(|error| anstream::eprintln!("error: {error}"));
+        Err(error) => {
+            anstream::eprintln!("error: {error}");
             return ExitCode::from(FAILED);
         }
     };
@@ -105,7 +107,16 @@ pub fn run(args: &CheckArgs) -> ExitCode {
             return ExitCode::from(FAILED);
         }
     };
-    let found = findings(&policies, &rendered);
+    let root = args.root.clone().or_else(|| repository_root(&absolute(&args.path).ok()?).map(Path::to_owned));
+    let root = root.unwrap_or_else(|| args.path.clone());
+    let mut found = match repository_findings(&policies, &root, &args.namespace) {
+        Ok(found) => found,
+        Err(error) => {
+            anstream::eprintln!("error: {error}");
+            return ExitCode::from(FAILED);
+        }
+    };
+    found.extend(findings(&policies, &rendered));
     anstream::print!("{}", printed(&found, args.output));
     let denied = found.iter().filter(|placed| placed.finding.action == Action::Deny).count();
     let objects = rendered.objects.len();
@@ -117,104 +128,69 @@ pub fn run(args: &CheckArgs) -> ExitCode {
     if denied > 0 { ExitCode::from(FOUND) } else { ExitCode::SUCCESS }
 }
 
-/// Compiles the YAML files of a folder, or says all that is wrong with them.
-pub fn policies(folder: &Path) -> Result<PolicySet, Vec<String>> {
-    let unreadable =
-        |path: &Path, error: &dyn std::fmt::Display| vec![format!("can't read `{}`: {error}", path.display())];
-    let mut files = Vec::new();
-    for entry in std::fs::read_dir(folder).map_err(|error| unreadable(folder, &error))? {
-        let path = entry.map_err(|error| unreadable(folder, &error))?.path();
-        let is_yaml = path.extension().is_some_and(|extension| extension == "yaml" || extension == "yml");
-        if is_yaml && path.is_file() {
-            files.push(path);
-        }
-    }
-    files.sort();
-    if files.is_empty() || files.len() > FILES_MAX {
-        let message = format!("`{}` has {} YAML files: it should have 1 to {FILES_MAX}", folder.display(), files.len());
-        return Err(vec![message]);
-    }
-    let (mut documents, mut errors) = (Vec::new(), Vec::new());
-    for file in files {
-        let shown = file.display().to_string();
-        let size = file.metadata().map_err(|error| unreadable(&file, &error))?.len();
-        if size > yaml::MAX_FILE_BYTES {
-            errors.push(format!("`{shown}` is larger than {} bytes", yaml::MAX_FILE_BYTES));
-            continue;
-        }
-        let content = std::fs::read(&file).map_err(|error| unreadable(&file, &error))?;
-        match yaml::documents(&shown, &content) {
-            Ok(read) => documents.extend(
-                read.into_iter().filter(|document| !document.value.is_null()).map(|document| Document {
-                    path: shown.clone(),
-                    line: document.line,
-                    value: document.value,
-                }),
-            ),
-            Err(error) => errors.push(error.to_string()),
-        }
-    }
-    if !errors.is_empty() {
-        return Err(errors);
-    }
-    PolicySet::compile(documents).map_err(|errors| errors.iter().map(ToString::to_string).collect())
-}
-
+/// What is said of each object, in the order of the objects.
 fn findings(policies: &PolicySet, rendered: &Rendered) -> Vec<Placed> {
-    let definitions = definitions(rendered);
+    let resources = Resources::of(rendered.objects.iter());
     let namespaces: BTreeMap<&str, &Value> = rendered
         .objects
         .iter()
         .filter(|object| object.id.group.is_empty() && object.id.kind == "Namespace")
         .map(|object| (object.id.name.as_str(), &object.value))
         .collect();
-    let mut found = Vec::new();
+    let (mut found, allowance) = (Vec::new(), Allowance::default());
     for (index, object) in rendered.objects.iter().enumerate() {
-        let key = (object.id.group.as_str(), object.id.kind.as_str());
-        let defined = definitions.get(&key);
-        let guessed = plural(&object.id.kind);
+        let (resource, namespaced) = resources.find(&object.id.group, &object.id.kind);
         let subject = Subject {
             group: &object.id.group,
             version: &object.version,
             kind: &object.id.kind,
-            resource: defined.map_or(guessed.as_str(), |(plural, _)| *plural),
-            namespaced: defined.map_or_else(|| !is_cluster_scoped(key.0, key.1), |(_, namespaced)| *namespaced),
+            resource: &resource,
+            namespaced,
             object: &object.value,
             old_object: None,
             namespace_object: namespaces.get(object.id.namespace.as_str()).copied(),
             user: "",
         };
-        for finding in policies.evaluate(&subject) {
-            let at = rendered.error_at(index, &[], format!("{}: {}", object.id, finding.message));
-            let note = format!("policy `{}` with binding `{}`", finding.policy, finding.binding);
-            found.push(Placed { finding, at: at.with_note(note) });
+        for finding in policies.evaluate_within(&subject, &allowance) {
+            let at =
+                rendered.error_at(index, &place(&subject, &finding), format!("{}: {}", object.id, finding.message));
+            found.push(Placed::new(finding, at));
         }
     }
     found
 }
 
-/// Plural and scope of the kinds that definitions of the tree bring.
-fn definitions<'r>(rendered: &'r Rendered) -> BTreeMap<(&'r str, &'r str), (&'r str, bool)> {
-    let of = |object: &'r std::sync::Arc<Object>| -> Option<((&'r str, &'r str), (&'r str, bool))> {
-        if object.id.group != "apiextensions.k8s.io" || object.id.kind != "CustomResourceDefinition" {
-            return None;
-        }
-        let spec = object.value.get("spec")?;
-        let names = spec.get("names")?;
-        let key = (spec.get("group")?.as_str()?, names.get("kind")?.as_str()?);
-        Some((key, (names.get("plural")?.as_str()?, spec.get("scope")?.as_str()? == "Namespaced")))
+/// What is said of the repository that the folder is in, as it would be committed.
+fn repository_findings(policies: &PolicySet, root: &Path, namespace: &str) -> Result<Vec<Placed>, String> {
+    if !policies.has_repository_rules() {
+        return Ok(Vec::new());
+    }
+    let Some(listing) = of_working_copy(root) else {
+        anstream::eprintln!(
+            "note: `{}` is in no Git repository: the rules for repositories are not evaluated",
+            root.display()
+        );
+        return Ok(Vec::new());
     };
-    rendered.objects.iter().filter_map(of).collect()
+    let listing = listing.map_err(|error| format!("the files of `{}` can't be listed: {error}", root.display()))?;
+    let object = snapshot(namespace, "working-copy", &json!({}), &listing);
+    let findings = policies.evaluate(&Subject::repository(&object));
+    Ok(findings.into_iter().map(|finding| placed_at_file(finding, &listing)).collect())
 }
 
-/// As apimachinery guesses it; right for all built-in kinds.
-fn plural(kind: &str) -> String {
-    let singular = kind.to_ascii_lowercase();
-    match singular.as_bytes() {
-        _ if singular == "endpoints" => singular,
-        [.., b's'] => format!("{singular}es"),
-        [.., b'y'] => format!("{}ies", &singular[..singular.len() - 1]),
-        _ => format!("{singular}s"),
+/// A finding that names files is placed at the first of them.
+fn placed_at_file(finding: Finding, listing: &Listing) -> Placed {
+    let known = |word: &&str| listing.files.binary_search_by(|file| file.path.as_str().cmp(word)).is_ok();
+    let apart = |c: char| c.is_whitespace() || matches!(c, ',' | '`' | ':' | ';' | '"' | '\'');
+    let path = finding.message.split(apart).find(known).unwrap_or(".").to_owned();
+    let at = SourceError::whole_file(&path, finding.message.clone());
+    Placed::new(finding, at)
+}
+
+impl Placed {
+    fn new(finding: Finding, at: SourceError) -> Self {
+        let note = format!("policy `{}` with binding `{}`", finding.policy, finding.binding);
+        Self { finding, at: at.with_note(note) }
     }
 }
 
@@ -241,7 +217,7 @@ fn printed(found: &[Placed], output: Output) -> String {
 fn as_json(placed: &Placed) -> Value {
     let Placed { finding, at } = placed;
     json!({
-        "path": at.path, "line": at.line, "column": at.column, "severity": severity(finding.action),
+        "path": at.path, "line": at.line.max(1), "column": at.column.max(1), "severity": severity(finding.action),
         "policy": finding.policy, "binding": finding.binding, "reason": finding.reason, "message": at.message,
     })
 }
@@ -253,7 +229,7 @@ fn as_annotation(placed: &Placed) -> String {
     let Placed { finding, at } = placed;
     let command = if finding.action == Action::Audit { "notice" } else { severity(finding.action) };
     let (file, title) = (property(&at.path), property(&finding.policy));
-    format!("::{command} file={file},line={},title={title}::{}\n", at.line, text(&at.message))
+    format!("::{command} file={file},line={},title={title}::{}\n", at.line.max(1), text(&at.message))
 }
 
 fn sarif(found: &[Placed]) -> Value {
@@ -283,19 +259,6 @@ fn sarif(found: &[Placed]) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn plurals_are_those_of_the_built_in_kinds() {
-        for (kind, expected) in [
-            ("Deployment", "deployments"),
-            ("Ingress", "ingresses"),
-            ("NetworkPolicy", "networkpolicies"),
-            ("Endpoints", "endpoints"),
-            ("StorageClass", "storageclasses"),
-        ] {
-            assert_eq!(plural(kind), expected);
-        }
-    }
 
     #[test]
     fn annotations_keep_to_one_line() {

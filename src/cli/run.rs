@@ -20,12 +20,12 @@ use crate::cluster::{Cluster, ClusterOptions, Fence, RequestFacts, RequestObserv
 use crate::config::{
     self, ClusterChoice, Config, FieldValidation, LeaderElection, SourceRole, WebhookSecret, Webhooks,
 };
-use crate::engine::{self, Election, ElectionOptions, Ended, Leadership, Settings, Sources};
+use crate::engine::{self, Election, ElectionOptions, Ended, Leadership, Policies, Settings, Sources};
 use crate::report::{Metrics, Readiness, Traces};
 use crate::sandbox;
 use crate::source::{DataDir, RemoteOptions, Remotes};
-use crate::trigger::Folder;
 use crate::trigger::webhook::{self, WebhookError};
+use crate::trigger::{Folder, PolicyFolder};
 
 #[derive(clap::Args, Debug)]
 pub struct RunArgs {
@@ -37,6 +37,9 @@ pub struct RunArgs {
     /// Install the definitions and apply the documents in this folder, and keep watching it
     #[arg(long, value_name = "DIR", env = "AFRESH_CONFIG")]
     config: Option<PathBuf>,
+    /// Refuse what these policies deny, and keep watching the folder: ValidatingAdmissionPolicies, their bindings and parameters
+    #[arg(long, value_name = "DIR", env = "AFRESH_POLICIES")]
+    policies: Option<PathBuf>,
     /// Where fetched repositories are kept; may vanish at any time
     #[arg(long, value_name = "DIR", env = "AFRESH_DATA_DIR")]
     data_dir: Option<PathBuf>,
@@ -175,6 +178,7 @@ fn resolve(args: RunArgs) -> anyhow::Result<Config> {
         allow_local_sources: args.allow_local_sources || args.sandbox || args.config.is_some(),
         cluster,
         config_dir: args.config,
+        policies_dir: args.policies,
         data_dir,
         metrics_addr,
         webhooks,
@@ -241,6 +245,7 @@ fn default_data_dir() -> Option<PathBuf> {
 /// The daemon, until cancelled. The demo and the tests call it, too: there is no other way in.
 pub async fn daemon(config: Config, cancel: CancellationToken) -> anyhow::Result<()> {
     let data_dir = DataDir::open(&config.data_dir)?;
+    let policies = config.policies_dir.as_deref().map(PolicyFolder::open).transpose()?;
     let traces = config.otlp_endpoint.as_deref().map(|endpoint| Traces::to(endpoint, &config.version));
     let traces = traces.transpose()?.unwrap_or_default();
     let listener = match config.metrics_addr {
@@ -286,8 +291,14 @@ pub async fn daemon(config: Config, cancel: CancellationToken) -> anyhow::Result
             }
         });
     }
+    let in_force = policies.as_ref().map(PolicyFolder::policies).unwrap_or_default();
+    if let Some(folder) = policies {
+        tracing::info!(policies = in_force.current().len(), "what they deny is not applied");
+        cluster.tasks().spawn("the watch of the folder of --policies", folder.follow(metrics.clone(), cancel.clone()));
+    }
     let daemon = Daemon {
         sources: Sources::default(),
+        policies: in_force,
         remotes: Arc::new(Remotes::new(
             data_dir,
             RemoteOptions {
@@ -324,6 +335,7 @@ struct Daemon {
     cluster: Cluster,
     remotes: Arc<Remotes>,
     sources: Sources,
+    policies: Policies,
     metrics: Metrics,
     traces: Traces,
     readiness: Readiness,
@@ -438,6 +450,7 @@ impl Daemon {
             field_validation: self.config.field_validation,
             source_role: self.config.source_role,
             traces: self.traces.clone(),
+            policies: self.policies.clone(),
         };
         Ok(engine::run(settings, cancel).await?)
     }

@@ -148,7 +148,7 @@ const CHANGE_IN_PLACE: [&str; 7] = [
 ];
 
 /// Shorter values ("1", "no") are not secrets and would tear words apart.
-const REDACTED_BYTES_MIN: usize = 3;
+pub const REDACTED_BYTES_MIN: usize = 3;
 
 /// `metav1.Status`, as far as we read it.
 #[derive(Debug, Default, Deserialize)]

@@ -70,6 +70,8 @@ pub struct Config {
     pub cluster: ClusterChoice,
     /// Documents to install into the cluster and to keep watching.
     pub config_dir: Option<PathBuf>,
+    /// Policies that revisions must pass, kept watching; `None`: there are none.
+    pub policies_dir: Option<PathBuf>,
     /// A cache that may vanish at any time.
     pub data_dir: PathBuf,
     pub metrics_addr: Option<SocketAddr>,

@@ -19,6 +19,7 @@ mod leadership;
 mod namespaces;
 mod objects;
 mod permits;
+mod policies;
 pub mod preview;
 mod references;
 mod registry;
@@ -44,6 +45,7 @@ use shared::{Background, Shared};
 
 pub use installation::{InstallationError, reach};
 pub use leadership::{Election, ElectionError, ElectionOptions, Leadership, Standing, Term};
+pub use policies::Policies;
 pub use request::request;
 pub use source::{Hint, Sources};
 
@@ -64,6 +66,8 @@ pub struct Settings {
     pub field_validation: config::FieldValidation,
     pub source_role: config::SourceRole,
     pub traces: Traces,
+    /// What a revision must pass.
+    pub policies: Policies,
 }
 
 /// Why the engine can't start, or can't go on.
@@ -103,6 +107,7 @@ pub async fn run(settings: Settings, cancel: CancellationToken) -> Result<Ended,
         field_validation,
         source_role,
         traces,
+        policies,
     } = settings;
     installation::check(&cluster).await?;
     let digest_key = installation::key(&cluster, &runtime_namespace).await?;
@@ -138,6 +143,7 @@ pub async fn run(settings: Settings, cancel: CancellationToken) -> Result<Ended,
         traces,
         unknown_fields,
         source_role,
+        policies,
     });
     let tasks = shared.cluster.tasks().clone();
     let serve = objects::serve(shared, watch_namespace, readiness, cancel.clone());

@@ -13,6 +13,7 @@ use crate::source::Remotes;
 
 use super::namespaces::Namespaces;
 use super::permits::Permits;
+use super::policies::Policies;
 use super::references::References;
 use super::registry::Registry;
 use super::source::{SourceHandle, Sources};
@@ -38,6 +39,7 @@ pub(super) struct Shared {
     pub unknown_fields: UnknownFields,
     pub source_role: config::SourceRole,
     pub sources: Sources,
+    pub policies: Policies,
 }
 
 impl Shared {

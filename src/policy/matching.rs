@@ -5,6 +5,9 @@ use serde_json::{Map, Value};
 use super::Subject;
 use super::definition::{LabelSelector, MatchPolicy, MatchResources, Operator, ResourceRule};
 
+/// The label that every Namespace has.
+const NAMESPACE_NAME: &str = "kubernetes.io/metadata.name";
+
 impl MatchResources {
     pub(super) fn matches(&self, subject: &Subject<'_>) -> bool {
         let rules = |rules: &[ResourceRule]| rules.iter().any(|rule| rule.matches(subject, self.match_policy));
@@ -18,9 +21,35 @@ impl MatchResources {
     }
 }
 
+impl MatchResources {
+    /// Whether it may be for a subject, whatever is done with it and whatever labels say.
+    pub(super) fn concerns(&self, subject: &Subject<'_>) -> bool {
+        self.resource_rules.is_empty() || self.resource_rules.iter().any(|rule| rule.is_of(subject, self.match_policy))
+    }
+
+    /// Whether labels of Namespaces matter, other than the one that every Namespace has.
+    pub(super) fn asks_for_namespaces(&self) -> bool {
+        self.namespace_selector.as_ref().is_some_and(|selector| {
+            let asked = selector.match_expressions.iter().map(|requirement| &requirement.key);
+            selector.match_labels.keys().chain(asked).any(|key| key != NAMESPACE_NAME)
+        })
+    }
+}
+
 impl ResourceRule {
     fn matches(&self, subject: &Subject<'_>, policy: MatchPolicy) -> bool {
+        self.is_of(subject, policy)
+            && self.operations.iter().any(|one| one == "*" || one == subject.operation())
+            && (self.resource_names.is_empty() || self.resource_names.iter().any(|name| name == subject.name()))
+    }
+
+    fn is_of(&self, subject: &Subject<'_>, policy: MatchPolicy) -> bool {
         let any = |list: &[String], wanted: &str| list.iter().any(|one| one == "*" || one == wanted);
+        // what is meant for everything in a cluster is not meant for repositories
+        let group = match subject.is_repository() {
+            true => self.api_groups.iter().any(|group| group == subject.group),
+            false => any(&self.api_groups, subject.group),
+        };
         let scope = match self.scope.as_deref() {
             None | Some("*") => true,
             Some("Namespaced") => subject.namespaced,
@@ -28,12 +57,7 @@ impl ResourceRule {
         };
         // `*/*` are all resources and their subresources
         let resource = self.resources.iter().any(|one| one == "*" || one == "*/*" || one == subject.resource);
-        scope
-            && resource
-            && any(&self.operations, subject.operation())
-            && any(&self.api_groups, subject.group)
-            && (policy == MatchPolicy::Equivalent || any(&self.api_versions, subject.version))
-            && (self.resource_names.is_empty() || self.resource_names.iter().any(|name| name == subject.name()))
+        scope && resource && group && (policy == MatchPolicy::Equivalent || any(&self.api_versions, subject.version))
     }
 }
 
@@ -60,7 +84,6 @@ pub(super) fn labels(object: &Value) -> Option<&Map<String, Value>> {
 
 /// Objects outside of namespaces always match, but for Namespaces, which are matched by their own labels.
 fn selects_namespace(selector: &LabelSelector, subject: &Subject<'_>) -> bool {
-    const NAME: &str = "kubernetes.io/metadata.name";
     let is_namespace = subject.group.is_empty() && subject.kind == "Namespace";
     let (name, known) = match (is_namespace, subject.namespaced) {
         (true, _) => (subject.name(), Some(subject.object)),
@@ -68,6 +91,6 @@ fn selects_namespace(selector: &LabelSelector, subject: &Subject<'_>) -> bool {
         _ => return true,
     };
     let mut all = known.and_then(labels).cloned().unwrap_or_default();
-    all.insert(NAME.to_owned(), name.into());
+    all.insert(NAMESPACE_NAME.to_owned(), name.into());
     selector.selects(Some(&all))
 }

@@ -10,12 +10,18 @@
 
 mod definition;
 mod matching;
+mod place;
+mod repository;
+mod resources;
 mod set;
 
 use serde_json::Value;
 
 pub use definition::Action;
-pub use set::{Document, PolicyError, PolicySet};
+pub use place::place;
+pub use repository::snapshot;
+pub use resources::Resources;
+pub use set::{Allowance, Document, PolicyError, PolicySet};
 
 /// One object, and what is known of it.
 #[derive(Clone, Copy, Debug)]

@@ -1,12 +1,14 @@
 //! Policies, their bindings and parameters: compiled together, evaluated one object at a time.
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
 
 use super::definition::{
-    Action, BindingSpec, FailurePolicy, NotFoundAction, ParamKind, ParamRef, PolicySpec, ResourceRule,
+    Action, BindingSpec, FailurePolicy, MatchResources, NotFoundAction, ParamKind, ParamRef, PolicySpec, ResourceRule,
 };
 use super::matching::labels;
 use super::{Finding, Subject};
@@ -16,6 +18,8 @@ use crate::cel::{Budget, CompileError, Declared, Environment, EvaluationError, P
 const POLICIES_MAX: usize = 1_000;
 /// What one policy may cost for one object: a repository of 100,000 files can be gone through some times.
 const STEPS_MAX: u64 = 4_000_000;
+/// What all of them may cost for one revision: about two minutes on a small machine.
+const STEPS_OF_REVISION_MAX: u64 = 2_000_000_000;
 /// An API server cuts messages there.
 const MESSAGE_BYTES_MAX: usize = 5 * 1024;
 const GROUP: &str = "admissionregistration.k8s.io/v1";
@@ -42,12 +46,36 @@ pub struct PolicyError {
 pub struct PolicySet {
     policies: Vec<Policy>,
     parameters: Vec<Document>,
+    digest: [u8; 32],
+}
+
+/// What may be done for one revision as a whole; once it is used up nothing that is said counts any more.
+#[derive(Debug)]
+pub struct Allowance(Cell<u64>);
+
+impl Default for Allowance {
+    fn default() -> Self {
+        Self::of(STEPS_OF_REVISION_MAX)
+    }
+}
+
+impl Allowance {
+    pub fn of(steps: u64) -> Self {
+        Self(Cell::new(steps))
+    }
+
+    pub fn is_used_up(&self) -> bool {
+        self.0.get() == 0
+    }
 }
 
 #[derive(Debug)]
 struct Policy {
     name: String,
     spec: PolicySpec,
+    /// Its expressions ask what was there before, or what is being done.
+    asks_before: bool,
+    asks_for_namespaces: bool,
     conditions: Vec<Program>,
     variables: Vec<(String, Program)>,
     validations: Vec<(Program, Option<Program>)>,
@@ -58,6 +86,11 @@ impl PolicySet {
     /// Compiles all documents, or says everything that is wrong with them.
     pub fn compile(documents: Vec<Document>) -> Result<PolicySet, Vec<PolicyError>> {
         let mut errors = Vec::new();
+        let mut digest = Sha256::new();
+        for document in &documents {
+            digest.update(document.value.to_string());
+            digest.update([0]);
+        }
         let (mut policies, mut bindings, mut parameters) = (BTreeMap::new(), Vec::new(), Vec::new());
         for document in documents {
             let text = |pointer: &str| document.value.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
@@ -118,7 +151,13 @@ impl PolicySet {
         if !errors.is_empty() {
             return Err(errors);
         }
-        Ok(PolicySet { policies: policies.into_values().map(|(_, policy)| policy).collect(), parameters })
+        let policies = policies.into_values().map(|(_, policy)| policy).collect();
+        Ok(PolicySet { policies, parameters, digest: digest.finalize().into() })
+    }
+
+    /// Equal digests: the same is said.
+    pub fn digest(&self) -> &[u8; 32] {
+        &self.digest
     }
 
     pub fn len(&self) -> usize {
@@ -129,20 +168,53 @@ impl PolicySet {
         self.policies.is_empty()
     }
 
-    /// Whether any policy asks what an object was before, or whether it was there.
-    pub fn asks_for_old_objects(&self) -> bool {
-        self.policies.iter().any(Policy::asks_for_old_objects)
+    /// Whether a policy asks what the object was before, or whether it was there.
+    pub fn asks_before(&self, subject: &Subject<'_>) -> bool {
+        self.policies.iter().any(|policy| policy.asks_before() && policy.spec.match_constraints.concerns(subject))
+    }
+
+    /// Whether a policy asks for the Namespace that the object is in, for more than its name.
+    pub fn asks_for_namespace(&self, subject: &Subject<'_>) -> bool {
+        self.policies
+            .iter()
+            .any(|policy| policy.asks_for_namespaces() && policy.spec.match_constraints.concerns(subject))
+    }
+
+    /// Whether a policy is for what [`super::snapshot`] makes.
+    pub fn has_repository_rules(&self) -> bool {
+        let nothing = Value::Null;
+        let subject = Subject::repository(&nothing);
+        self.policies.iter().any(|policy| policy.spec.match_constraints.concerns(&subject))
+    }
+
+    /// Whether the sizes of files matter to a policy.
+    pub fn asks_for_sizes(&self) -> bool {
+        // `size()` counts something else
+        let asks = |text: &str| {
+            let called = |at: usize| text[at..].trim_start().starts_with('(');
+            text.match_indices("size").any(|(at, word)| !called(at + word.len()))
+        };
+        self.policies.iter().any(|policy| policy.expressions().any(asks))
     }
 
     /// What the policies say of one object.
     pub fn evaluate(&self, subject: &Subject<'_>) -> Vec<Finding> {
+        self.evaluate_within(subject, &Allowance::default())
+    }
+
+    /// As [`PolicySet::evaluate`], for one of many objects. What is answered when the allowance is used up is not all
+    /// that there is to say.
+    pub fn evaluate_within(&self, subject: &Subject<'_>, allowance: &Allowance) -> Vec<Finding> {
         let mut findings = Vec::new();
         let mut request = None;
         for policy in self.policies.iter().filter(|policy| policy.spec.match_constraints.matches(subject)) {
             let request: &Value = request.get_or_insert_with(|| subject.request());
             for (name, binding) in policy.bindings.iter().filter(|(_, spec)| spec.match_resources.matches(subject)) {
-                let budget = Budget::new(STEPS_MAX);
-                for (message, reason) in self.violations(policy, binding, subject, request, &budget) {
+                let given = STEPS_MAX.min(allowance.0.get());
+                let budget = Budget::new(given);
+                let violations = self.violations(policy, binding, subject, request, &budget);
+                allowance.0.set(allowance.0.get() - (given - budget.left()));
+                for (message, reason) in violations {
                     for action in &binding.validation_actions {
                         findings.push(Finding {
                             policy: policy.name.clone(),
@@ -201,19 +273,28 @@ impl PolicySet {
 }
 
 impl Policy {
-    fn asks_for_old_objects(&self) -> bool {
-        let resources =
-            [&self.spec.match_constraints].into_iter().chain(self.bindings.iter().map(|(_, b)| &b.match_resources));
+    fn resources(&self) -> impl Iterator<Item = &MatchResources> {
+        [&self.spec.match_constraints].into_iter().chain(self.bindings.iter().map(|(_, b)| &b.match_resources))
+    }
+
+    fn expressions(&self) -> impl Iterator<Item = &str> {
+        let spec = &self.spec;
+        let messages = spec.validations.iter().filter_map(|v| v.message_expression.as_ref());
+        let named = spec.match_conditions.iter().chain(&spec.variables).map(|named| &named.expression);
+        spec.validations.iter().map(|v| &v.expression).chain(messages).chain(named).map(String::as_str)
+    }
+
+    fn asks_before(&self) -> bool {
         let by_operation = |rule: &ResourceRule| {
             let has = |operation: &str| rule.operations.iter().any(|one| one == operation);
             !has("*") && has("CREATE") != has("UPDATE")
         };
-        let mut rules = resources.flat_map(|r| r.resource_rules.iter().chain(&r.exclude_resource_rules));
-        let spec = &self.spec;
-        let messages = spec.validations.iter().filter_map(|v| v.message_expression.as_ref());
-        let mut expressions = (spec.validations.iter().map(|v| &v.expression).chain(messages))
-            .chain(spec.match_conditions.iter().chain(&spec.variables).map(|named| &named.expression));
-        rules.any(by_operation) || expressions.any(|text| text.contains("oldObject") || text.contains("operation"))
+        let mut rules = self.resources().flat_map(|r| r.resource_rules.iter().chain(&r.exclude_resource_rules));
+        self.asks_before || rules.any(by_operation)
+    }
+
+    fn asks_for_namespaces(&self) -> bool {
+        self.asks_for_namespaces || self.resources().any(MatchResources::asks_for_namespaces)
     }
 
     /// What an evaluation without an answer comes to.
@@ -366,7 +447,20 @@ fn policy(name: &str, document: &Document) -> Result<Policy, PolicyError> {
         Program::compile(&annotation.value_expression, &declared)
             .map_err(|error| wrong(format!("auditAnnotations[{}].valueExpression", annotation.key), error))?;
     }
-    Ok(Policy { name: name.to_owned(), spec, conditions, variables, validations, bindings: Vec::new() })
+    let mut policy = Policy {
+        name: name.to_owned(),
+        spec,
+        asks_before: false,
+        asks_for_namespaces: false,
+        conditions,
+        variables,
+        validations,
+        bindings: Vec::new(),
+    };
+    let asks = |word: &str| policy.expressions().any(|text| text.contains(word));
+    let (before, namespaces) = (asks("oldObject") || asks("operation"), asks("namespaceObject"));
+    (policy.asks_before, policy.asks_for_namespaces) = (before, namespaces);
+    Ok(policy)
 }
 
 impl Subject<'_> {

@@ -143,11 +143,14 @@ fn no_message_is_made_of_a_secret() {
 #[test]
 fn it_is_known_which_policies_need_what_was_there_before() {
     let set = |change: &dyn Fn(&mut Value)| PolicySet::compile(vec![policy(change), binding(|_| {})]).unwrap();
-    assert!(!set(&|_| {}).asks_for_old_objects());
+    assert!(!set(&|_| {}).asks_before(&subject(&deployment(1))));
     assert!(
-        set(&|s| s["matchConstraints"]["resourceRules"][0]["operations"] = json!(["UPDATE"])).asks_for_old_objects()
+        set(&|s| s["matchConstraints"]["resourceRules"][0]["operations"] = json!(["UPDATE"]))
+            .asks_before(&subject(&deployment(1)))
     );
-    assert!(set(&|s| s["validations"][0]["expression"] = json!("oldObject == null")).asks_for_old_objects());
+    assert!(
+        set(&|s| s["validations"][0]["expression"] = json!("oldObject == null")).asks_before(&subject(&deployment(1)))
+    );
 }
 
 #[test]
@@ -235,4 +238,81 @@ fn a_folder_with_anything_wrong_in_it_is_refused_with_its_place() {
             "{expected}: {found:?}"
         );
     }
+}
+
+/// A repository of so many files.
+fn repository(files: usize) -> Value {
+    let files = (0..files).map(|n| crate::source::File {
+        path: format!("apps/{}/file-{n}.yaml", n % 100),
+        size: 100,
+        mode: "100644".into(),
+    });
+    let listing = crate::source::Listing { files: files.collect(), author: "J".into(), message: "m".into() };
+    snapshot("flux-system", "platform", &json!({}), &listing)
+}
+
+fn of_repositories(expression: &str, failure_policy: &str) -> PolicySet {
+    let rule =
+        json!([{"apiGroups": ["afresh.dev"], "apiVersions": ["v1"], "operations": ["*"], "resources": ["snapshots"]}]);
+    let rules = policy(|spec| {
+        spec["matchConstraints"]["resourceRules"] = rule;
+        spec["validations"] = json!([{"expression": expression, "message": "no"}]);
+        spec["failurePolicy"] = json!(failure_policy);
+    });
+    PolicySet::compile(vec![rules, binding(|_| {})]).unwrap()
+}
+
+#[test]
+fn loops_over_a_large_repository_end_and_what_takes_too_long_is_denied() {
+    let object = repository(100_000);
+    let subject = Subject::repository(&object);
+    let said = |expression: &str, failure_policy: &str| {
+        let began = std::time::Instant::now();
+        let findings = of_repositories(expression, failure_policy).evaluate(&subject);
+        let took = began.elapsed();
+        assert!(took.as_secs() < 60, "{expression}: {took:?}");
+        findings.into_iter().map(|finding| finding.message).collect::<Vec<_>>()
+    };
+    assert_eq!(said("object.spec.files.all(f, !f.path.endsWith('.tfstate'))", "Fail"), [""; 0]);
+    assert_eq!(said("!object.spec.files.exists(f, f.path.matches('file-99999[.]'))", "Fail"), ["no"]);
+    let squared = "object.spec.files.all(f, object.spec.files.exists_one(g, g.path == f.path))";
+    let [message] = <[String; 1]>::try_from(said(squared, "Fail")).unwrap();
+    assert!(message.contains("the evaluation takes too long"), "{message}");
+    assert_eq!(said(squared, "Ignore"), [""; 0], "who wants it so");
+    let growing = "object.spec.files.map(f, object.spec.files.map(g, g.path + f.path).join('')).join('').size() == 0";
+    assert!(said(growing, "Fail")[0].contains("the evaluation takes too long"));
+}
+
+#[test]
+fn what_all_policies_may_take_for_one_revision_has_an_end() {
+    let object = repository(20_000);
+    let subject = Subject::repository(&object);
+    let set =
+        of_repositories("object.spec.files.all(f, object.spec.files.all(g, g.path != '' && f.path != ''))", "Ignore");
+    let allowance = Allowance::of(10_000_000);
+    let rounds = (1..10).find(|_| {
+        assert_eq!(set.evaluate_within(&subject, &allowance), []);
+        allowance.is_used_up()
+    });
+    assert_eq!(rounds, Some(3), "four million steps at a time");
+}
+
+#[test]
+fn rules_for_everything_in_a_cluster_are_not_for_repositories() {
+    let object = repository(1);
+    let everything = policy(|spec| {
+        spec["matchConstraints"]["resourceRules"] =
+            json!([{"apiGroups": ["*"], "apiVersions": ["*"], "operations": ["*"], "resources": ["*"]}]);
+        spec["validations"] = json!([{"expression": "has(object.metadata.labels.team)"}]);
+    });
+    let set = PolicySet::compile(vec![everything, binding(|_| {})]).unwrap();
+    assert!(!set.has_repository_rules());
+    assert_eq!(set.evaluate(&Subject::repository(&object)), []);
+    assert!(of_repositories("size(object.spec.files) > 0", "Fail").has_repository_rules());
+}
+
+#[test]
+fn sizes_are_asked_for_by_those_who_name_them() {
+    assert!(of_repositories("object.spec.files.all(f, f.size < 1000)", "Fail").asks_for_sizes());
+    assert!(!of_repositories("size(object.spec.files) > 0 && object.spec.files.size() > 0", "Fail").asks_for_sizes());
 }

@@ -94,6 +94,9 @@ pub enum SourceError {
     TooLarge { url: SourceUrl, limit: u64, unit: &'static str },
     #[error("`{url}` took longer than {after:?} while {doing}")]
     Timeout { url: SourceUrl, after: Duration, doing: &'static str },
+    /// Policies deny what the revision has.
+    #[error("policies deny `{revision}`: {findings}")]
+    Denied { url: SourceUrl, revision: Revision, findings: String },
     /// The caller took the attempt back.
     #[error("the work on `{url}` was cancelled")]
     Cancelled { url: SourceUrl },
@@ -124,6 +127,7 @@ impl SourceError {
             | SourceError::Protocol { .. }
             | SourceError::Cancelled { .. }
             | SourceError::Store { .. } => Class::Transient,
+            SourceError::Denied { .. } => Class::Commit,
             SourceError::Redirected { .. }
             | SourceError::NotACommit { .. }
             | SourceError::Unsupported { .. }
@@ -169,6 +173,7 @@ impl SourceError {
             SourceError::Redirected { .. } => "set `spec.url` to the address it leads to",
             SourceError::NoDirectory { .. } => "check `spec.sparseCheckout`, or push the directory",
             SourceError::EmptyRepository { .. } => "push a first commit",
+            SourceError::Denied { .. } => "push a commit without it; the last good revision stays in force",
             SourceError::Timeout { .. } => "raise `spec.timeout` if the repository is large",
             SourceError::TooLarge { .. } => "keep large files out of the repository",
             SourceError::Store { reason, .. } => return storage_hint(reason),

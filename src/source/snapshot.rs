@@ -190,6 +190,15 @@ impl Snapshot {
         &self.inner.commit
     }
 
+    pub(super) fn odb(&self) -> &git2::Odb<'static> {
+        self.inner.generation.odb()
+    }
+
+    /// The tree of the commit itself.
+    pub(super) fn root(&self) -> Oid {
+        self.inner.commit.tree
+    }
+
     /// The rules at the entries of a directory that is `depth` names under the root.
     fn rules_in(&self, entries: &[Entry], names: &[&str], above: &Arc<Rules>) -> Result<Arc<Rules>, TreeError> {
         // What is not seen rules nothing.
@@ -401,23 +410,39 @@ fn shown(text: &str) -> String {
     text.trim().chars().filter(|character| !character.is_control()).take(SHOWN_CHARS_MAX).collect()
 }
 
+/// One entry of a tree object.
+pub(super) struct RawEntry<'a> {
+    /// In octal, as it is written there.
+    pub mode: &'a str,
+    /// A name that is not UTF-8 is shown, and found, by its replacement.
+    pub name: String,
+    pub id: [u8; 20],
+}
+
+fn parse_tree(data: &[u8]) -> Option<Vec<Entry>> {
+    let entry = |RawEntry { mode, name, id }: RawEntry<'_>| {
+        let kind = match mode {
+            "40000" => EntryKind::Directory,
+            "120000" => EntryKind::Symlink,
+            "160000" => EntryKind::Submodule,
+            _ => EntryKind::File,
+        };
+        Entry { name, kind, id: EntryId(id) }
+    };
+    Some(raw_entries(data)?.into_iter().map(entry).collect())
+}
+
 /// The entries of a tree object: mode, space, name, NUL, 20 bytes of id, each.
-fn parse_tree(mut data: &[u8]) -> Option<Vec<Entry>> {
+pub(super) fn raw_entries(mut data: &[u8]) -> Option<Vec<RawEntry<'_>>> {
     let mut entries = Vec::new();
     while !data.is_empty() {
         let space = data.iter().position(|byte| *byte == b' ')?;
-        let kind = match &data[..space] {
-            b"40000" => EntryKind::Directory,
-            b"120000" => EntryKind::Symlink,
-            b"160000" => EntryKind::Submodule,
-            _ => EntryKind::File,
-        };
+        let mode = std::str::from_utf8(&data[..space]).ok()?;
         let rest = &data[space + 1..];
         let end = rest.iter().position(|byte| *byte == 0)?;
         let id = rest.get(end + 1..end + 21)?.try_into().ok()?;
-        // A name that is not UTF-8 is shown, and found, by its replacement.
         let name = String::from_utf8_lossy(&rest[..end]).into_owned();
-        entries.push(Entry { name, kind, id: EntryId(id) });
+        entries.push(RawEntry { mode, name, id });
         data = &rest[end + 21..];
     }
     Some(entries)

@@ -1,6 +1,9 @@
-//! What sets things off besides the cluster's own watches and the sources' probes: documents in a folder, and webhooks.
+//! What sets things off besides the cluster's own watches and the sources' probes: documents in a folder, policies in
+//! another, and webhooks.
 
 mod folder;
+mod policies;
 pub mod webhook;
 
 pub use folder::{Folder, FolderError};
+pub use policies::{PolicyFolder, PolicyFolderError, read as read_policies};

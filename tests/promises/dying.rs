@@ -33,6 +33,7 @@ async fn a_watch_that_dies_ends_the_daemon(env: &mut Env) {
         field_validation: FieldValidation::Warn,
         source_role: SourceRole::Serve,
         traces: Default::default(),
+        policies: afresh::engine::Policies::default(),
     };
     let daemon = tokio::spawn(engine::run(settings, CancellationToken::new()));
     env.eventually("it serves", async || readiness.is_ready().then_some(())).await;

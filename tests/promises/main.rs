@@ -19,6 +19,8 @@ mod metrics;
 mod migration;
 mod notifications;
 mod ownership;
+mod policies;
+mod policy_agreement;
 mod preemption;
 mod quiet;
 mod recovery;

@@ -107,6 +107,7 @@ impl Stage {
             leader_election: None,
             allow_local_sources: false,
             allow_remote_bases: false,
+            policies_dir: None,
             field_validation: config::FieldValidation::Strict,
             source_role: config::SourceRole::Serve,
             otlp_endpoint: None,

@@ -32,6 +32,7 @@ impl Application {
         }
         let rendered = (prepared.rendered.digest, prepared.inputs.clone());
         *work.rendered.lock().unwrap_or_else(PoisonError::into_inner) = Some(rendered);
+        self.judge(work, &prepared).await?;
         // what comes out as it was applied stays Ready at its revision until its dependencies are at the newer one
         let unchanged = applied == Some(prepared.rendered.digest);
         if unchanged {

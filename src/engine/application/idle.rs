@@ -9,6 +9,7 @@ use tokio::sync::watch;
 use crate::api::{self, Key, Kustomization};
 use crate::engine::references::{Reference, Watched};
 use crate::engine::source::SourceState;
+use crate::policy::PolicySet;
 
 use super::{Application, Cause};
 
@@ -84,6 +85,7 @@ pub(super) struct Idle {
     offered: Offered,
     cluster: watch::Receiver<u64>,
     values: Watched,
+    policies: watch::Receiver<Arc<PolicySet>>,
     heat: Heat,
     returned: Option<News>,
 }
@@ -98,6 +100,7 @@ impl Idle {
             offered: Offered::default(),
             cluster: app.shared.observed.subscribe(&app.key),
             values: Watched::default(),
+            policies: app.shared.policies.subscribe(),
             heat: Heat::default(),
             returned: None,
         }
@@ -156,6 +159,7 @@ impl Idle {
                 news = Self::offered_for(&mut self.source, &self.offered) => return news,
                 () = self.values.changed() => return News::of(Cause::Values),
                 () = app.configuration_changed() => return News::of(Cause::Configuration),
+                () = Self::replaced(&mut self.policies) => return News::of(Cause::Policies),
                 () = Self::disturbed(&mut self.cluster, app) => {
                     let now = Instant::now();
                     let free_at = self.heat.free_at(now);
@@ -166,6 +170,7 @@ impl Idle {
                             news = Self::offered_for(&mut self.source, &self.offered) => return news,
                             () = self.values.changed() => return News::of(Cause::Values),
                             () = app.configuration_changed() => return News::of(Cause::Configuration),
+                            () = Self::replaced(&mut self.policies) => return News::of(Cause::Policies),
                             () = tokio::time::sleep_until(free_at.into()) => {}
                         }
                         if !app.is_disturbed() {
@@ -187,6 +192,7 @@ impl Idle {
             news = Self::offered_for(&mut self.source, &self.offered) => news,
             () = self.values.changed() => News::of(Cause::Values),
             () = app.configuration_changed() => News::of(Cause::Configuration),
+            () = Self::replaced(&mut self.policies) => News::of(Cause::Policies),
         }
     }
 
@@ -220,6 +226,12 @@ impl Idle {
             if source.changed().await.is_err() {
                 std::future::pending::<()>().await;
             }
+        }
+    }
+
+    async fn replaced(policies: &mut watch::Receiver<Arc<PolicySet>>) {
+        if policies.changed().await.is_err() {
+            std::future::pending::<()>().await;
         }
     }
 

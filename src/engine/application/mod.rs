@@ -22,6 +22,7 @@ mod flux;
 mod health;
 mod idle;
 mod jobs;
+mod policy;
 mod prune;
 mod render;
 mod report;
@@ -81,6 +82,8 @@ struct Memory {
     applied: Option<[u8; 32]>,
     /// The last render that failed for good, and what it had read.
     failed: Option<Arc<(render::Inputs, ReadSet, Failure)>>,
+    /// What policies said of the last render.
+    judged: Option<policy::Judged>,
     /// The finding of a revision that is in a trace already.
     traced: Option<std::time::Instant>,
     /// What was told of which commit.
@@ -171,6 +174,8 @@ pub(super) enum Cause {
     Values,
     /// What workloads read, and what their namespaces ask for.
     Configuration,
+    /// Other policies are in force.
+    Policies,
     /// Someone else changed what is ours, or its health changed.
     Cluster,
     Retry,
@@ -184,6 +189,7 @@ impl Cause {
             Self::Revision => "revision",
             Self::Values => "values",
             Self::Configuration => "configuration",
+            Self::Policies => "policies",
             Self::Cluster => "cluster",
             Self::Retry => "retry",
         }

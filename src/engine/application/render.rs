@@ -219,7 +219,7 @@ fn read_elsewhere(before: &Prepared, rendered: &crate::render::Rendered) -> Opti
     rendered.objects.iter().map(moved).collect()
 }
 
-struct CancelWhenDropped(Arc<AtomicBool>);
+pub(super) struct CancelWhenDropped(pub Arc<AtomicBool>);
 
 impl Drop for CancelWhenDropped {
     fn drop(&mut self) {

@@ -12,6 +12,7 @@
 mod hint;
 mod include;
 mod observation;
+mod policy;
 mod report;
 mod sources;
 mod target;

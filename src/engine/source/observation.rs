@@ -14,6 +14,7 @@ use crate::source::pacing::Failure;
 use crate::source::{self, Class, Follower, Sight, Snapshot, SourceError};
 
 use super::include::{Includes, Unavailable};
+use super::policy::{self, Passed};
 use super::report::INCLUDE_UNAVAILABLE;
 use super::target::Target;
 use super::worker::Worker;
@@ -46,7 +47,7 @@ pub(super) struct Fetch {
     /// When the first one began that did.
     first: Instant,
     begun: Instant,
-    result: Boxed<Result<Snapshot, SourceError>>,
+    result: Boxed<Result<Passed, SourceError>>,
     cancel: CancellationToken,
 }
 
@@ -142,7 +143,13 @@ impl Worker {
 
     fn fetch(&self, target: &Target, revision: source::Revision, since: Instant) -> Fetch {
         let cancel = CancellationToken::new();
-        let result = Box::pin(target.fetch(revision.clone(), cancel.clone()));
+        let (fetched, policies) = (target.fetch(revision.clone(), cancel.clone()), self.policies.borrow().clone());
+        let (key, object, url) = (self.key.clone(), target.object.clone(), target.remote.url().clone());
+        let stop = cancel.clone();
+        let result = Box::pin(async move {
+            let snapshot = fetched.await?;
+            policy::judge(policies, policy::Repository { key, object, url }, snapshot, stop).await
+        });
         Fetch { revision, since, first: since, begun: Instant::now(), result, cancel }
     }
 
@@ -152,7 +159,7 @@ impl Worker {
         includes: &Includes,
         running: &mut Running,
         fetch: Fetch,
-        result: Result<Snapshot, SourceError>,
+        result: Result<Passed, SourceError>,
     ) {
         let (since, revision) = (fetch.since, fetch.revision.clone());
         let found = Found { probed_at: fetch.first, seen_at: fetch.begun, fetched_at: Instant::now() };
@@ -161,7 +168,8 @@ impl Worker {
         self.metrics.received(target.remote.take_received());
         drop(fetch);
         match result {
-            Ok(snapshot) => {
+            Ok(Passed { snapshot, warnings, notes }) => {
+                self.tell(&target.object, &snapshot.revision, &warnings, &notes);
                 self.pacing.state_changed(Instant::now());
                 running.own = Some(Own { snapshot, since, found });
                 self.compose(target, includes, running).await;
@@ -170,7 +178,10 @@ impl Worker {
                 running.failed = true;
                 let now = Instant::now();
                 let mut failure = Failure::from(&error);
-                if matches!(error, SourceError::TooLarge { .. } | SourceError::NotACommit { .. }) {
+                if matches!(
+                    error,
+                    SourceError::TooLarge { .. } | SourceError::NotACommit { .. } | SourceError::Denied { .. }
+                ) {
                     failure.class = Class::Commit;
                     self.refused = Some(Refused { revision, error: error.clone(), at: now });
                     self.pacing.state_changed(now);
@@ -207,7 +218,7 @@ pub(super) async fn probed(probe: &mut Option<Boxed<Sight>>) -> Sight {
     sight
 }
 
-pub(super) async fn fetched(fetch: &mut Option<Fetch>) -> (Fetch, Result<Snapshot, SourceError>) {
+pub(super) async fn fetched(fetch: &mut Option<Fetch>) -> (Fetch, Result<Passed, SourceError>) {
     let Some(running) = fetch else { return std::future::pending().await };
     let result = (&mut running.result).await;
     match fetch.take() {

@@ -15,13 +15,15 @@ use crate::cluster::ApiKind;
 use crate::config::SourceRole;
 use crate::engine::permits::Urgency;
 use crate::report::{Event, Recorded, RecordedFailure, Severity, Subject, Verdict};
-use crate::source::{Class, SourceError};
+use crate::source::{Class, Revision, SourceError};
 
 use super::include::Composed;
 use super::target::{Refusal, Target};
 use super::worker::{Worker, requested_at};
 use super::{Head, KIND};
 
+/// Events of one revision for what policies warn of or note.
+const EVENTS_MAX: usize = 10;
 /// Conditions that are true while something is wrong.
 const FETCH_FAILED: &str = "FetchFailed";
 pub(super) const INCLUDE_UNAVAILABLE: &str = "IncludeUnavailable";
@@ -69,7 +71,11 @@ impl Worker {
             Some(hint) => format!("{error}\nhint: {hint}"),
             None => error.to_string(),
         };
-        let reason = if error.class() == Class::Auth { "AuthenticationFailed" } else { "GitOperationFailed" };
+        let reason = match error {
+            SourceError::Denied { .. } => "PolicyDenied",
+            _ if error.class() == Class::Auth => "AuthenticationFailed",
+            _ => "GitOperationFailed",
+        };
         self.publish(|state| {
             state.failure = Some(text.as_str().into());
             state.observed_since = Some(since);
@@ -77,6 +83,21 @@ impl Worker {
         self.metrics.error(error.class().as_str());
         self.metrics.took(since.elapsed());
         self.fail(object, FETCH_FAILED, reason, &text, false).await;
+    }
+
+    /// What policies say of a revision that they let through.
+    pub(super) fn tell(&self, object: &GitRepository, revision: &Revision, warnings: &[String], notes: &[String]) {
+        let warnings = warnings.iter().map(|text| (Severity::Warning, "PolicyWarning", text));
+        let notes = notes.iter().map(|text| (Severity::Normal, "PolicyAudit", text));
+        for (severity, reason, text) in warnings.chain(notes).take(EVENTS_MAX) {
+            if self.shared.source_role == SourceRole::Observe {
+                tracing::warn!(object = %self.key, reason, "{text}");
+                continue;
+            }
+            let (subject, message) = (subject(&self.key, object), text.clone());
+            let (verdict, revision) = (Verdict::Detail, Some(revision.to_string()));
+            self.shared.events.publish(Event { subject, severity, verdict, reason, message, revision, state: None });
+        }
     }
 
     /// The spec can't be served as it is.

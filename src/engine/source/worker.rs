@@ -11,6 +11,7 @@ use crate::cluster::ApiKind;
 use crate::config::SourceRole;
 use crate::engine::references::{Reference, Watched};
 use crate::engine::shared::Shared;
+use crate::policy::PolicySet;
 use crate::report::{SourceMetrics, StatusWriter};
 use crate::source::pacing::Pacing;
 
@@ -41,15 +42,16 @@ pub async fn run(key: Key, shared: Arc<Shared>, goal: Goal, cancel: Cancellation
         writer: StatusWriter::new(ApiKind::git_repository(), key.clone(), &status),
         pacing: Pacing::new(object.spec.interval.0, Instant::now()),
         key,
-        shared,
         goal,
         handle,
         status,
         told: None,
         secret: Watched::default(),
+        policies: shared.policies.subscribe(),
         handled: requested_at(&object),
         refused: None,
         hint: None,
+        shared,
     };
     // nobody was there to look for it
     if requested_at(&object) != worker.status.last_handled_reconcile_at {
@@ -73,6 +75,7 @@ pub(super) struct Worker {
     /// What was logged last of a source that others report on.
     pub(super) told: Option<String>,
     secret: Watched,
+    pub(super) policies: watch::Receiver<Arc<PolicySet>>,
     /// The request (`requestedAt`) that was answered last.
     handled: Option<String>,
     pub(super) refused: Option<Refused>,
@@ -124,6 +127,7 @@ impl Worker {
     async fn follow(&mut self, target: Target, mut includes: Includes) -> Changed {
         self.publish(|state| state.includes = includes.keys());
         let mut running = Running::default();
+        let rules = self.policies.borrow_and_update().clone();
         let mut follower = target.remote.follow(&target.reference);
         self.pacing.on_probe_abandoned();
         self.refused = None;
@@ -145,6 +149,7 @@ impl Worker {
                     }
                 },
                 _ = self.secret.changed() => return Changed::Target,
+                () = other_rules(&mut self.policies, &rules) => return Changed::Target,
                 () = self.handle.wake.notified() => {}
                 sight = probed(&mut running.probe) => self.on_probe(&target, &includes, &mut running, sight).await,
                 (fetch, result) = fetched(&mut running.fetch) => self.on_fetch(&target, &includes, &mut running, fetch, result).await,
@@ -258,6 +263,21 @@ async fn next_target(goal: &mut Goal, object: &Arc<GitRepository>, handled: &mut
 
 pub(super) fn requested_at(object: &GitRepository) -> Option<String> {
     object.metadata.annotations.as_ref()?.get(api::REQUESTED_AT).cloned()
+}
+
+/// Returns when other rules than these are in force for repositories, or none any more.
+async fn other_rules(policies: &mut watch::Receiver<Arc<PolicySet>>, rules: &Arc<PolicySet>) {
+    loop {
+        {
+            let newest = policies.borrow_and_update();
+            if !Arc::ptr_eq(&newest, rules) && (rules.has_repository_rules() || newest.has_repository_rules()) {
+                return;
+            }
+        }
+        if policies.changed().await.is_err() {
+            return std::future::pending().await;
+        }
+    }
 }
 
 async fn sleep_until(due: Option<Instant>) {

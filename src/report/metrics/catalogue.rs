@@ -158,6 +158,11 @@ pub const NOTIFICATIONS_DROPPED: Definition = counter(
     "Notifications given up: refused, too many waiting, too old, or for no provider that is there",
 );
 pub const LEADER: Definition = gauge("afresh_leader", &[], "1 while this replica may write");
+pub const POLICIES_REFUSED: Definition = gauge(
+    "afresh_policies_refused",
+    &[],
+    "1 while the folder of --policies holds what can't be used, and the last good policies stay in force",
+);
 pub const BUILD: Definition = gauge("afresh_build_info", &["version"], "1, with the version that runs");
 
 /// Process figures in the names that all Prometheus clients use; on Linux only.
@@ -206,6 +211,7 @@ pub fn all() -> impl Iterator<Item = Definition> {
         EVENTS_DROPPED,
         NOTIFICATIONS_DROPPED,
         LEADER,
+        POLICIES_REFUSED,
         BUILD,
     ];
     ours.into_iter().chain(PROCESS)

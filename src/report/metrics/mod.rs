@@ -78,6 +78,7 @@ pub struct Metrics {
     events_dropped: IntCounter,
     notifications_dropped: IntCounter,
     leader: IntGauge,
+    policies_refused: IntGauge,
 }
 
 impl Metrics {
@@ -101,6 +102,7 @@ impl Metrics {
             notifications_dropped: counters(&registry, &catalogue::NOTIFICATIONS_DROPPED)
                 .with_label_values::<&str>(&[]),
             leader: gauges(&registry, &catalogue::LEADER).with_label_values::<&str>(&[]),
+            policies_refused: gauges(&registry, &catalogue::POLICIES_REFUSED).with_label_values::<&str>(&[]),
             registry,
         };
         gauges(&new.registry, &catalogue::BUILD).with_label_values(&[version]).set(1);
@@ -174,6 +176,10 @@ impl Metrics {
     /// Whether this replica may write.
     pub fn leader(&self, leads: bool) {
         self.leader.set(i64::from(leads));
+    }
+
+    pub fn policies_refused(&self, refused: bool) {
+        self.policies_refused.set(i64::from(refused));
     }
 
     /// The text exposition format.
