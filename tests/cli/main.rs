@@ -1,5 +1,7 @@
 //! The commands as a person runs them: what they print, and how they end.
 
+mod policies;
+
 use std::path::Path;
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};

@@ -1,0 +1,1 @@
+# Kept up to date by `terraform init`.
