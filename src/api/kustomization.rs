@@ -79,13 +79,14 @@ pub struct KustomizationSpec {
     /// Whether an object is recreated when it can't be changed in place.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub force: Option<bool>,
+    /// Objects that must be healthy before the revision counts as applied, whoever applies them; without effect with
+    /// `wait`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub health_checks: Vec<HealthCheck>,
 
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "carried")]
     pub decryption: Option<Value>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(schema_with = "carried")]
-    pub health_checks: Option<Value>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "carried")]
     pub health_check_exprs: Option<Value>,
@@ -120,6 +121,27 @@ pub struct Dependency {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "carried")]
     pub ready_expr: Option<Value>,
+}
+
+/// An object whose health is looked at.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct HealthCheck {
+    /// Default: `apps/v1`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub api_version: Option<String>,
+    pub kind: String,
+    pub name: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub namespace: Option<String>,
+}
+
+impl HealthCheck {
+    /// Empty for the core group.
+    pub fn group(&self) -> &str {
+        let version = self.api_version.as_deref().filter(|text| !text.is_empty()).unwrap_or("apps/v1");
+        version.split_once('/').map_or("", |(group, _)| group)
+    }
 }
 
 /// What becomes of the objects when the Kustomization is deleted.
@@ -287,6 +309,16 @@ impl KustomizationSpec {
         self.wait.unwrap_or(false)
     }
 
+    /// Whether a revision counts as applied only once objects are healthy.
+    pub fn checks_health(&self) -> bool {
+        self.waits() || !self.health_checks.is_empty()
+    }
+
+    /// The objects of `healthChecks`, as far as they count.
+    pub fn named_checks(&self) -> &[HealthCheck] {
+        if self.waits() { &[] } else { &self.health_checks }
+    }
+
     pub fn forces(&self) -> bool {
         self.force.unwrap_or(false)
     }
@@ -301,7 +333,6 @@ impl KustomizationSpec {
             ("spec.sourceRef.kind", self.source_ref.kind != "GitRepository"),
             ("spec.dependsOn.readyExpr", self.depends_on.iter().any(|d| is_set(&d.ready_expr))),
             ("spec.decryption", is_set(&self.decryption)),
-            ("spec.healthChecks", is_set(&self.health_checks)),
             ("spec.healthCheckExprs", is_set(&self.health_check_exprs)),
             ("spec.kubeConfig", is_set(&self.kube_config)),
             ("spec.serviceAccountName", is_set(&self.service_account_name)),

@@ -4,6 +4,7 @@
 //!  kubeconfig, service account ─▶ Cluster ─▶ apply · patch · delete · get · events     each call has a deadline
 //!                                    │
 //!                                    └─────▶ Watcher ─▶ Observed   what is seen of our objects, kept current
+//!                                                  ├──▶ Followed   single objects of anybody, while someone asks
 //!                                                  └──▶ Pods       Pods and ReplicaSets, while someone asks
 //! ```
 //!
@@ -15,6 +16,7 @@ mod discovery;
 mod error;
 mod fence;
 mod fields;
+mod followed;
 mod gate;
 mod kinds;
 mod leases;
@@ -33,6 +35,7 @@ pub(crate) use error::outside_quotes;
 pub use error::{ApiError, Cause, ErrorClass, REDACTED_BYTES_MIN};
 pub use fence::{Closed, Fence};
 pub use fields::{EntryHash, FieldTree};
+pub use followed::{Followed, Look};
 pub use gate::{Abandoned, WriteGate};
 pub use kinds::NOTIFICATION_GROUP;
 pub use leases::{Lease, Tenure};

@@ -95,10 +95,10 @@ pub enum WatchState {
 
 /// The store. Clones share it; the watches end with the last clone.
 #[derive(Clone)]
-pub struct Observed(Arc<Shared>);
+pub struct Observed(pub(super) Arc<Shared>);
 
-struct Shared {
-    cluster: Cluster,
+pub(super) struct Shared {
+    pub cluster: Cluster,
     gate: WriteGate,
     options: ObservedOptions,
     store: Mutex<Store>,
@@ -264,6 +264,11 @@ impl Observed {
 impl Shared {
     fn store(&self) -> MutexGuard<'_, Store> {
         self.store.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Something that this owner decides upon has changed.
+    pub fn ring(&self, owner: &OwnerKey) {
+        self.store().ring(Some(owner));
     }
 
     /// The state of the kind's watch, which is begun if there is none.
@@ -499,7 +504,7 @@ impl Watchable for WireObject {
 }
 
 /// Whether a kind has a health to judge. Of the others only the metadata is watched: no Secret's data ever comes in.
-fn has_health(group: &str, kind: &str) -> bool {
+pub(super) fn has_health(group: &str, kind: &str) -> bool {
     match group {
         "" => !matches!(
             kind,

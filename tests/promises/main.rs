@@ -10,6 +10,7 @@ mod drift;
 mod dying;
 mod endpoints;
 mod guards;
+mod health_checks;
 mod installation;
 mod kustomize;
 mod late_writes;

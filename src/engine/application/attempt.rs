@@ -1,6 +1,5 @@
 //! One attempt, from a head to a cluster that was seen to hold it.
 
-use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 use std::time::Instant;
 
@@ -23,7 +22,6 @@ impl Application {
             memory.present.clear();
             memory.applied.take()
         };
-        self.waits.store(work.object.spec.waits(), Ordering::Release);
         let rendering = work.trace.stage(Stage::Render);
         let prepared = self.render(&work.object, &work.head(), work.urgency).await?;
         drop(rendering);
@@ -33,6 +31,7 @@ impl Application {
         let rendered = (prepared.rendered.digest, prepared.inputs.clone());
         *work.rendered.lock().unwrap_or_else(PoisonError::into_inner) = Some(rendered);
         self.judge(work, &prepared).await?;
+        self.look_at(&work.object.spec, &prepared);
         // what comes out as it was applied stays Ready at its revision until its dependencies are at the newer one
         let unchanged = applied == Some(prepared.rendered.digest);
         if unchanged {
@@ -74,7 +73,7 @@ impl Application {
         if prune_first {
             left = self.prune(work, &prepared, &mut changes).await?;
         }
-        if work.object.spec.waits() {
+        if work.object.spec.checks_health() {
             let started = Instant::now();
             let waiting = work.trace.stage(Stage::Health);
             let result = self.await_health(work, &prepared).await;

@@ -1,8 +1,7 @@
 //! Waiting for what was applied to be healthy: driven by watches, holding no worker and no permit.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::PoisonError;
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
@@ -10,11 +9,11 @@ use tokio::sync::watch;
 use crate::api::GoDuration;
 use k8s_openapi::jiff::Timestamp;
 
-use crate::cluster::{PodWatch, Seen};
+use crate::cluster::{ErrorClass, Followed, Look, PodWatch, Seen};
 use crate::health::{self, Patience, Verdict};
 use crate::manifest::ObjectId;
-use crate::plan::{Desired, Handling};
 
+use super::checks::is_itself;
 use super::report::listed;
 use super::{Application, Failure, Mode, Prepared, Work};
 
@@ -32,13 +31,14 @@ struct Doctor {
 struct Wards(BTreeMap<String, (PodWatch, watch::Receiver<u64>)>);
 
 impl Application {
-    /// Returns once every declared object is healthy, one has failed, or the time is up.
+    /// Returns once every object that counts is healthy, one has failed, or the time is up.
     pub async fn await_health(&self, work: &Work, prepared: &Prepared) -> Result<(), Failure> {
         let timeout = work.object.spec.health_timeout();
         let deadline = Instant::now() + timeout;
         let mut seen = self.shared.observed.subscribe(&self.key);
         let mut pods = None;
         let mut told = Told::default();
+        self.checks().known().await;
         loop {
             seen.borrow_and_update();
             let doctor = self.examine(prepared, pods.as_ref());
@@ -79,7 +79,7 @@ impl Application {
 
     /// True if the health of what is declared turned: an unhealthy application healed, or a healthy one failed.
     pub fn health_turned(&self, prepared: &Prepared, mode: Mode) -> bool {
-        if !self.waits.load(Ordering::Acquire) {
+        if !self.checks().any() {
             return false;
         }
         let doctor = self.examine(prepared, None);
@@ -92,8 +92,9 @@ impl Application {
 
     fn examine(&self, prepared: &Prepared, pods: Option<&Wards>) -> Doctor {
         let mut doctor = Doctor::default();
+        let checks = self.checks();
         let mut patience = self.patience.lock().unwrap_or_else(PoisonError::into_inner);
-        for desired in prepared.desired.iter().filter(|d| d.handling != Handling::Ignore) {
+        for desired in checks.of(&prepared.desired).filter(|d| !is_itself(&self.key, &d.object.id)) {
             let Some(seen) = self.shared.observed.get(&desired.object.id) else {
                 let memory = self.memory();
                 if !memory.jobs.has(desired) && !memory.present.contains(&desired.object.id) {
@@ -101,22 +102,25 @@ impl Application {
                 }
                 continue;
             };
-            doctor.take(&seen, desired, pods, &mut patience);
+            doctor.take(&seen, pods, &mut patience);
+        }
+        for followed in &checks.followed {
+            doctor.look(followed, pods, &mut patience);
         }
         doctor
     }
 
     async fn watch_pods(&self, prepared: &Prepared) -> Wards {
+        let checks = self.checks();
+        let ids = checks.of(&prepared.desired).map(|d| &d.object.id).chain(checks.followed.iter().map(|f| &f.id));
+        let namespaces: BTreeSet<&str> = ids.filter(|id| has_pods(id)).map(|id| id.namespace.as_str()).collect();
         let mut wards = BTreeMap::new();
-        for desired in prepared.desired.iter().filter(|d| has_pods(&d.object.id)) {
-            if wards.contains_key(&desired.object.id.namespace) {
-                continue;
-            }
-            let watch = self.shared.pods.watch(&desired.object.id.namespace);
+        for namespace in namespaces.into_iter().filter(|namespace| !namespace.is_empty()) {
+            let watch = self.shared.pods.watch(namespace);
             // without the list a cause is named a moment later
             watch.listed(PODS_LIST_MAX).await;
             let changes = watch.changes();
-            wards.insert(desired.object.id.namespace.clone(), (watch, changes));
+            wards.insert(namespace.to_owned(), (watch, changes));
         }
         Wards(wards)
     }
@@ -161,25 +165,44 @@ impl Told {
 const PODS_LIST_MAX: Duration = Duration::from_secs(5);
 
 impl Doctor {
-    fn take(&mut self, seen: &Seen, desired: &Desired, pods: Option<&Wards>, patience: &mut Patience) {
+    fn take(&mut self, seen: &Seen, pods: Option<&Wards>, patience: &mut Patience) {
         let own = health::assess(seen);
-        let ward =
-            pods.filter(|_| has_pods(&desired.object.id)).and_then(|wards| wards.0.get(&desired.object.id.namespace));
+        let ward = pods.filter(|_| has_pods(&seen.id)).and_then(|wards| wards.0.get(&seen.id.namespace));
         let verdict = match ward {
             Some((watch, _)) => {
                 let now = Timestamp::now();
                 let cause = health::cause(watch.of(seen).iter().map(AsRef::as_ref), now);
-                let judgement = patience.judge(&desired.object.id, seen.generation, own, cause.as_ref(), now);
+                let judgement = patience.judge(&seen.id, seen.generation, own, cause.as_ref(), now);
                 self.look_again = self.look_again.into_iter().chain(judgement.look_again).min();
                 judgement.verdict
             }
             None => own,
         };
-        let text = format!("{}: {}", desired.object.id, verdict.reason());
+        let text = format!("{}: {}", seen.id, verdict.reason());
         match verdict {
             Verdict::Current => {}
             Verdict::Failed { .. } => self.failed.push(text),
             Verdict::InProgress { .. } | Verdict::Terminating { .. } => self.waiting.push(text),
+        }
+    }
+
+    /// An object that may be somebody else's.
+    fn look(&mut self, followed: &Followed, pods: Option<&Wards>, patience: &mut Patience) {
+        let id = &followed.id;
+        match followed.look() {
+            Look::Seen(seen) => self.take(&seen, pods, patience),
+            Look::Absent => self.waiting.push(format!("{id}: not there yet")),
+            Look::NoSuchKind(error) => self.waiting.push(format!("{id}: not there yet: {error}")),
+            Look::Unknown(None) => self.waiting.push(format!("{id}: not looked at yet")),
+            Look::Unknown(Some(error)) => self.waiting.push(format!("{id}: can't be looked at: {error}")),
+            // waiting does not help: only a person does
+            Look::Refused(error) => {
+                let hint = match error.class {
+                    ErrorClass::Forbidden => "; grant `list` and `watch` to Afresh's service account",
+                    _ => "",
+                };
+                self.failed.push(format!("{id}: can't be looked at: {error}{hint}"));
+            }
         }
     }
 

@@ -14,6 +14,7 @@
 
 mod apply;
 mod attempt;
+mod checks;
 mod commits;
 mod configuration;
 mod deletion;
@@ -62,10 +63,10 @@ struct Application {
     report: Arc<tokio::sync::Mutex<report::Report>>,
     /// Since when each workload is in trouble; kept across attempts.
     patience: Mutex<Patience>,
-    /// `spec.wait` of the last attempt.
-    waits: AtomicBool,
     /// The configuration that its workloads read.
     following: Mutex<configuration::Following>,
+    /// Whose health counts, as the last attempt had it.
+    checks: Mutex<Arc<checks::Checks>>,
 }
 
 /// What is known from earlier attempts. Lost at a restart, and then found out again without writing.

@@ -114,7 +114,7 @@ impl Application {
         let message = format!("Applied revision: {revision}");
         status.conditions.remove(RECONCILING);
         status.conditions.remove(STALLED);
-        if work.object.spec.waits() {
+        if work.object.spec.checks_health() {
             status.conditions.set(HEALTHY, Truth::True, "Succeeded", "Health check passed", generation, now);
         } else {
             status.conditions.remove(HEALTHY);

@@ -12,7 +12,7 @@ use crate::config;
 use super::commits::Commits;
 use super::idle::{Goal, Idle, News, source_key};
 use super::report::{self, Report, without_revision};
-use super::{Application, Cause, Ended, Failure, Memory, Retry, Stop, Work, jobs};
+use super::{Application, Cause, Ended, Failure, Memory, Retry, Stop, Work, checks, jobs};
 use crate::engine::backoff::Backoff;
 use crate::engine::permits::Urgency;
 use crate::engine::registry::Registry;
@@ -39,8 +39,8 @@ pub async fn run(key: Key, shared: Arc<Shared>, goal: Goal, cancel: Cancellation
         shared,
         memory: std::sync::Mutex::new(memory),
         patience: std::sync::Mutex::default(),
-        waits: AtomicBool::new(false),
         following: std::sync::Mutex::default(),
+        checks: std::sync::Mutex::default(),
     });
     let worker = Worker { idle: Idle::new(&app, goal), app, backoff: Backoff::default(), preempted_in_a_row: 0 };
     tokio::select! {
@@ -162,6 +162,7 @@ impl Worker {
             self.app.stalled(object, &unserved).await;
             return Ok(None);
         }
+        checks::validate(&object.spec)?;
         self.app.ensure_finalizer(object).await?;
         Ok(Some(self.app.shared.source(&source_key(object))))
     }
