@@ -83,13 +83,13 @@ pub struct KustomizationSpec {
     /// `wait`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub health_checks: Vec<HealthCheck>,
+    /// How objects of kinds are judged whose health nothing else knows.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub health_check_exprs: Vec<HealthCheckExpression>,
 
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "carried")]
     pub decryption: Option<Value>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(schema_with = "carried")]
-    pub health_check_exprs: Option<Value>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "carried")]
     pub kube_config: Option<Value>,
@@ -142,6 +142,24 @@ impl HealthCheck {
         let version = self.api_version.as_deref().filter(|text| !text.is_empty()).unwrap_or("apps/v1");
         version.split_once('/').map_or("", |(group, _)| group)
     }
+}
+
+/// Expressions in CEL about objects of a kind, each field of which is a name: `status`, `metadata` …
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct HealthCheckExpression {
+    pub api_version: String,
+    /// Default: all kinds of the group that have no expressions of their own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kind: Option<String>,
+    /// True for an object that is healthy.
+    pub current: String,
+    /// Asked first: true for one that is waited for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub in_progress: Option<String>,
+    /// Asked before `current`: true for one that has failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failed: Option<String>,
 }
 
 /// What becomes of the objects when the Kustomization is deleted.
@@ -333,7 +351,6 @@ impl KustomizationSpec {
             ("spec.sourceRef.kind", self.source_ref.kind != "GitRepository"),
             ("spec.dependsOn.readyExpr", self.depends_on.iter().any(|d| is_set(&d.ready_expr))),
             ("spec.decryption", is_set(&self.decryption)),
-            ("spec.healthCheckExprs", is_set(&self.health_check_exprs)),
             ("spec.kubeConfig", is_set(&self.kube_config)),
             ("spec.serviceAccountName", is_set(&self.service_account_name)),
             ("spec.ignore", is_set(&self.ignore)),

@@ -21,9 +21,9 @@ pub use git_repository::{
     Artifact, GitRepository, GitRepositorySpec, GitRepositoryStatus, IncludeSpec, LocalReference, RefSpec,
 };
 pub use kustomization::{
-    BuildMetadata, CommonMetadata, DeletionPolicy, Dependency, HealthCheck, Image, Inventory, InventoryEntry,
-    Kustomization, KustomizationSpec, KustomizationStatus, Patch, PatchTarget, PostBuild, Snapshot as HistoryEntry,
-    SourceReference, SubstituteReference, SubstituteStrategy,
+    BuildMetadata, CommonMetadata, DeletionPolicy, Dependency, HealthCheck, HealthCheckExpression, Image, Inventory,
+    InventoryEntry, Kustomization, KustomizationSpec, KustomizationStatus, Patch, PatchTarget, PostBuild,
+    Snapshot as HistoryEntry, SourceReference, SubstituteReference, SubstituteStrategy,
 };
 pub use provider::{Provider, ProviderSpec};
 pub use receiver::{RECEIVER_PATH, Receiver, ReceiverResource, ReceiverSpec, ReceiverStatus, receiver_path};

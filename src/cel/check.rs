@@ -60,12 +60,20 @@ pub struct Declared<'a> {
 struct Checker<'a> {
     source: &'a str,
     declared: &'a Declared<'a>,
+    /// Names that nobody declares are of any type.
+    open: bool,
     scopes: Vec<(String, Type)>,
 }
 
 /// The type of an expression, or the first thing that is wrong with it.
 pub fn check(source: &str, expr: &Expr, declared: &Declared<'_>) -> Result<Type, CompileError> {
-    Checker { source, declared, scopes: Vec::new() }.check(expr)
+    Checker { source, declared, open: false, scopes: Vec::new() }.check(expr)
+}
+
+/// As [`check`], where any name may be used.
+pub fn check_open(source: &str, expr: &Expr) -> Result<Type, CompileError> {
+    let declared = Declared { names: &[], composed: &[] };
+    Checker { source, declared: &declared, open: true, scopes: Vec::new() }.check(expr)
 }
 
 impl Checker<'_> {
@@ -184,6 +192,9 @@ impl Checker<'_> {
         if let Some((_, kind)) = self.scopes.iter().rev().find(|(known, _)| known == name) {
             return Ok(kind.clone());
         }
+        if self.open {
+            return Ok(Type::Any);
+        }
         if name == "authorizer" {
             return Err(self.error(at, "`authorizer` asks an API server for rights, which is not done here"));
         }
@@ -200,6 +211,7 @@ impl Checker<'_> {
     fn select(&mut self, at: usize, operand: &Expr, field: &str, optional: bool) -> Result<Type, CompileError> {
         if let Node::Ident(root) = &operand.node
             && root == "variables"
+            && !self.open
             && !self.scopes.iter().any(|(name, _)| name == root)
         {
             let found = self.declared.composed.iter().find(|(name, _)| name == field);

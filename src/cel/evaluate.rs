@@ -45,7 +45,7 @@ const BYTES_A_STEP: usize = 64;
 
 /// What an expression can see.
 pub struct Environment<'a> {
-    pub variables: Vec<(&'static str, Value<'a>)>,
+    pub variables: Vec<(&'a str, Value<'a>)>,
     /// `variables.name`: evaluated when first asked for.
     pub composed: &'a [(String, Program)],
     pub known: RefCell<Vec<Option<Evaluated<'a>>>>,
@@ -53,11 +53,7 @@ pub struct Environment<'a> {
 }
 
 impl<'a> Environment<'a> {
-    pub fn new(
-        variables: Vec<(&'static str, Value<'a>)>,
-        composed: &'a [(String, Program)],
-        budget: &'a Budget,
-    ) -> Self {
+    pub fn new(variables: Vec<(&'a str, Value<'a>)>, composed: &'a [(String, Program)], budget: &'a Budget) -> Self {
         let known = RefCell::new(vec![None; composed.len()]);
         Self { variables, composed, known, budget }
     }
@@ -85,6 +81,7 @@ impl<'a> Environment<'a> {
             Node::Select { operand, field, optional } => {
                 if let Node::Ident(root) = &operand.node
                     && root == "variables"
+                    && !self.composed.is_empty()
                     && scope.is_none_or(|scope| scope.find(root).is_none())
                 {
                     return self.composed(field);

@@ -84,15 +84,30 @@ impl Program {
         Ok(Program { tree, kind })
     }
 
+    /// An expression that may use any name: what there is turns out when it is evaluated. Its value has to be of this
+    /// type, as far as that is known.
+    pub fn compile_open(wanted: &'static str, source: &str) -> Result<Program, CompileError> {
+        let tree = syntax::parse(source)?;
+        let kind = check::check_open(source, &tree)?;
+        if kind != Type::Any && kind != Type::Of(wanted) {
+            return Err(not_of(wanted, &kind));
+        }
+        Ok(Program { tree, kind })
+    }
+
     /// As [`Program::compile`]; its value has to be of this type.
     pub fn compile_as(wanted: &'static str, source: &str, declared: &Declared<'_>) -> Result<Program, CompileError> {
         let program = Self::compile(source, declared)?;
         if program.kind == Type::Of(wanted) {
             return Ok(program);
         }
-        let message = format!("it must be of type {wanted}, but is of type {}", program.kind.name());
-        Err(CompileError { position: Position::START, message })
+        Err(not_of(wanted, &program.kind))
     }
+}
+
+fn not_of(wanted: &str, kind: &Type) -> CompileError {
+    let message = format!("it must be of type {wanted}, but is of type {}", kind.name());
+    CompileError { position: Position::START, message }
 }
 
 impl fmt::Display for Type {

@@ -4,7 +4,7 @@
 //!  kubeconfig, service account ─▶ Cluster ─▶ apply · patch · delete · get · events     each call has a deadline
 //!                                    │
 //!                                    └─────▶ Watcher ─▶ Observed   what is seen of our objects, kept current
-//!                                                  ├──▶ Followed   single objects of anybody, while someone asks
+//!                                                  ├──▶ Followed   what health checks ask about, while they do
 //!                                                  └──▶ Pods       Pods and ReplicaSets, while someone asks
 //! ```
 //!
@@ -35,7 +35,7 @@ pub(crate) use error::outside_quotes;
 pub use error::{ApiError, Cause, ErrorClass, REDACTED_BYTES_MIN};
 pub use fence::{Closed, Fence};
 pub use fields::{EntryHash, FieldTree};
-pub use followed::{Followed, Look};
+pub use followed::{Followed, Following, Individual, Look, What};
 pub use gate::{Abandoned, WriteGate};
 pub use kinds::NOTIFICATION_GROUP;
 pub use leases::{Lease, Tenure};

@@ -266,6 +266,11 @@ impl Shared {
         self.store.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Whether each namespace is watched by itself, since no more is allowed.
+    pub fn by_namespace(&self) -> bool {
+        self.options.by_namespace
+    }
+
     /// Something that this owner decides upon has changed.
     pub fn ring(&self, owner: &OwnerKey) {
         self.store().ring(Some(owner));
@@ -490,7 +495,7 @@ impl Store {
 }
 
 /// Resource versions are numbers that grow (KEP-5504); where they are not, the latest word counts.
-fn is_newer(a: &str, b: &str) -> bool {
+pub(super) fn is_newer(a: &str, b: &str) -> bool {
     match (a.parse::<u64>(), b.parse::<u64>()) {
         (Ok(a), Ok(b)) => a > b,
         _ => a != b,

@@ -4,7 +4,9 @@
 //! when to look again. Pure: it watches nothing and waits for nothing.
 
 mod cause;
+mod expression;
 mod verdict;
 
 pub use cause::{Cause, Judgement, Patience, Trouble, cause};
-pub use verdict::{Verdict, assess};
+pub use expression::{Expression, ExpressionError, Expressions};
+pub use verdict::{Verdict, assess, ending};

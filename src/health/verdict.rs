@@ -29,6 +29,10 @@ impl Verdict {
         *self == Self::Current
     }
 
+    pub(super) fn not_taken_up() -> Self {
+        Self::waiting("its controller has not taken up the newest change yet")
+    }
+
     fn waiting(reason: impl Into<String>) -> Self {
         Self::InProgress { reason: reason.into() }
     }
@@ -46,21 +50,27 @@ impl Verdict {
     }
 }
 
+/// What is to be said of an object that is on its way out.
+pub fn ending(seen: &Seen) -> Option<Verdict> {
+    let reason = match (seen.deleting, seen.finalizers.as_slice()) {
+        (false, _) => return None,
+        (true, []) => "being deleted".to_owned(),
+        (true, waiting) => format!("being deleted, waiting for {}", waiting.join(", ")),
+    };
+    Some(Verdict::Terminating { reason })
+}
+
 /// Judges an object as it was seen last.
 pub fn assess(seen: &Seen) -> Verdict {
-    if seen.deleting {
-        let reason = match seen.finalizers.as_slice() {
-            [] => "being deleted".to_owned(),
-            waiting => format!("being deleted, waiting for {}", waiting.join(", ")),
-        };
-        return Verdict::Terminating { reason };
+    if let Some(ending) = ending(seen) {
+        return ending;
     }
     // a kind of which only the metadata is watched is there or not
     let Some(object) = seen.health.as_deref() else { return Verdict::Current };
     if let Some(observed) = object.status.observed_generation
         && observed != seen.generation
     {
-        return Verdict::waiting("its controller has not taken up the newest change yet");
+        return Verdict::not_taken_up();
     }
     let rule = match (seen.id.group.as_str(), seen.id.kind.as_str()) {
         ("apps", "Deployment") => deployment,

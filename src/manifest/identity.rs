@@ -3,7 +3,7 @@
 use std::fmt;
 
 /// A kind without its version: an object keeps its identity when its API version changes.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct GroupKind {
     /// Empty for the core group.
     pub group: String,

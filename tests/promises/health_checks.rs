@@ -1,6 +1,6 @@
 //! Promise 2: an application that names objects in `healthChecks` is Ready when they are, whoever applies them.
 
-use afresh::api::{HEALTHY, Kustomization};
+use afresh::api::{HEALTHY, Kustomization, READY};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::api::{Api, ApiResource, DynamicObject, GroupVersionKind, Patch, PatchParams};
 use serde_json::{Value, json};
@@ -17,6 +17,9 @@ scenarios! {
     an_object_of_a_kind_that_comes_later_is_waited_for,
     a_named_object_that_comes_back_makes_the_application_ready_by_itself,
     a_restart_is_no_news_for_an_application_with_health_checks,
+    what_is_declared_is_judged_by_expressions_where_there_are_some,
+    somebody_elses_object_is_judged_by_expressions_too,
+    an_expression_that_is_none_is_named_before_anything_is_applied,
 }
 
 const MAP: (&str, &str) = ("app/settings.yaml", "settings");
@@ -119,6 +122,81 @@ async fn a_restart_is_no_news_for_an_application_with_health_checks(env: &mut En
     env.reconcile("app").await;
     let after = env.kustomizations().get("app").await.unwrap();
     assert_eq!(before.status.unwrap().conditions, after.status.unwrap().conditions);
+}
+
+fn by_phase(group: &str) -> Value {
+    json!([{
+        "apiVersion": format!("{group}/v1"), "kind": "Cache",
+        "inProgress": "has(status.phase) && status.phase == 'Starting'",
+        "failed": "status.phase == 'Broken'",
+        "current": "status.phase == 'Up' && metadata.name == 'main'",
+    }])
+}
+
+async fn what_is_declared_is_judged_by_expressions_where_there_are_some(env: &mut Env) {
+    let kind = Custom::of(env);
+    kind.define(env).await;
+    let declared = json!({
+        "apiVersion": format!("{}/v1", kind.group), "kind": "Cache", "metadata": { "name": "main" }, "spec": { "size": 1 },
+    });
+    let revision = env.push("A", &[("app/cache.yaml", &declared.to_string())]);
+    env.source(|_| {}).await;
+    env.kustomization("app", |spec| {
+        spec["wait"] = json!(true);
+        spec["timeout"] = json!("10m");
+        spec["healthCheckExprs"] = by_phase(&kind.group);
+    })
+    .await;
+    env.start();
+    env.until("app", "what is missing is named", |app| message(app).contains("`status` is not known")).await;
+    kind.apply(env, json!({ "phase": "Starting", "conditions": [ready("True")] })).await;
+    env.until("app", "it is in progress", |app| message(app).contains("`inProgress` (Testing)")).await;
+    kind.apply(env, json!({ "phase": "Broken", "conditions": [ready("True")] })).await;
+    env.until("app", "it failed", |app| failed_at(app, &revision, "`failed` (Testing)")).await;
+    kind.apply(env, json!({ "phase": "Up" })).await;
+    env.ready_at("app", &revision).await;
+}
+
+async fn somebody_elses_object_is_judged_by_expressions_too(env: &mut Env) {
+    let kind = Custom::of(env);
+    kind.define(env).await;
+    kind.apply(env, json!({ "phase": "Broken", "conditions": [ready("True")] })).await;
+    let mut check = json!([{ "apiVersion": format!("{}/v1", kind.group), "kind": "Cache", "name": "main" }]);
+    check[0]["namespace"] = json!(env.namespace);
+    let revision = env.push("A", &[(MAP.0, &config_map(MAP.1, "a"))]);
+    env.source(|_| {}).await;
+    env.kustomization("app", |spec| {
+        spec["healthChecks"] = check;
+        spec["healthCheckExprs"] = by_phase(&kind.group);
+        spec["timeout"] = json!("10m");
+    })
+    .await;
+    env.start();
+    env.until("app", "it failed", |app| failed_at(app, &revision, "`failed`")).await;
+    kind.apply(env, json!({ "phase": "Up", "conditions": [ready("False")] })).await;
+    env.ready_at("app", &revision).await;
+}
+
+async fn an_expression_that_is_none_is_named_before_anything_is_applied(env: &mut Env) {
+    env.push("A", &[(MAP.0, &config_map(MAP.1, "a"))]);
+    env.source(|_| {}).await;
+    env.kustomization("app", |spec| {
+        spec["healthCheckExprs"] =
+            json!([{ "apiVersion": "example.org/v1", "kind": "Cache", "current": "status.up(" }]);
+    })
+    .await;
+    env.start();
+    let app = env
+        .until("app", "Stalled names the expression", |app| {
+            let stalled = app.status.as_ref().and_then(|status| status.conditions.get("Stalled"));
+            stalled.is_some_and(|stalled| stalled.reason == "InvalidCELExpression")
+        })
+        .await;
+    assert!(message(&app).contains("`spec.healthCheckExprs[0].current`"), "{}", message(&app));
+    assert!(env.live("ConfigMap", "settings").await.is_none());
+    env.kustomization("app", |_| {}).await;
+    env.until("app", "it is Ready without it", |app| app.status.as_ref().is_some_and(|s| s.conditions.is_true(READY)))
+        .await;
 }
 
 fn failed_at(app: &Kustomization, revision: &str, text: &str) -> bool {

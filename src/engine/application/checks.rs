@@ -1,14 +1,16 @@
-//! Whose health counts: all that is declared (`wait`), or what `healthChecks` names, whoever applies it.
+//! Whose health counts: all that is declared (`wait`), or what `healthChecks` names, whoever applies it; and which kinds
+//! are judged by the expressions of `healthCheckExprs`.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use futures::future::join_all;
 
 use crate::api::{HealthCheck, Key, KustomizationSpec};
-use crate::cluster::Followed;
-use crate::manifest::ObjectId;
+use crate::cluster::{Followed, Following, What};
+use crate::health::{Expression, Expressions};
+use crate::manifest::{GroupKind, ObjectId};
 use crate::plan::{Desired, Handling};
 
 use super::{Application, Failure, KIND, Prepared};
@@ -26,13 +28,16 @@ pub(super) struct Checks {
     /// Of what is declared, the objects that are named.
     declared: HashSet<ObjectId>,
     /// What is named and not declared here, or not applied from here.
-    pub followed: Vec<Arc<Followed>>,
+    pub named: Vec<(ObjectId, Arc<Followed>)>,
+    /// What is declared and judged by its whole content.
+    whole: Vec<Arc<Followed>>,
+    expressions: Expressions,
 }
 
 impl Checks {
     /// Whether anybody is looked at.
     pub fn any(&self) -> bool {
-        self.all || !self.declared.is_empty() || !self.followed.is_empty()
+        self.all || !self.declared.is_empty() || !self.named.is_empty()
     }
 
     /// The declared objects whose health counts.
@@ -42,9 +47,20 @@ impl Checks {
         desired.iter().filter(counts)
     }
 
+    /// The expression that judges an object.
+    pub fn expression(&self, id: &ObjectId) -> Option<&Expression> {
+        self.expressions.of(&id.group, &id.kind)
+    }
+
+    /// Where the whole content of a declared object is seen.
+    pub fn whole(&self, id: &ObjectId) -> Option<&Followed> {
+        self.whole.iter().find(|followed| followed.following.shows(id)).map(AsRef::as_ref)
+    }
+
     /// Returns once something is known of each that is followed, or when that takes too long.
     pub async fn known(&self) {
-        let all = join_all(self.followed.iter().map(|followed| followed.known()));
+        let named = self.named.iter().map(|(_, followed)| followed);
+        let all = join_all(named.chain(&self.whole).map(|followed| followed.known()));
         // what is not known by then is waited for in words
         let _ = tokio::time::timeout(FIRST_LOOK_MAX, all).await;
     }
@@ -70,23 +86,42 @@ pub(super) fn validate(spec: &KustomizationSpec) -> Result<(), Failure> {
             return refused(format!("`spec.healthChecks[{at}]` needs a `kind` and a `name`"));
         }
     }
-    Ok(())
+    match Expressions::compile(&spec.health_check_exprs) {
+        Ok(_) => Ok(()),
+        Err(error) => Err(Failure::new("InvalidCELExpression", error.to_string()).stalled()),
+    }
 }
 
 impl Application {
     /// Takes up whose health counts from here on.
     pub fn look_at(&self, spec: &KustomizationSpec, prepared: &Prepared) {
         let before = self.checks();
+        let follow = |following: Following| {
+            let known = before.named.iter().map(|(_, followed)| followed).chain(&before.whole);
+            let known = known.clone().find(|followed| followed.following == following).cloned();
+            known.unwrap_or_else(|| Arc::new(self.shared.observed.follow(&self.key, following)))
+        };
         let applied: HashSet<&ObjectId> =
             prepared.desired.iter().filter(|d| d.handling != Handling::Ignore).map(|d| &d.object.id).collect();
-        let mut checks = Checks { all: spec.waits(), ..Checks::default() };
+        // those that can't be compiled were refused before
+        let expressions = Expressions::compile(&spec.health_check_exprs).unwrap_or_default();
+        let mut checks = Checks { all: spec.waits(), expressions, ..Checks::default() };
         for id in named(&self.key, spec.named_checks()) {
             if applied.contains(&id) {
                 checks.declared.insert(id);
-            } else if !checks.followed.iter().any(|followed| followed.id == id) {
-                let known = before.followed.iter().find(|followed| followed.id == id).cloned();
-                checks.followed.push(known.unwrap_or_else(|| Arc::new(self.shared.observed.follow(&self.key, id))));
+            } else if !checks.named.iter().any(|(known, _)| *known == id) {
+                let whole = checks.expression(&id).is_some();
+                let followed = follow(Following { what: What::Object(id.clone()), whole });
+                checks.named.push((id, followed));
             }
+        }
+        let mut judged: BTreeMap<GroupKind, BTreeSet<&str>> = BTreeMap::new();
+        for id in checks.of(&prepared.desired).map(|d| &d.object.id).filter(|id| checks.expression(id).is_some()) {
+            judged.entry(id.group_kind()).or_default().insert(&id.namespace);
+        }
+        for (kind, namespaces) in judged {
+            let owned = self.shared.observed.owned_of(&kind, namespaces.into_iter());
+            checks.whole.extend(owned.into_iter().map(&follow));
         }
         *self.checks.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(checks);
     }

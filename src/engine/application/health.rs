@@ -9,11 +9,11 @@ use tokio::sync::watch;
 use crate::api::GoDuration;
 use k8s_openapi::jiff::Timestamp;
 
-use crate::cluster::{ErrorClass, Followed, Look, PodWatch, Seen};
-use crate::health::{self, Patience, Verdict};
+use crate::cluster::{ErrorClass, Followed, Individual, Look, PodWatch, Seen};
+use crate::health::{self, Expression, Patience, Verdict};
 use crate::manifest::ObjectId;
 
-use super::checks::is_itself;
+use super::checks::{Checks, is_itself};
 use super::report::listed;
 use super::{Application, Failure, Mode, Prepared, Work};
 
@@ -102,17 +102,20 @@ impl Application {
                 }
                 continue;
             };
-            doctor.take(&seen, pods, &mut patience);
+            match checks.expression(&desired.object.id) {
+                None => doctor.take(&seen, health::assess(&seen), pods, &mut patience),
+                Some(expression) => doctor.judge(&seen, expression, &checks, pods, &mut patience),
+            }
         }
-        for followed in &checks.followed {
-            doctor.look(followed, pods, &mut patience);
+        for (id, followed) in &checks.named {
+            doctor.look(id, followed, checks.expression(id), pods, &mut patience);
         }
         doctor
     }
 
     async fn watch_pods(&self, prepared: &Prepared) -> Wards {
         let checks = self.checks();
-        let ids = checks.of(&prepared.desired).map(|d| &d.object.id).chain(checks.followed.iter().map(|f| &f.id));
+        let ids = checks.of(&prepared.desired).map(|d| &d.object.id).chain(checks.named.iter().map(|(id, _)| id));
         let namespaces: BTreeSet<&str> = ids.filter(|id| has_pods(id)).map(|id| id.namespace.as_str()).collect();
         let mut wards = BTreeMap::new();
         for namespace in namespaces.into_iter().filter(|namespace| !namespace.is_empty()) {
@@ -165,8 +168,8 @@ impl Told {
 const PODS_LIST_MAX: Duration = Duration::from_secs(5);
 
 impl Doctor {
-    fn take(&mut self, seen: &Seen, pods: Option<&Wards>, patience: &mut Patience) {
-        let own = health::assess(seen);
+    /// `own`: what the object says of itself.
+    fn take(&mut self, seen: &Seen, own: Verdict, pods: Option<&Wards>, patience: &mut Patience) {
         let ward = pods.filter(|_| has_pods(&seen.id)).and_then(|wards| wards.0.get(&seen.id.namespace));
         let verdict = match ward {
             Some((watch, _)) => {
@@ -186,15 +189,50 @@ impl Doctor {
         }
     }
 
+    /// A declared object of a kind that is judged by its whole content.
+    fn judge(
+        &mut self,
+        seen: &Seen,
+        expression: &Expression,
+        checks: &Checks,
+        pods: Option<&Wards>,
+        patience: &mut Patience,
+    ) {
+        let Some(followed) = checks.whole(&seen.id) else { return };
+        let own = match followed.look(&seen.id) {
+            Look::Seen(individual) if !individual.is_older_than(seen) => judged(&individual, expression),
+            // the watch that has the whole content is a moment behind
+            Look::Seen(_) | Look::Absent => Verdict::InProgress { reason: "its newest state is not seen yet".into() },
+            unseen => return self.unseen(&seen.id, &unseen),
+        };
+        self.take(seen, own, pods, patience);
+    }
+
     /// An object that may be somebody else's.
-    fn look(&mut self, followed: &Followed, pods: Option<&Wards>, patience: &mut Patience) {
-        let id = &followed.id;
-        match followed.look() {
-            Look::Seen(seen) => self.take(&seen, pods, patience),
-            Look::Absent => self.waiting.push(format!("{id}: not there yet")),
-            Look::NoSuchKind(error) => self.waiting.push(format!("{id}: not there yet: {error}")),
-            Look::Unknown(None) => self.waiting.push(format!("{id}: not looked at yet")),
-            Look::Unknown(Some(error)) => self.waiting.push(format!("{id}: can't be looked at: {error}")),
+    fn look(
+        &mut self,
+        id: &ObjectId,
+        followed: &Followed,
+        expression: Option<&Expression>,
+        pods: Option<&Wards>,
+        patience: &mut Patience,
+    ) {
+        match followed.look(id) {
+            Look::Seen(individual) => {
+                let seen = &individual.seen;
+                let own = expression.map_or_else(|| health::assess(seen), |e| judged(&individual, e));
+                self.take(seen, own, pods, patience);
+            }
+            unseen => self.unseen(id, &unseen),
+        }
+    }
+
+    fn unseen(&mut self, id: &ObjectId, look: &Look) {
+        let text = match look {
+            Look::Absent | Look::Seen(_) => format!("{id}: not there yet"),
+            Look::NoSuchKind(error) => format!("{id}: not there yet: {error}"),
+            Look::Unknown(None) => format!("{id}: not looked at yet"),
+            Look::Unknown(Some(error)) => format!("{id}: can't be looked at: {error}"),
             // waiting does not help: only a person does
             Look::Refused(error) => {
                 let hint = match error.class {
@@ -202,13 +240,19 @@ impl Doctor {
                     _ => "",
                 };
                 self.failed.push(format!("{id}: can't be looked at: {error}{hint}"));
+                return;
             }
-        }
+        };
+        self.waiting.push(text);
     }
 
     fn failure(&self) -> Option<String> {
         (!self.failed.is_empty()).then(|| format!("failed: {}", listed(&self.failed)))
     }
+}
+
+fn judged(individual: &Individual, expression: &Expression) -> Verdict {
+    health::ending(&individual.seen).unwrap_or_else(|| expression.judge(individual.object()))
 }
 
 /// From now; nothing if it has passed.
