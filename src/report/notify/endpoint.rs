@@ -364,9 +364,9 @@ mod tests {
             (json!({ "type": "generic-hmac", "address": "https://h/x" }), Some("needs `spec.secretRef`")),
             (json!({ "type": "github", "address": "https://h/a/b" }), Some("needs `spec.secretRef`")),
             (status_named("'x'"), None),
-            (status_named("''.map(x, x)"), Some("`spec.commitStatusExpr`: `all`, ")),
-            (status_named("event."), Some("`spec.commitStatusExpr`: column ")),
-            (status_named("app.metadata.name"), Some("`spec.commitStatusExpr`: there is no `app`")),
+            (status_named("''.map(x, x)"), Some("`spec.commitStatusExpr`: a string has no items")),
+            (status_named("event."), Some("`spec.commitStatusExpr`: ")),
+            (status_named("app.metadata.name"), Some("`spec.commitStatusExpr`: `app` is not declared")),
             (
                 json!({ "type": "generic", "address": "https://h/x", "commitStatusExpr": "'x'" }),
                 Some("`spec.commitStatusExpr` makes no sense for `spec.type: generic`"),

@@ -316,7 +316,7 @@ impl Router {
             return Ok(forge::context(&commit.subject, provider.metadata.uid.as_deref().unwrap_or_default()));
         };
         let alert = self.sources.get(&rule.key).map(serde_json::to_value).and_then(Result::ok);
-        expression.evaluate(Variables {
+        expression.evaluate(&Variables {
             alert: alert.unwrap_or_default(),
             event: format::generic(&format::of_commit(rule, commit)),
             provider: serde_json::to_value(&**provider).map_err(|error| error.to_string())?,
