@@ -118,9 +118,16 @@ pub struct Dependency {
     pub name: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub namespace: Option<String>,
+    /// An expression in CEL about `self` and `dep` that says when the dependency is ready, in place of its condition.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(schema_with = "carried")]
-    pub ready_expr: Option<Value>,
+    pub ready_expr: Option<String>,
+}
+
+impl Dependency {
+    /// The expression, if there is one.
+    pub fn expression(&self) -> Option<&str> {
+        self.ready_expr.as_deref().filter(|source| !source.is_empty())
+    }
 }
 
 /// An object whose health is looked at.
@@ -349,7 +356,6 @@ impl KustomizationSpec {
     pub fn unserved(&self) -> Vec<&'static str> {
         [
             ("spec.sourceRef.kind", self.source_ref.kind != "GitRepository"),
-            ("spec.dependsOn.readyExpr", self.depends_on.iter().any(|d| is_set(&d.ready_expr))),
             ("spec.decryption", is_set(&self.decryption)),
             ("spec.kubeConfig", is_set(&self.kube_config)),
             ("spec.serviceAccountName", is_set(&self.service_account_name)),

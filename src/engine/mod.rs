@@ -21,6 +21,7 @@ mod objects;
 mod permits;
 mod policies;
 pub mod preview;
+mod ready;
 mod references;
 mod registry;
 mod request;

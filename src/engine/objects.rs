@@ -23,12 +23,20 @@ struct Cells<T> {
     kind: ApiKind,
     cells: HashMap<Key, watch::Sender<Option<Arc<T>>>>,
     listed: bool,
+    /// Is told of each object that is taken in.
+    seen: Box<dyn Fn(&Key, &Arc<T>) + Send + Sync>,
 }
 
 impl<T: DeserializeOwned> Cells<T> {
-    fn new(cluster: &Cluster, kind: ApiKind, namespace: Option<&str>) -> Self {
+    fn new(
+        cluster: &Cluster,
+        kind: ApiKind,
+        namespace: Option<&str>,
+        seen: impl Fn(&Key, &Arc<T>) + Send + Sync + 'static,
+    ) -> Self {
         let collection = Collection { namespace: namespace.map(str::to_owned), ..Collection::all(kind.clone()) };
-        Self { watcher: Watcher::new(cluster.clone(), collection), kind, cells: HashMap::new(), listed: false }
+        let watcher = Watcher::new(cluster.clone(), collection);
+        Self { watcher, kind, cells: HashMap::new(), listed: false, seen: Box::new(seen) }
     }
 
     /// Waits for the next event and takes it in. Answers the names that need a worker.
@@ -73,7 +81,9 @@ impl<T: DeserializeOwned> Cells<T> {
                 return None;
             }
         };
-        let object = Some(Arc::new(object));
+        let object = Arc::new(object);
+        (self.seen)(&key, &object);
+        let object = Some(object);
         match self.cells.get(&key) {
             Some(cell) => {
                 cell.send_replace(object);
@@ -110,9 +120,16 @@ pub async fn serve(
     cancel: CancellationToken,
 ) -> Result<(), EngineError> {
     let mut repositories =
-        Cells::<GitRepository>::new(&shared.cluster, ApiKind::git_repository(), namespace.as_deref());
-    let mut kustomizations =
-        Cells::<Kustomization>::new(&shared.cluster, ApiKind::kustomization(), namespace.as_deref());
+        Cells::<GitRepository>::new(&shared.cluster, ApiKind::git_repository(), namespace.as_deref(), |_, _| {});
+    let registry = shared.registry.clone();
+    let mut kustomizations = Cells::<Kustomization>::new(
+        &shared.cluster,
+        ApiKind::kustomization(),
+        namespace.as_deref(),
+        move |key, object| {
+            registry.seen(key, object.clone());
+        },
+    );
     let mut workers = JoinSet::new();
     let (mut new_repositories, mut new_kustomizations) = (Vec::new(), Vec::new());
     loop {

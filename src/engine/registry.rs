@@ -7,8 +7,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::watch;
 
-use crate::api::Key;
+use crate::api::{Key, Kustomization};
 use crate::manifest::ObjectId;
+
+use super::ready::ReadyExpression;
 
 /// A source's revision as one application's render saw it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -17,10 +19,20 @@ struct Rendered {
     ok: bool,
 }
 
+/// Whom an application waits for.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Dependency {
+    pub key: Key,
+    /// Says when it is ready, in place of the rule.
+    pub ready: Option<Arc<ReadyExpression>>,
+}
+
 #[derive(Clone, Debug, Default)]
 struct Application {
+    /// As it was seen last; what expressions are about.
+    object: Option<Arc<Kustomization>>,
     source: Option<Key>,
-    depends_on: Vec<Key>,
+    depends_on: Vec<Dependency>,
     suspended: bool,
     rendered: Option<Rendered>,
     /// What it declares at the newest revision that it could render.
@@ -86,7 +98,7 @@ impl Registry {
     }
 
     /// An application appeared or its spec changed.
-    pub fn declare(&self, app: &Key, source: Key, depends_on: Vec<Key>, suspended: bool) {
+    pub fn declare(&self, app: &Key, source: Key, depends_on: Vec<Dependency>, suspended: bool) {
         self.change(|state| {
             let entry = state.applications.entry(app.clone()).or_default();
             let new = (Some(source), depends_on, suspended);
@@ -99,6 +111,24 @@ impl Registry {
             }
             !same
         });
+    }
+
+    /// An application was seen as it is now.
+    pub fn seen(&self, app: &Key, object: Arc<Kustomization>) {
+        self.change(|state| {
+            let entry = state.applications.entry(app.clone()).or_default();
+            entry.object = Some(object);
+            let own = entry.depends_on.iter().any(|dependency| dependency.ready.is_some());
+            own || state.is_asked_about(app)
+        });
+    }
+
+    /// As [`Registry::seen`], by its own worker: one of the same name may have gone, and with it what was seen.
+    pub fn seen_first(&self, app: &Key, object: &Arc<Kustomization>) {
+        let known = self.state().applications.get(app).is_some_and(|entry| entry.object.is_some());
+        if !known {
+            self.seen(app, object.clone());
+        }
     }
 
     /// What it owned when the daemon started: first come is who is recorded.
@@ -223,10 +253,25 @@ impl Registry {
             return Dependencies::Cycle(cycle);
         }
         let Some(entry) = state.applications.get(app) else { return Dependencies::Met };
-        for key in &entry.depends_on {
+        for Dependency { key, ready } in &entry.depends_on {
             let Some(dependency) = state.applications.get(key) else {
                 return Dependencies::Waiting(format!("dependency `{key}` does not exist"));
             };
+            if let Some(ready) = ready {
+                match entry.holds(ready, dependency) {
+                    Ok(true) => continue,
+                    Ok(false) => {
+                        return Dependencies::Waiting(format!(
+                            "dependency `{key}` is not ready: its `readyExpr` is false"
+                        ));
+                    }
+                    Err(why) => {
+                        return Dependencies::Waiting(format!(
+                            "dependency `{key}` is not ready: its `readyExpr`: {why}"
+                        ));
+                    }
+                }
+            }
             let same_source = dependency.source == entry.source;
             let met = dependency.ready_at.as_deref().is_some_and(|ready| !same_source || ready == revision);
             if !met {
@@ -253,7 +298,23 @@ impl Registry {
     }
 }
 
+impl Application {
+    /// Whether an expression of this application holds for another one.
+    fn holds(&self, ready: &ReadyExpression, dependency: &Application) -> Result<bool, String> {
+        match (&self.object, &dependency.object) {
+            (Some(own), Some(object)) => ready.holds(own, object),
+            _ => Err("it was not seen yet".to_owned()),
+        }
+    }
+}
+
 impl State {
+    /// Whether an expression of another application is about this one.
+    fn is_asked_about(&self, app: &Key) -> bool {
+        let mut dependencies = self.applications.values().flat_map(|other| &other.depends_on);
+        dependencies.any(|dependency| dependency.ready.is_some() && dependency.key == *app)
+    }
+
     /// Ends an application's claims on what it no longer declares; another that declares it takes over at once, so that
     /// there is no moment in which nobody does.
     fn let_go(&mut self, app: &Key, declared: &BTreeSet<ObjectId>) -> bool {
@@ -287,7 +348,8 @@ impl State {
     }
 
     fn walk(&self, goal: &Key, at: &Key, path: &mut Vec<Key>, visited: &mut BTreeSet<Key>) -> bool {
-        for next in self.applications.get(at).map(|a| a.depends_on.as_slice()).unwrap_or_default() {
+        let dependencies = self.applications.get(at).map(|a| a.depends_on.as_slice()).unwrap_or_default();
+        for Dependency { key: next, .. } in dependencies {
             path.push(next.clone());
             if next == goal || (visited.insert(next.clone()) && self.walk(goal, next, path, visited)) {
                 return true;
@@ -309,7 +371,8 @@ mod tests {
     fn with(apps: &[(&str, &[&str])]) -> Registry {
         let registry = Registry::default();
         for (app, depends_on) in apps {
-            registry.declare(&key(app), key("source"), depends_on.iter().map(|d| key(d)).collect(), false);
+            let depends_on = depends_on.iter().map(|d| Dependency { key: key(d), ready: None }).collect();
+            registry.declare(&key(app), key("source"), depends_on, false);
         }
         registry
     }
@@ -334,6 +397,37 @@ mod tests {
         registry.ready(&key("db"), "r2");
         registry.waiting(&key("db"), "lost its health later");
         assert_eq!(registry.dependencies(&key("api"), "r2"), Dependencies::Met);
+    }
+
+    #[test]
+    fn an_expression_takes_the_place_of_the_rule_and_is_asked_whenever_its_objects_change() {
+        let registry = with(&[("db", &[])]);
+        let object = |phase: &str| -> Arc<Kustomization> {
+            let object = serde_json::json!({
+                "metadata": {"annotations": {"phase": phase}},
+                "spec": {"interval": "1m", "prune": true, "sourceRef": {"kind": "GitRepository", "name": "s"}},
+            });
+            Arc::new(serde_json::from_value(object).unwrap())
+        };
+        let ready = ReadyExpression::compile("dep.metadata.annotations['phase'] == 'up'").unwrap();
+        let depends_on = vec![Dependency { key: key("db"), ready: Some(Arc::new(ready)) }];
+        registry.declare(&key("api"), key("source"), depends_on, false);
+        let waiting =
+            |why: &str| Dependencies::Waiting(format!("dependency `n/db` is not ready: its `readyExpr`{why}"));
+        assert_eq!(registry.dependencies(&key("api"), "r2"), waiting(": it was not seen yet"));
+        let mut changes = registry.subscribe();
+        let mut told = |app: &str, phase: &str| {
+            changes.borrow_and_update();
+            registry.seen(&key(app), object(phase));
+            changes.has_changed().unwrap()
+        };
+        assert!(told("api", "") && told("db", "down"));
+        assert_eq!(registry.dependencies(&key("api"), "r2"), waiting(" is false"));
+        registry.ready(&key("db"), "r2");
+        assert_eq!(registry.dependencies(&key("api"), "r2"), waiting(" is false"));
+        assert!(!told("other", "up"), "nobody asks about it");
+        assert!(told("db", "up"));
+        assert_eq!(registry.dependencies(&key("api"), "r3"), Dependencies::Met);
     }
 
     #[test]

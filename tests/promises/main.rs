@@ -6,6 +6,7 @@ mod support;
 
 mod bad_input;
 mod confinement;
+mod dependencies;
 mod drift;
 mod dying;
 mod endpoints;

@@ -1,10 +1,12 @@
 //! Waiting for others: by edge, never by polling.
 
+use crate::api::KustomizationSpec;
+use crate::engine::ready::ReadyExpression;
 use crate::engine::registry::{Claim, Dependencies};
 use crate::manifest::ObjectId;
 
 use super::report::{DEPENDENCY_NOT_READY, listed};
-use super::{Application, Prepared, Work};
+use super::{Application, Failure, Prepared, Work};
 
 /// What there is to wait for.
 enum Wait {
@@ -14,8 +16,20 @@ enum Wait {
     For(String),
 }
 
+/// What can be said of the dependencies without looking at them.
+pub(super) fn validate(spec: &KustomizationSpec) -> Result<(), Failure> {
+    for (at, dependency) in spec.depends_on.iter().enumerate() {
+        if let Some(Err(error)) = dependency.expression().map(ReadyExpression::compile) {
+            let message = format!("`spec.dependsOn[{at}].readyExpr`: {error}");
+            return Err(Failure::new("InvalidCELExpression", message).stalled());
+        }
+    }
+    Ok(())
+}
+
 impl Application {
-    /// Returns once each application in `dependsOn` was Ready at the revision that this attempt works on. `quiet`: the
+    /// Returns once each application in `dependsOn` was Ready at the revision that this attempt works on, or is as its
+    /// `readyExpr` says. `quiet`: the
     /// status says nothing of the wait, since what it says is still so.
     pub async fn await_dependencies(&self, work: &Work, quiet: bool) {
         if work.object.spec.depends_on.is_empty() {

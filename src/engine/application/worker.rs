@@ -12,10 +12,11 @@ use crate::config;
 use super::commits::Commits;
 use super::idle::{Goal, Idle, News, source_key};
 use super::report::{self, Report, without_revision};
-use super::{Application, Cause, Ended, Failure, Memory, Retry, Stop, Work, checks, jobs};
+use super::{Application, Cause, Ended, Failure, Memory, Retry, Stop, Work, checks, dependencies, jobs};
 use crate::engine::backoff::Backoff;
 use crate::engine::permits::Urgency;
-use crate::engine::registry::Registry;
+use crate::engine::ready::ReadyExpression;
+use crate::engine::registry::{Dependency, Registry};
 use crate::engine::shared::Shared;
 use crate::engine::source::{Head, SourceHandle, SourceState};
 use crate::plan::Inventory;
@@ -71,6 +72,7 @@ impl Worker {
                 continue;
             }
             declare(&app.shared.registry, &app.key, &object);
+            app.shared.registry.seen_first(&app.key, &object);
             self.idle.follow(&self.app, &object);
             app.metrics.follows(&source_key(&object));
             app.metrics.suspended(object.spec.suspended());
@@ -163,6 +165,7 @@ impl Worker {
             return Ok(None);
         }
         checks::validate(&object.spec)?;
+        dependencies::validate(&object.spec)?;
         self.app.ensure_finalizer(object).await?;
         Ok(Some(self.app.shared.source(&source_key(object))))
     }
@@ -358,8 +361,12 @@ fn recall(metrics: &ApplicationMetrics, object: &Kustomization) {
 /// Says who an application is, so that others can wait for it.
 pub fn declare(registry: &Registry, key: &Key, object: &Kustomization) {
     let namespace = |given: &Option<String>| given.clone().unwrap_or_else(|| key.namespace.clone());
-    let depends_on = object.spec.depends_on.iter().map(|d| Key::new(namespace(&d.namespace), d.name.clone())).collect();
-    registry.declare(key, source_key(object), depends_on, object.spec.suspended());
+    let depends_on = object.spec.depends_on.iter().map(|d| Dependency {
+        key: Key::new(namespace(&d.namespace), d.name.clone()),
+        // one that is none was refused, and its application waits for nobody
+        ready: d.expression().and_then(|source| ReadyExpression::compile(source).ok()).map(Arc::new),
+    });
+    registry.declare(key, source_key(object), depends_on.collect(), object.spec.suspended());
 }
 
 /// The revision that the status records as Ready, if it speaks of the spec as it is.
