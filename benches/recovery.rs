@@ -16,6 +16,7 @@
 #[path = "../tests/support/control_plane.rs"]
 #[expect(dead_code, reason = "the tests use more of it")]
 mod control_plane;
+#[expect(dead_code, reason = "the other measurements use more of it")]
 mod support;
 
 use std::path::Path;

@@ -11,6 +11,7 @@
 //! the daemon is read. Rounds are paced so that they stay within the daemon's announced probes: what is measured is one
 //! push of a person, not a queue of them.
 
+#[expect(dead_code, reason = "the other measurements use more of it")]
 mod support;
 
 use std::path::Path;

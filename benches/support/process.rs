@@ -48,15 +48,45 @@ impl Daemon {
         Ok(Self { child, log: folder.join("daemon.log") })
     }
 
+    /// SIGTERM, and its end.
+    pub async fn stop(&mut self) -> anyhow::Result<()> {
+        let id = self.child.id().context("the daemon has ended")?;
+        let sent = Command::new("kill").args(["-TERM", &id.to_string()]).status().await?;
+        ensure!(sent.success(), "no SIGTERM could be sent");
+        tokio::time::timeout(PATIENCE, self.child.wait()).await.context("the daemon does not end")??;
+        Ok(())
+    }
+
+    fn proc_file(&self, name: &str) -> anyhow::Result<PathBuf> {
+        let id = self.child.id().context("the daemon has ended")?;
+        Ok(PathBuf::from(format!("/proc/{id}/{name}")))
+    }
+
+    /// Where the kernel says what memory it has.
+    pub fn status_file(&self) -> anyhow::Result<PathBuf> {
+        self.proc_file("status")
+    }
+
+    /// Processor time, user and system.
+    pub fn cpu_s(&self) -> anyhow::Result<f64> {
+        let stat = std::fs::read_to_string(self.proc_file("stat")?)?;
+        // the name before may hold anything; the state is the third field, the times are the 14th and the 15th
+        let fields = stat.rsplit(')').next().context("no name")?.split_whitespace().skip(11).take(2);
+        let ticks = fields.map(str::parse::<f64>).sum::<Result<f64, _>>()?;
+        Ok(ticks / TICKS_PER_SECOND)
+    }
+
     /// What the kernel counts as resident.
     pub fn resident_mib(&self) -> anyhow::Result<f64> {
-        let id = self.child.id().context("the daemon has ended")?;
-        let status = std::fs::read_to_string(format!("/proc/{id}/status"))?;
+        let status = std::fs::read_to_string(self.status_file()?)?;
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
         let kib: f64 = line.trim().trim_end_matches(" kB").trim().parse()?;
         Ok(kib / 1024.0)
     }
 }
+
+/// `getconf CLK_TCK`, on every Linux that there is.
+const TICKS_PER_SECOND: f64 = 100.0;
 
 pub async fn until_some<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> anyhow::Result<T> {
     let deadline = Instant::now() + PATIENCE;

@@ -1,0 +1,388 @@
+//! Many applications from one repository, measured from outside:
+//! `cargo bench --bench fleet -- --apps 1000 --cluster real`.
+//!
+//! ```text
+//!  this process ── commit, announce ──▶ repository ◀── Git over HTTP ── `afresh run`, a process of its own
+//!       │  │                                                               │
+//!       │  └── the same writes, bare ──▶ API server ◀───────── apply ──────┘
+//!       └────────── one watch of both ──────┘
+//! ```
+//!
+//! An application is a Deployment without Pods, a ServiceAccount, a Service and an Ingress. The limit of a row is what a
+//! client that does nothing but send the same writes needs in the same run, seen by the same watch.
+
+#[path = "../../tests/support/control_plane.rs"]
+#[expect(dead_code, reason = "the tests use more of it")]
+mod control_plane;
+mod cost;
+mod platform;
+mod rows;
+#[path = "../support/mod.rs"]
+#[expect(dead_code, reason = "the other measurements use more of it")]
+mod support;
+mod view;
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use afresh::api::REQUESTED_AT;
+use afresh::cluster::{ApiKind, Cluster};
+use afresh::sandbox::git_server::GitServer;
+use afresh::sandbox::repository::TestRepository;
+use anyhow::Context as _;
+use clap::{Parser, ValueEnum};
+use control_plane::ControlPlane;
+use serde_json::{Value, json};
+
+use cost::{Memory, Used};
+use platform::{BARE, FLEET, REPAIRED, VALUE, name};
+use rows::{Row, Rows};
+use support::NAMESPACE;
+use support::application::connect;
+use support::process::{Daemon, SandboxProcess, until_some};
+use support::table::median;
+use view::View;
+
+/// Announcements of a source that are looked at once: a burst of five, then one a second.
+const PACE: Duration = Duration::from_millis(1200);
+const SINGLE_ROUNDS: usize = 5;
+const DRIFTED: usize = 100;
+/// What is left over from the row before is done by then.
+const SETTLE: Duration = Duration::from_secs(5);
+
+#[derive(Parser)]
+struct Args {
+    /// How many applications there are.
+    #[arg(long, default_value_t = 100)]
+    apps: usize,
+    #[arg(long, value_enum, default_value = "sandbox")]
+    cluster: Server,
+    #[arg(short, long, value_enum, default_value = "text")]
+    output: Output,
+    /// `cargo bench` says so.
+    #[arg(long, hide = true)]
+    bench: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Server {
+    /// `afresh sandbox`.
+    Sandbox,
+    /// kube-apiserver and etcd, from `KUBEBUILDER_ASSETS`.
+    Real,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Output {
+    Text,
+    Json,
+}
+
+fn main() -> anyhow::Result<()> {
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let args = Args::parse();
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    runtime.block_on(all(&args))
+}
+
+async fn all(args: &Args) -> anyhow::Result<()> {
+    let folder = tempfile::tempdir()?;
+    let rows = match args.cluster {
+        Server::Sandbox => {
+            let sandbox = SandboxProcess::start(folder.path()).await?;
+            Fleet::begin(args.apps, &sandbox.kubeconfig).await?.measure().await?
+        }
+        Server::Real => {
+            let plane = ControlPlane::start().await?;
+            Fleet::begin(args.apps, plane.kubeconfig()).await?.measure().await?
+        }
+    };
+    match args.output {
+        Output::Text => rows.print(),
+        Output::Json => println!("{:#}", rows.json(args.apps)),
+    }
+    Ok(())
+}
+
+/// A daemon, its applications, and what is seen of them.
+struct Fleet {
+    apps: Vec<String>,
+    bare: Vec<String>,
+    cluster: Cluster,
+    kubeconfig: PathBuf,
+    folder: tempfile::TempDir,
+    fleet: TestRepository,
+    repaired: TestRepository,
+    git: GitServer,
+    deployments: View,
+    applications: View,
+    daemon: Daemon,
+    metrics: String,
+    memory: Memory,
+    /// Of all applications, as committed last.
+    value: usize,
+    rows: Rows,
+}
+
+impl Fleet {
+    /// Declares all, and starts the daemon; the first row.
+    async fn begin(count: usize, kubeconfig: &Path) -> anyhow::Result<Self> {
+        let folder = tempfile::tempdir()?;
+        let repositories = folder.path().join("git");
+        let fleet = TestRepository::create(&repositories.join(FLEET))?;
+        let repaired = TestRepository::create(&repositories.join(REPAIRED))?;
+        let git = GitServer::start(&repositories)?;
+        let apps: Vec<String> = (0..count).map(|index| name("app", index)).collect();
+        let bare: Vec<String> = (0..count).map(|index| name(BARE, index)).collect();
+        let files: Vec<_> = apps.iter().flat_map(|app| platform::files(app, 0, false)).collect();
+        let revision = commit(&fleet, "all", &files)?;
+        commit(&repaired, "one", &platform::files(REPAIRED, 0, false))?;
+
+        let cluster = connect(kubeconfig).await?;
+        platform::prepare(&cluster).await?;
+        let (mut deployments, mut applications) = (View::of_deployments(&cluster), View::of_applications(&cluster));
+        let began = Instant::now();
+        let all = bare.iter().flat_map(|name| platform::objects(name, 0)).collect();
+        platform::apply_all(&cluster, all).await?;
+        let limit = deployments.until(&bare, "0", began).await? - began;
+        let mut declared = vec![platform::source(FLEET, &git.url(FLEET))];
+        declared.extend(apps.iter().map(|app| platform::application(app, FLEET)));
+        platform::apply_all(&cluster, declared).await?;
+
+        let began = Instant::now();
+        let (daemon, metrics) = start(kubeconfig, folder.path()).await?;
+        let memory = Memory::of(&daemon)?;
+        let live = deployments.until(&apps, "0", began).await? - began;
+        let ready = applications.until(&apps, &at(&revision), began).await? - began;
+        let mut fleet = Self {
+            apps,
+            bare,
+            cluster,
+            kubeconfig: kubeconfig.to_owned(),
+            folder,
+            fleet,
+            repaired,
+            git,
+            deployments,
+            applications,
+            daemon,
+            metrics,
+            memory,
+            value: 0,
+            rows: Rows::default(),
+        };
+        let nothing = Used::default();
+        fleet.row(Row::new("install: live", live).limit(limit), &nothing).await?;
+        fleet.row(Row::new("install: Ready", ready).limit(limit), &nothing).await?;
+        Ok(fleet)
+    }
+
+    async fn measure(mut self) -> anyhow::Result<Rows> {
+        self.change_all().await.context("change all")?;
+        self.change_one().await.context("change one")?;
+        self.change_nothing().await.context("a revision that changes nothing")?;
+        self.steady_minute().await.context("steady minute")?;
+        self.restart(true).await.context("restart, warm")?;
+        self.restart(false).await.context("restart, empty")?;
+        self.drift().await.context("drift")?;
+        self.fix_under_load().await.context("fix under load")?;
+        Ok(self.rows)
+    }
+
+    async fn change_all(&mut self) -> anyhow::Result<()> {
+        let before = self.begin_row().await?;
+        let (began, revision) = self.push_to_all().await?;
+        let value = self.value.to_string();
+        let live = self.deployments.until(&self.apps, &value, began).await? - began;
+        let ready = self.applications.until(&self.apps, &at(&revision), began).await? - began;
+        let used = Used::read(&self.daemon, &self.metrics).await?;
+        // the same writes, bare, while the daemon has nothing to do
+        let began = Instant::now();
+        let deployments = self.bare.iter().map(|name| platform::deployment(name, self.value)).collect();
+        let answered = platform::apply_all(&self.cluster, deployments).await?;
+        let seen = self.deployments.until(&self.bare, &value, began).await? - began;
+        self.add(Row::new("change all: live", live).limit(seen).bar_ratio(1.8), &before, &used);
+        self.add(Row::new("change all: Ready", ready).limit(answered).bar_ratio(3.5), &before, &used);
+        Ok(())
+    }
+
+    async fn change_one(&mut self) -> anyhow::Result<()> {
+        let before = self.begin_row().await?;
+        let app = [self.apps[self.apps.len() / 2].clone()];
+        let mut took = Vec::new();
+        for round in 1..=SINGLE_ROUNDS {
+            let value = self.value + round;
+            let revision = commit(&self.fleet, "one", &platform::files(&app[0], value, true))?;
+            let began = Instant::now();
+            self.announce(FLEET).await?;
+            let live = self.deployments.until(&app, &value.to_string(), began).await?;
+            took.push((live - began).as_secs_f64());
+            self.applications.until(&self.apps, &at(&revision), began).await?;
+            tokio::time::sleep(PACE).await;
+        }
+        let used = Used::read(&self.daemon, &self.metrics).await?;
+        let total: u64 = used.requests_since(&before).values().sum();
+        // each of the others has the revision written to its status once
+        let others = (SINGLE_ROUNDS * (self.apps.len() - 1)) as u64;
+        let own = total.saturating_sub(others) as f64 / SINGLE_ROUNDS as f64;
+        let row = Row::new("change one: live (median)", Duration::from_secs_f64(median(&mut took))).bar_seconds(0.5);
+        self.add(row.of(SINGLE_ROUNDS).own_requests(own, 6.0), &before, &used);
+        Ok(())
+    }
+
+    async fn change_nothing(&mut self) -> anyhow::Result<()> {
+        let before = self.begin_row().await?;
+        let revision = commit(&self.fleet, "nothing", &[("README.md".to_owned(), "# Fleet\n".to_owned())])?;
+        let began = Instant::now();
+        self.announce(FLEET).await?;
+        let ready = self.applications.until(&self.apps, &at(&revision), began).await? - began;
+        self.row(Row::new("a revision that changes nothing: Ready", ready), &before).await
+    }
+
+    async fn steady_minute(&mut self) -> anyhow::Result<()> {
+        let before = self.begin_row().await?;
+        let minute = Duration::from_secs(60);
+        tokio::time::sleep(minute).await;
+        let used = Used::read(&self.daemon, &self.metrics).await?;
+        let requests: u64 = used.requests_since(&before).values().sum();
+        self.add(Row::new("steady minute", minute).own_requests(requests as f64, 0.0), &before, &used);
+        Ok(())
+    }
+
+    /// Until each application was looked at anew.
+    async fn restart(&mut self, warm: bool) -> anyhow::Result<()> {
+        tokio::time::sleep(SETTLE).await;
+        self.daemon.stop().await?;
+        if !warm {
+            std::fs::remove_dir_all(self.folder.path().join("cache"))?;
+        }
+        let began = Instant::now();
+        (self.daemon, self.metrics) = start(&self.kubeconfig, self.folder.path()).await?;
+        self.memory = Memory::of(&self.daemon)?;
+        let looked_at = loop {
+            if attempts(&self.metrics).await? >= self.apps.len() {
+                break began.elapsed();
+            }
+            anyhow::ensure!(began.elapsed() < Duration::from_secs(120), "not all were looked at again");
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        };
+        tokio::time::sleep(SETTLE).await;
+        let used = Used::read(&self.daemon, &self.metrics).await?;
+        let requests = used.requests_since(&Used::default());
+        let writes: u64 = requests.iter().filter(|(verb, _)| !READS.contains(&verb.as_str())).map(|(_, n)| n).sum();
+        let (what, bar) = if warm { ("restart, warm data dir", 5.0) } else { ("restart, empty data dir", 10.0) };
+        let row = Row::new(what, looked_at).bar_seconds(bar).own_writes(writes as f64, 0.0);
+        self.add(row, &Used::default(), &used);
+        Ok(())
+    }
+
+    async fn drift(&mut self) -> anyhow::Result<()> {
+        let before = self.begin_row().await?;
+        let apps: Vec<_> = self.apps.iter().take(DRIFTED).cloned().collect();
+        let kind = ApiKind::new("apps", "v1", "Deployment", "deployments", true);
+        let patch = json!({ "spec": { "template": { "metadata": { "annotations": { VALUE: "drift" } } } } });
+        // the one that was changed alone has a value of its own
+        let apps: Vec<_> = apps.into_iter().filter(|app| *app != self.apps[self.apps.len() / 2]).collect();
+        let began = Instant::now();
+        for app in &apps {
+            self.cluster.merge_patch(&kind, &kind.object(NAMESPACE, app), &patch, None, "somebody").await?;
+        }
+        let limit = began.elapsed();
+        let back = self.deployments.until(&apps, &self.value.to_string(), began).await? - began;
+        self.row(Row::new(&format!("drift of {}: corrected", apps.len()), back).limit(limit), &before).await
+    }
+
+    /// B of one application, then a commit that touches all others, then C while they roll out.
+    async fn fix_under_load(&mut self) -> anyhow::Result<()> {
+        let one = [REPAIRED.to_owned()];
+        let url = self.git.url(REPAIRED);
+        platform::apply(&self.cluster, &platform::source(REPAIRED, &url)).await?;
+        platform::apply(&self.cluster, &platform::application(REPAIRED, REPAIRED)).await?;
+        self.deployments.until(&one, "0", self.rows.began).await?;
+        let broken = [(format!("{REPAIRED}/deployment.yaml"), "kind: Deployment\nmetadata: {\n".to_owned())];
+        commit(&self.repaired, "B", &broken)?;
+        self.announce(REPAIRED).await?;
+        tokio::time::sleep(SETTLE).await;
+
+        let before = self.begin_row().await?;
+        let (began, _) = self.push_to_all().await?;
+        let value = self.value.to_string();
+        self.deployments.until_some(&self.apps, (self.apps.len() / 10).max(1), &value, began).await?;
+        commit(&self.repaired, "C", &platform::files(REPAIRED, 7, true))?;
+        let began_fix = Instant::now();
+        self.announce(REPAIRED).await?;
+        let fixed = self.deployments.until(&one, "7", began_fix).await?;
+        let last = self.deployments.until(&self.apps, &value, began).await?;
+        let what = if fixed < last { "fix under load" } else { "fix under load (after the load)" };
+        self.row(Row::new(what, fixed - began_fix).bar_seconds(2.0), &before).await
+    }
+
+    /// The next value for all, committed and announced.
+    async fn push_to_all(&mut self) -> anyhow::Result<(Instant, String)> {
+        self.value += 100;
+        let files: Vec<_> = self.apps.iter().flat_map(|app| platform::files(app, self.value, true)).collect();
+        let revision = commit(&self.fleet, "all", &files)?;
+        let began = Instant::now();
+        self.announce(FLEET).await?;
+        Ok((began, revision))
+    }
+
+    async fn announce(&self, source: &str) -> anyhow::Result<()> {
+        let token = k8s_openapi::jiff::Timestamp::now().to_string();
+        let patch = json!({ "metadata": { "annotations": { REQUESTED_AT: token } } });
+        let kind = ApiKind::git_repository();
+        self.cluster.merge_patch(&kind, &kind.object(NAMESPACE, source), &patch, None, "bench").await?;
+        Ok(())
+    }
+
+    async fn begin_row(&mut self) -> anyhow::Result<Used> {
+        tokio::time::sleep(SETTLE).await;
+        self.memory.forget();
+        Used::read(&self.daemon, &self.metrics).await
+    }
+
+    async fn row(&mut self, row: Row, before: &Used) -> anyhow::Result<()> {
+        let used = Used::read(&self.daemon, &self.metrics).await?;
+        self.add(row, before, &used);
+        Ok(())
+    }
+
+    fn add(&mut self, row: Row, before: &Used, used: &Used) {
+        let row = row.used(used.requests_since(before), used.cpu_s_since(before), self.memory.peaks());
+        self.rows.add(row);
+    }
+}
+
+/// Verbs that change nothing.
+const READS: [&str; 4] = ["discover", "get", "list", "watch"];
+
+/// A daemon, and where it serves its metrics.
+async fn start(kubeconfig: &Path, folder: &Path) -> anyhow::Result<(Daemon, String)> {
+    let arguments = ["--metrics-addr", "127.0.0.1:0", "--no-leader-election", "--log-format", "json"];
+    let daemon = Daemon::start(kubeconfig, folder, &arguments)?;
+    let address = until_some("the daemon serves metrics", || {
+        let log = std::fs::read_to_string(&daemon.log).ok()?;
+        let line: Value = serde_json::from_str(log.lines().find(|line| line.contains("serving /metrics"))?).ok()?;
+        line["fields"]["address"].as_str().or(line["address"].as_str()).map(str::to_owned)
+    });
+    let address = address.await?;
+    Ok((daemon, address))
+}
+
+/// How many applications have ended an attempt since the daemon began.
+async fn attempts(metrics: &str) -> anyhow::Result<usize> {
+    let text = reqwest::get(format!("http://{metrics}/metrics")).await?.text().await?;
+    let ended = |line: &&str| {
+        line.starts_with("afresh_attempts_total{") && line.contains("result=\"applied\"") && !line.ends_with(" 0")
+    };
+    Ok(text.lines().filter(ended).count())
+}
+
+fn commit(repository: &TestRepository, message: &str, files: &[(String, String)]) -> anyhow::Result<String> {
+    let changes: Vec<_> = files.iter().map(|(path, text)| (path.as_str(), Some(text.as_str()))).collect();
+    Ok(format!("main@sha1:{}", repository.commit(message, &changes)?))
+}
+
+fn at(revision: &str) -> String {
+    format!("True {revision}")
+}
