@@ -138,7 +138,7 @@ struct KindWatch {
 }
 
 enum Told {
-    Changed(Seen, Option<FieldTree>),
+    Changed(Box<Seen>, Option<FieldTree>),
     Deleted(ObjectId),
 }
 
@@ -300,7 +300,7 @@ impl Shared {
             return;
         }
         match store.held_back.remove(id) {
-            Some(Told::Changed(seen, fields)) => store.see(seen, fields),
+            Some(Told::Changed(seen, fields)) => store.see(*seen, fields),
             Some(Told::Deleted(id)) => store.remove(&id),
             None => {}
         }
@@ -317,7 +317,7 @@ impl Shared {
             return;
         }
         match told {
-            Told::Changed(seen, fields) => store.see(seen, fields),
+            Told::Changed(seen, fields) => store.see(*seen, fields),
             Told::Deleted(id) => store.remove(&id),
         }
     }
@@ -345,7 +345,7 @@ impl Shared {
         }
         for (seen, fields) in items {
             if self.gate.in_flight(&seen.id) {
-                store.held_back.insert(seen.id.clone(), Told::Changed(seen, fields));
+                store.held_back.insert(seen.id.clone(), Told::Changed(Box::new(seen), fields));
             } else {
                 store.see(seen, fields);
             }
@@ -388,7 +388,7 @@ async fn follow(
                     if key.kind == "CustomResourceDefinition" {
                         refresh_kinds_of(&shared.cluster, &seen.id.name);
                     }
-                    shared.take(Told::Changed(seen, fields));
+                    shared.take(Told::Changed(Box::new(seen), fields));
                     recovered(&state);
                 }
                 WatchEvent::Deleted(object) => {

@@ -24,8 +24,10 @@ struct Cells<T> {
     cells: HashMap<Key, watch::Sender<Option<Arc<T>>>>,
     listed: bool,
     /// Is told of each object that is taken in.
-    seen: Box<dyn Fn(&Key, &Arc<T>) + Send + Sync>,
+    seen: Witness<T>,
 }
+
+type Witness<T> = Box<dyn Fn(&Key, &Arc<T>) + Send + Sync>;
 
 impl<T: DeserializeOwned> Cells<T> {
     fn new(

@@ -66,12 +66,13 @@ fn a_denial_is_said_in_the_words_of_an_api_server() {
 
 #[test]
 fn a_policy_is_for_what_its_rules_and_selectors_say() {
-    let rule = |change: &dyn Fn(&mut Value)| {
+    type Change<'a> = &'a dyn Fn(&mut Value);
+    let rule = |change: Change<'_>| {
         let mut spec = json!({"resourceRules": [{"apiGroups": ["apps"], "apiVersions": ["v1"], "operations": ["*"], "resources": ["deployments"]}]});
         change(&mut spec);
         spec
     };
-    let cases: [(&dyn Fn(&mut Value), bool); 14] = [
+    let cases: [(Change<'_>, bool); 14] = [
         (&|_| {}, true),
         (&|s| s["resourceRules"][0]["apiGroups"] = json!(["*"]), true),
         (&|s| s["resourceRules"][0]["apiGroups"] = json!([""]), false),

@@ -129,7 +129,8 @@ mod tests {
         let some = |names: &[&str]| Some(names.iter().map(ToString::to_string).collect::<Vec<_>>());
         let (none, yes, no) = (None, Some(Wish::OnChange), Some(Wish::Never));
         let above = |by_namespace, by_kustomization| Asked { by_kustomization, by_namespace };
-        let cases: [(&[(&str, &str)], Asked, Option<Vec<String>>); 18] = [
+        type Case<'a> = (&'a [(&'a str, &'a str)], Asked, Option<Vec<String>>);
+        let cases: [Case<'_>; 18] = [
             (&[], above(none, none), None),
             (&[("afresh.dev/rollout", "on-config-change")], above(none, none), all()),
             (&[], above(none, yes), all()),

@@ -139,6 +139,9 @@ impl Following {
     }
 }
 
+/// What is declared of a Secret or a ConfigMap, and which of its keys are others'.
+type Declared<'a> = (&'a Desired, Vec<Box<str>>);
+
 /// What a workload is to be decided upon with.
 struct Candidate<'a> {
     desired: &'a Desired,
@@ -260,7 +263,7 @@ impl Application {
             wanted.extend(names.map(|name| (candidate.desired.object.id.namespace.as_str(), name)));
         }
         // by namespace and name: what is declared, and which of its keys are others'
-        let mut live: Vec<(&str, &Configuration, Option<(&Desired, Vec<Box<str>>)>)> = Vec::new();
+        let mut live: Vec<(&str, &Configuration, Option<Declared<'_>>)> = Vec::new();
         let declared: HashMap<&ObjectId, &Desired> = prepared
             .desired
             .iter()
