@@ -87,15 +87,16 @@ pub struct KustomizationSpec {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub health_check_exprs: Vec<HealthCheckExpression>,
 
+    /// As which service account of the Kustomization's namespace its objects are applied and deleted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub service_account_name: Option<String>,
+
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "carried")]
     pub decryption: Option<Value>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "carried")]
     pub kube_config: Option<Value>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(schema_with = "carried")]
-    pub service_account_name: Option<Value>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "carried")]
     pub ignore: Option<Value>,
@@ -358,7 +359,6 @@ impl KustomizationSpec {
             ("spec.sourceRef.kind", self.source_ref.kind != "GitRepository"),
             ("spec.decryption", is_set(&self.decryption)),
             ("spec.kubeConfig", is_set(&self.kube_config)),
-            ("spec.serviceAccountName", is_set(&self.service_account_name)),
             ("spec.ignore", is_set(&self.ignore)),
         ]
         .into_iter()

@@ -12,6 +12,7 @@ mod git_repository;
 mod kustomization;
 mod provider;
 mod receiver;
+pub mod service_account;
 
 pub use alert::{Alert, AlertSpec, EventSeverity, EventSource};
 pub use condition::{Condition, Conditions, HEALTHY, READY, RECONCILING, STALLED, Truth, rfc3339};

@@ -13,6 +13,7 @@ use serde_json::Value;
 use super::connect::ClusterArgs;
 use crate::api::{self, GitRepository, Kustomization, OWNER_NAME_LABEL, OWNER_NAMESPACE_LABEL, PART_OF, Receiver};
 use crate::cluster::{ApiKind, Cluster};
+use crate::engine;
 use crate::manifest::ObjectId;
 use crate::plan::Inventory;
 use crate::report::{refusal_of_alert, refusal_of_provider};
@@ -140,6 +141,9 @@ struct Adoption {
     absent: Vec<String>,
     /// Labelled as another application's: refused while that one declares it.
     others: Vec<String>,
+    /// As which service account it is applied.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    service_account: Option<String>,
     /// Flux's own controllers are among what it applied.
     holds_flux: bool,
     /// Not looked at: the check stops after a number of objects.
@@ -244,10 +248,14 @@ fn reasons_of(kind: &str, item: &Value) -> Vec<String> {
     fn read<T: serde::de::DeserializeOwned>(item: &Value) -> Result<T, Vec<String>> {
         serde_json::from_value(item.clone()).map_err(|error| vec![format!("it can't be read: {error}")])
     }
-    let fields = |fields: Vec<&'static str>| fields.into_iter().map(|field| format!("`{field}`")).collect();
+    let fields =
+        |fields: Vec<&'static str>| -> Vec<String> { fields.into_iter().map(|field| format!("`{field}`")).collect() };
     let read = match kind {
         "GitRepository" => read::<GitRepository>(item).map(|object| fields(object.spec.unserved())),
-        "Kustomization" => read::<Kustomization>(item).map(|object| fields(object.spec.unserved())),
+        "Kustomization" => read::<Kustomization>(item).map(|object| {
+            let refusal = engine::refusal(&object.spec);
+            fields(object.spec.unserved()).into_iter().chain(refusal).collect()
+        }),
         "Alert" => Ok(refusal_of_alert(item).into_iter().collect()),
         "Provider" => Ok(refusal_of_provider(item).into_iter().collect()),
         "Receiver" => read::<Receiver>(item).map(|object| object.spec.unserved()),
@@ -264,6 +272,7 @@ async fn adoption(cluster: &Cluster, item: Value, budget: &mut usize) -> anyhow:
         name: text(&object.metadata.name),
         suspended: object.spec.suspended(),
         prune: object.spec.prune,
+        service_account: object.spec.service_account_name.clone().filter(|name| !name.is_empty()),
         ..Adoption::default()
     };
     let (inventory, _) = Inventory::read(object.status.as_ref().and_then(|status| status.inventory.as_ref()));
@@ -396,6 +405,9 @@ impl Adoption {
             format!("Kustomization/{}/{}: {} objects adopted as they are", self.namespace, self.name, self.adopted);
         if !self.prune {
             words.push_str(", nothing is ever pruned (`prune: false`)");
+        }
+        if let Some(name) = &self.service_account {
+            words.push_str(&format!(", as ServiceAccount `{name}` (Afresh needs manifests/impersonation)"));
         }
         if self.suspended {
             words.push_str(", suspended: nothing is done until it is resumed");

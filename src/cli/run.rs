@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use super::connect::ClusterArgs;
 use super::logging::{self, LogFormat};
 use super::sandbox::Playground;
-use crate::api::GoDuration;
+use crate::api::{GoDuration, service_account};
 use crate::cluster::{Cluster, ClusterOptions, Fence, RequestFacts, RequestObserver};
 use crate::config::{
     self, ClusterChoice, Config, FieldValidation, LeaderElection, SourceRole, WebhookSecret, Webhooks,
@@ -76,6 +76,9 @@ pub struct RunArgs {
     /// Fetch what kustomizations name in other Git repositories (`https://host/org/repo//path?ref=<commit or tag>`), without credentials
     #[arg(long)]
     allow_remote_bases: bool,
+    /// Apply as this service account of each Kustomization's namespace where `spec.serviceAccountName` names none; default: as Afresh's own
+    #[arg(long, value_name = "NAME")]
+    default_service_account: Option<String>,
     /// What to do with fields that the API server doesn't know
     #[arg(long, value_enum, default_value = "warn")]
     field_validation: Validation,
@@ -173,6 +176,10 @@ fn resolve(args: RunArgs) -> anyhow::Result<Config> {
             None => Some("flux-system".to_owned()),
         },
     };
+    let default_service_account = args.default_service_account.filter(|name| !name.is_empty());
+    if let Some(name) = default_service_account.as_deref().filter(|name| !service_account::is_name(name)) {
+        anyhow::bail!("--default-service-account is `{name}`, which no service account can be called");
+    }
     Ok(Config {
         allow_remote_bases: args.allow_remote_bases,
         allow_local_sources: args.allow_local_sources || args.sandbox || args.config.is_some(),
@@ -185,6 +192,7 @@ fn resolve(args: RunArgs) -> anyhow::Result<Config> {
         watch_namespace: args.watch_namespace,
         runtime_namespace: runtime_namespace.unwrap_or_else(|| "afresh-system".to_owned()),
         leader_election: (!args.no_leader_election && !args.sandbox).then_some(leader_election),
+        default_service_account,
         field_validation: match args.field_validation {
             Validation::Warn => FieldValidation::Warn,
             Validation::Strict => FieldValidation::Strict,
@@ -447,6 +455,7 @@ impl Daemon {
             readiness: self.readiness.clone(),
             watch_namespace: self.config.watch_namespace.clone(),
             runtime_namespace: self.config.runtime_namespace.clone(),
+            default_service_account: self.config.default_service_account.clone(),
             field_validation: self.config.field_validation,
             source_role: self.config.source_role,
             traces: self.traces.clone(),

@@ -37,6 +37,8 @@ pub struct Following {
     pub what: What,
     /// With all its content, not only what is known to be about health.
     pub whole: bool,
+    /// As which service account, by namespace and name; `None`: as ourselves.
+    pub account: Option<(String, String)>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -121,9 +123,19 @@ impl Observed {
     /// Follows something from now on. The owner's bell rings when anything about it changed that anyone decides upon.
     pub fn follow(&self, owner: &OwnerKey, following: Following) -> Followed {
         let (told, seen) = watch::channel(Sight::default());
-        let cluster = self.0.cluster.clone();
+        let own = self.0.cluster.clone();
+        let cluster = match &following.account {
+            None => Ok(own.clone()),
+            Some((namespace, name)) => own.as_service_account(namespace, name),
+        };
         let teller = Teller { owner: owner.clone(), told, observed: Arc::downgrade(&self.0) };
-        let task = cluster.tasks().spawn(following.name(), follow(cluster.clone(), following.clone(), teller));
+        let (name, what) = (following.name(), following.clone());
+        let task = own.tasks().spawn(name, async move {
+            match cluster {
+                Ok(cluster) => follow(cluster, what, teller).await,
+                Err(error) => teller.tell(|sight| sight.lost(error)),
+            }
+        });
         Followed { following, seen, task }
     }
 
@@ -133,7 +145,8 @@ impl Observed {
             if self.0.by_namespace() { namespaces.map(|n| Some(n.to_owned())).collect() } else { vec![None] };
         places.sort();
         places.dedup();
-        places.into_iter().map(|place| Following { what: What::Owned(kind.clone(), place), whole: true }).collect()
+        let owned = |place| Following { what: What::Owned(kind.clone(), place), whole: true, account: None };
+        places.into_iter().map(owned).collect()
     }
 }
 
@@ -366,7 +379,7 @@ mod tests {
         let owned = |place: Option<&str>| What::Owned(GroupKind::default(), place.map(str::to_owned));
         let labels = "kustomize.toolkit.fluxcd.io/name=app,kustomize.toolkit.fluxcd.io/namespace=flux-system";
         let spell = |kind: &ApiKind, what: What, whole: bool| {
-            Following { what, whole }.collection(kind, &owner).map_or_else(
+            Following { what, whole, account: None }.collection(kind, &owner).map_or_else(
                 |error| error.message,
                 |c| {
                     let content = if c.metadata_only { "metadata" } else { "content" };

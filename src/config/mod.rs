@@ -87,6 +87,8 @@ pub struct Config {
     pub allow_local_sources: bool,
     /// Whether kustomizations may name directories of other repositories.
     pub allow_remote_bases: bool,
+    /// As whom objects are written of Kustomizations that don't say; `None`: as the daemon.
+    pub default_service_account: Option<String>,
     pub field_validation: FieldValidation,
     pub source_role: SourceRole,
     /// The collector that traces of attempts go to, by OTLP over HTTP; `None`: there are none.

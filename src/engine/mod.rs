@@ -44,6 +44,7 @@ use references::References;
 use registry::Registry;
 use shared::{Background, Shared};
 
+pub use application::refusal;
 pub use installation::{InstallationError, reach};
 pub use leadership::{Election, ElectionError, ElectionOptions, Leadership, Standing, Term};
 pub use policies::Policies;
@@ -64,6 +65,8 @@ pub struct Settings {
     pub watch_namespace: Option<String>,
     /// Where the installation's Secret lives.
     pub runtime_namespace: String,
+    /// As whom objects are written of Kustomizations that name nobody.
+    pub default_service_account: Option<String>,
     pub field_validation: config::FieldValidation,
     pub source_role: config::SourceRole,
     pub traces: Traces,
@@ -105,6 +108,7 @@ pub async fn run(settings: Settings, cancel: CancellationToken) -> Result<Ended,
         readiness,
         watch_namespace,
         runtime_namespace,
+        default_service_account,
         field_validation,
         source_role,
         traces,
@@ -143,6 +147,7 @@ pub async fn run(settings: Settings, cancel: CancellationToken) -> Result<Ended,
         digest_key,
         traces,
         unknown_fields,
+        default_service_account,
         source_role,
         policies,
     });

@@ -171,6 +171,15 @@ impl Registry {
         });
     }
 
+    /// The application may not have these objects: whoever else declares them takes over.
+    pub fn let_go<'a>(&self, app: &Key, ids: impl Iterator<Item = &'a ObjectId>) {
+        self.change(|state| {
+            let own: Vec<ObjectId> = ids.filter(|id| state.claims.get(*id) == Some(app)).cloned().collect();
+            state.hand_on(app, &own);
+            !own.is_empty()
+        });
+    }
+
     /// Whether all of `declared` belong to the application, after [`Registry::rendered`].
     pub fn claim(&self, app: &Key, revision: &str, declared: &BTreeSet<ObjectId>) -> Claim {
         let mut granted_late = false;
@@ -320,14 +329,18 @@ impl State {
     fn let_go(&mut self, app: &Key, declared: &BTreeSet<ObjectId>) -> bool {
         let stale: Vec<_> = self.claims.iter().filter(|(id, owner)| *owner == app && !declared.contains(*id)).collect();
         let stale: Vec<_> = stale.into_iter().map(|(id, _)| id.clone()).collect();
-        for id in &stale {
+        self.hand_on(app, &stale);
+        !stale.is_empty()
+    }
+
+    fn hand_on(&mut self, app: &Key, ids: &[ObjectId]) {
+        for id in ids {
             let heir = self.applications.iter().find(|(key, other)| *key != app && other.declares.contains(id));
             match heir.map(|(key, _)| key.clone()) {
                 Some(heir) => self.claims.insert(id.clone(), heir),
                 None => self.claims.remove(id),
             };
         }
-        !stale.is_empty()
     }
 
     /// `owner` follows the same source and has not looked at `revision` yet.
@@ -471,6 +484,21 @@ mod tests {
         assert_eq!(refused, [(ids(&["x"]).pop_first().unwrap(), key("a"))]);
         registry.remove(&key("a"));
         assert_eq!(registry.claim(&key("b"), "r1", &ids(&["x", "y"])), Claim::Granted);
+    }
+
+    #[test]
+    fn what_an_application_may_not_apply_is_free_for_another_that_declares_it() {
+        let registry = with(&[("intruder", &[]), ("owner", &[]), ("late", &[])]);
+        registry.rendered(&key("intruder"), "r1", Some(&ids(&["x", "y"])));
+        registry.rendered(&key("owner"), "r1", Some(&ids(&["x"])));
+        registry.rendered(&key("late"), "r1", Some(&ids(&[])));
+        assert!(matches!(registry.claim(&key("owner"), "r1", &ids(&["x"])), Claim::Refused(_)));
+        registry.let_go(&key("intruder"), ids(&["x", "y"]).iter());
+        assert_eq!(registry.claim(&key("owner"), "r1", &ids(&["x"])), Claim::Granted);
+        assert_eq!(registry.claim(&key("late"), "r1", &ids(&["y"])), Claim::Granted);
+        assert!(matches!(registry.claim(&key("intruder"), "r1", &ids(&["x", "y"])), Claim::Refused(_)));
+        registry.let_go(&key("intruder"), ids(&["x"]).iter());
+        assert_eq!(registry.claim(&key("owner"), "r1", &ids(&["x"])), Claim::Granted, "what is another's stays so");
     }
 
     #[test]

@@ -37,6 +37,7 @@ pub(super) struct Shared {
     pub statuses: Permits,
     pub background: Background,
     pub unknown_fields: UnknownFields,
+    pub default_service_account: Option<String>,
     pub source_role: config::SourceRole,
     pub sources: Sources,
     pub policies: Policies,

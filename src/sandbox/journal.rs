@@ -21,6 +21,8 @@ pub struct Entry {
     pub subresource: Subresource,
     pub content_type: String,
     pub manager: String,
+    /// Whom the request was made as, if it said so; the sandbox grants everything to everybody.
+    pub impersonated: String,
     pub dry_run: bool,
     /// 0 where the connection was closed without an answer.
     pub code: u16,
@@ -53,6 +55,7 @@ impl Journal {
             subresource: request.subresource,
             content_type: request.content_type.clone(),
             manager: request.manager.clone(),
+            impersonated: request.impersonated.clone(),
             dry_run: request.dry_run,
             code,
         };

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use http::Method;
-use http::header::{ACCEPT, HeaderMap, USER_AGENT};
+use http::header::{ACCEPT, HeaderMap, HeaderName, USER_AGENT};
 use serde_json::json;
 
 use super::pods;
@@ -142,6 +142,8 @@ pub struct Request {
     pub content_type: String,
     /// From the query, else the first word of `User-Agent`, as the API server does.
     pub manager: String,
+    /// From `Impersonate-User`, for the journal.
+    pub impersonated: String,
     pub dry_run: bool,
     /// What admission answers, where a fault rule denies the request.
     pub denial: Option<Refusal>,
@@ -165,6 +167,8 @@ pub enum Target {
     NoGroup,
 }
 
+/// As whom a request is made, if not as whoever sends it.
+const IMPERSONATE_USER: &str = "impersonate-user";
 /// Longest name of a field manager.
 const MANAGER_MAX: usize = 128;
 
@@ -289,6 +293,7 @@ impl Request {
             name,
             view: View::from_accept(header(ACCEPT))?,
             content_type: content_type.to_lowercase(),
+            impersonated: header(HeaderName::from_static(IMPERSONATE_USER)).to_owned(),
             manager: if manager.is_empty() { "unknown".to_owned() } else { manager },
             dry_run,
             query,
@@ -308,6 +313,7 @@ impl Request {
             view: View::Whole,
             content_type: String::new(),
             manager: "kube-apiserver".to_owned(),
+            impersonated: String::new(),
             dry_run: false,
             denial: None,
         }

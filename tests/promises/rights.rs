@@ -35,7 +35,7 @@ async fn the_service_account_needs_each_of_its_rights_and_no_other() {
     let overlay = installation::apply_overlay(
         plane,
         &folder,
-        |refer| json!({ "resources": [refer("")], "components": [refer("webhooks")] }),
+        |refer| json!({ "resources": [refer("")], "components": [refer("webhooks"), refer("impersonation")] }),
     );
     overlay.await.unwrap();
     env.arguments = arguments_of_the_deployment(&env.client).await;
@@ -49,6 +49,7 @@ async fn the_service_account_needs_each_of_its_rights_and_no_other() {
     println!("{} kinds of requests", requests.len());
     let mut own = rights::rules_in(&installation::manifests().join("rbac/daemon.yaml"), NAMESPACE);
     own.extend(rights::rules_in(&installation::manifests().join("webhooks/rbac.yaml"), NAMESPACE));
+    own.extend(rights::rules_in(&installation::manifests().join("impersonation/rbac.yaml"), NAMESPACE));
     rights::each_is_needed(plane, &env.client, &own, &narrow, &requests).await;
 
     make_wide_roles(&env).await;
@@ -145,12 +146,43 @@ async fn exercise(env: &mut Env) {
     env.sources().delete("old", &DeleteParams::default()).await.unwrap();
     watch_until(&env.sources(), "old", PATIENCE, |source| source.is_none()).await.expect("it is let go");
     receive(env).await;
+    act_as_another(env).await;
 
     // Leases are renewed, Events are sent
     env.eventually("an event is recorded", async || (!env.events("app").await.is_empty()).then_some(())).await;
     tokio::time::sleep(Duration::from_secs(11)).await;
     standby.stop().await.unwrap();
     env.daemon.take().unwrap().stop().await.unwrap();
+}
+
+/// A Kustomization that is applied, and deleted again, as a service account.
+async fn act_as_another(env: &Env) {
+    let group = "rbac.authorization.k8s.io";
+    let verbs = json!(["get", "list", "watch", "create", "patch", "delete"]);
+    let objects = [
+        json!({ "apiVersion": "v1", "kind": "ServiceAccount", "metadata": { "name": "team" } }),
+        json!({
+            "apiVersion": format!("{group}/v1"), "kind": "Role", "metadata": { "name": "team" },
+            "rules": [{ "apiGroups": [""], "resources": ["services"], "verbs": verbs }],
+        }),
+        json!({
+            "apiVersion": format!("{group}/v1"), "kind": "RoleBinding", "metadata": { "name": "team" },
+            "roleRef": { "apiGroup": group, "kind": "Role", "name": "team" },
+            "subjects": [{ "kind": "ServiceAccount", "name": "team", "namespace": env.namespace }],
+        }),
+    ];
+    for object in objects {
+        let kind = object["kind"].as_str().unwrap().to_owned();
+        let object: DynamicObject = serde_json::from_value(object).unwrap();
+        env.objects(&kind).create(&PostParams::default(), &object).await.unwrap();
+    }
+    let revision = env.push("D", &[("team/service.yaml", &service("of-the-team"))]);
+    env.announce().await;
+    env.kustomization("team", |spec| spec["serviceAccountName"] = json!("team")).await;
+    env.until("team", "it is Ready", |app| is_ready_at(app, &revision)).await;
+    env.kustomizations().delete("team", &DeleteParams::default()).await.unwrap();
+    env.until_gone("Service", "of-the-team").await;
+    watch_until(&env.kustomizations(), "team", PATIENCE, |found| found.is_none()).await.expect("it is let go");
 }
 
 fn service(name: &str) -> String {

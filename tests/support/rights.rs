@@ -71,6 +71,15 @@ impl Request {
         Request { group, resource, verb, namespace: namespace.to_owned(), name, object: Some(object) }
     }
 
+    fn of(group: &str, resource: &str, verb: &str, namespace: &str, name: &str) -> Request {
+        let [group, resource, verb, namespace, name] = [group, resource, verb, namespace, name].map(str::to_owned);
+        Request { group, resource, verb, namespace, name, object: None }
+    }
+
+    fn key(&self) -> [String; 5] {
+        [&self.group, &self.resource, &self.verb, &self.namespace, &self.name].map(String::clone)
+    }
+
     fn needs(&self, right: &Right) -> bool {
         let is = |rule: &str, asked: &str| rule == "*" || rule == asked;
         is(&right.group, &self.group)
@@ -127,6 +136,13 @@ pub fn requests_of(plane: &ControlPlane, since: usize, namespace: &str) -> Vec<R
     let entries = plane.audit().expect("the audit log").split_off(since);
     for entry in entries.iter().filter(|entry| entry["user"]["username"] == *user) {
         assert_ne!(entry["responseStatus"]["code"], 403, "{entry:#}");
+        if let Some(account) = entry["impersonatedUser"]["username"].as_str() {
+            let account = account.strip_prefix("system:serviceaccount:").and_then(|account| account.split_once(':'));
+            let (namespace, name) = account.expect("a service account");
+            let request = Request::of("", "serviceaccounts", "impersonate", namespace, name);
+            requests.insert(request.key(), request);
+            continue;
+        }
         let text = |field: &str| entry["objectRef"][field].as_str().unwrap_or_default().to_owned();
         let mut resource = text("resource");
         if resource.is_empty() {
@@ -136,9 +152,8 @@ pub fn requests_of(plane: &ControlPlane, since: usize, namespace: &str) -> Vec<R
             resource = format!("{resource}/{}", text("subresource"));
         }
         let verb = entry["verb"].as_str().unwrap_or_default().to_owned();
-        let (group, namespace, name) = (text("apiGroup"), text("namespace"), text("name"));
-        let key = (group.clone(), resource.clone(), verb.clone(), namespace.clone(), name.clone());
-        requests.insert(key, Request { group, resource, verb, namespace, name, object: None });
+        let request = Request::of(&text("apiGroup"), &resource, &verb, &text("namespace"), &text("name"));
+        requests.insert(request.key(), request);
     }
     requests.into_values().collect()
 }

@@ -108,6 +108,7 @@ impl Stage {
             allow_local_sources: false,
             allow_remote_bases: false,
             policies_dir: None,
+            default_service_account: None,
             field_validation: config::FieldValidation::Strict,
             source_role: config::SourceRole::Serve,
             otlp_endpoint: None,

@@ -14,6 +14,7 @@ use crate::report::{Severity, Verdict};
 
 use super::attempt::Decision;
 use super::configuration::Overlay;
+use super::identity::Identity;
 use super::render::{ERRORS_SHOWN_MAX, KIND_WAIT_MAX, KIND_WAIT_STEP};
 use super::report::{Changes, listed};
 use super::{Application, Failure, Prepared, Stop, Work};
@@ -52,7 +53,7 @@ impl Application {
             if *stage == Stage::Workloads {
                 self.lay_over(work, prepared, objects).await?;
             }
-            let todo = self.todo(objects).await?;
+            let todo = self.todo(work, objects).await?;
             if todo.is_empty() {
                 continue;
             }
@@ -75,7 +76,7 @@ impl Application {
                     revision: work.revision(),
                 };
                 let stop = apply::Stop { after_stage: CancellationToken::new(), now: work.stop.clone() };
-                self.shared.applier.apply(&order, &stop, &|_| {}).await
+                work.identity.applier.apply(&order, &stop, &|_| {}).await
             };
             // that something is being changed is said while it is being changed, not before
             let tell = async {
@@ -96,7 +97,8 @@ impl Application {
                 }
                 Err(error) => {
                     self.note(work, prepared, &todo, error.applied(), correcting, changes);
-                    Err(refused(&error, prepared))
+                    self.let_go_of_forbidden(&error);
+                    Err(refused(&error, prepared, &work.identity))
                 }
             };
             work.applying.store(false, Ordering::Release);
@@ -149,7 +151,7 @@ impl Application {
     }
 
     /// What must be sent, once nothing of it is on its way out any more.
-    async fn todo(&self, objects: &[&Desired]) -> Result<Vec<Todo>, Failure> {
+    async fn todo(&self, work: &Work, objects: &[&Desired]) -> Result<Vec<Todo>, Failure> {
         let mut seen = self.shared.observed.subscribe(&self.key);
         let deadline = Instant::now() + DELETION_WAIT_MAX;
         loop {
@@ -159,7 +161,7 @@ impl Application {
                 decided.iter().filter(|(_, d)| *d == Decision::Deleting).map(|(o, _)| o.object.id.clone()).collect();
             if going.is_empty() {
                 let send = decided.into_iter().filter(|(_, d)| *d == Decision::Send).map(|(o, _)| o).collect();
-                let send = self.without_present(send).await?;
+                let send = self.without_present(work, send).await?;
                 return Ok(send.into_iter().map(|desired| self.as_sent(desired)).collect());
             }
             if tokio::time::timeout_at(deadline.into(), seen.changed()).await.is_err() {
@@ -171,13 +173,13 @@ impl Application {
 
     /// Leaves out what is to be created only where there is none, if there is one: it need not be ours to be there, so
     /// that the watches, which see what is ours, don't tell.
-    async fn without_present<'a>(&self, todo: Vec<&'a Desired>) -> Result<Vec<&'a Desired>, Failure> {
+    async fn without_present<'a>(&self, work: &Work, todo: Vec<&'a Desired>) -> Result<Vec<&'a Desired>, Failure> {
         let mut left = Vec::with_capacity(todo.len());
         for desired in todo {
             if desired.handling == Handling::IfNotPresent {
                 let id = &desired.object.id;
                 let found = match self.kind(desired).await {
-                    Ok(kind) => self.shared.cluster.get_seen(&kind, id).await,
+                    Ok(kind) => work.identity.cluster.get_seen(&kind, id).await,
                     Err(error) => Err(error),
                 };
                 match found {
@@ -205,6 +207,13 @@ impl Application {
         let seen = self.shared.observed.get(&desired.object.id);
         let renewed = seen.is_some_and(|seen| seen.desired.as_deref() != Some(&*overlay.desired.digest));
         Todo { desired: overlay.desired.clone(), overlay: Some(overlay), renewed }
+    }
+
+    /// What an application may not apply stands in nobody's way: another one that declares it may.
+    fn let_go_of_forbidden(&self, error: &apply::ApplyError) {
+        let apply::ApplyError::Refused { refusals, .. } = error else { return };
+        let forbidden = refusals.iter().filter(|refusal| refusal.error.class == ErrorClass::Forbidden);
+        self.shared.registry.let_go(&self.key, forbidden.map(|refusal| &refusal.id));
     }
 
     /// Takes in what was done.
@@ -266,7 +275,7 @@ impl Application {
     }
 }
 
-fn refused(error: &apply::ApplyError, prepared: &Prepared) -> Stop {
+fn refused(error: &apply::ApplyError, prepared: &Prepared, identity: &Identity) -> Stop {
     let apply::ApplyError::Refused { refusals, .. } = error else { return Stop::Yielded };
     let told = |refusal: &apply::Refusal| {
         let error = refusal.error.clone().redacted(prepared.secrets.iter().map(String::as_str));
@@ -282,5 +291,6 @@ fn refused(error: &apply::ApplyError, prepared: &Prepared) -> Stop {
     if more > 0 {
         lines.push(format!("… and {more} more"));
     }
+    lines.extend(refusals.iter().find_map(|refusal| identity.hint(&refusal.error)));
     Failure::new("ReconciliationFailed", lines.join("\n")).into()
 }

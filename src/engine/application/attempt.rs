@@ -31,7 +31,7 @@ impl Application {
         let rendered = (prepared.rendered.digest, prepared.inputs.clone());
         *work.rendered.lock().unwrap_or_else(PoisonError::into_inner) = Some(rendered);
         self.judge(work, &prepared).await?;
-        self.look_at(&work.object.spec, &prepared);
+        self.look_at(work, &prepared);
         // what comes out as it was applied stays Ready at its revision until its dependencies are at the newer one
         let unchanged = applied == Some(prepared.rendered.digest);
         if unchanged {

@@ -13,7 +13,7 @@ use crate::health::{Expression, Expressions};
 use crate::manifest::{GroupKind, ObjectId};
 use crate::plan::{Desired, Handling};
 
-use super::{Application, Failure, KIND, Prepared};
+use super::{Application, Failure, KIND, Prepared, Work};
 
 /// Objects that one application may name: each is a watch of its own.
 const HEALTH_CHECKS_MAX: usize = 200;
@@ -94,7 +94,10 @@ pub(super) fn validate(spec: &KustomizationSpec) -> Result<(), Failure> {
 
 impl Application {
     /// Takes up whose health counts from here on.
-    pub fn look_at(&self, spec: &KustomizationSpec, prepared: &Prepared) {
+    pub fn look_at(&self, work: &Work, prepared: &Prepared) {
+        let spec = &work.object.spec;
+        let account = work.identity.account.as_ref();
+        let account = account.map(|account| (account.namespace.clone(), account.name.clone()));
         let before = self.checks();
         let follow = |following: Following| {
             let known = before.named.iter().map(|(_, followed)| followed).chain(&before.whole);
@@ -111,7 +114,7 @@ impl Application {
                 checks.declared.insert(id);
             } else if !checks.named.iter().any(|(known, _)| *known == id) {
                 let whole = checks.expression(&id).is_some();
-                let followed = follow(Following { what: What::Object(id.clone()), whole });
+                let followed = follow(Following { what: What::Object(id.clone()), whole, account: account.clone() });
                 checks.named.push((id, followed));
             }
         }

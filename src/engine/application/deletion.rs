@@ -66,6 +66,14 @@ impl Application {
         if !delete || object.spec.suspended() {
             return Ok(());
         }
+        let identity = self.identity(&object.spec).map_err(|failure| failure.message)?;
+        let gone = identity.is_gone(&self.shared.cluster).await;
+        if gone.map_err(|error| format!("can't tell whether the service account is there: {error}"))? {
+            let account = identity.account.map(|account| account.to_string()).unwrap_or_default();
+            let text = format!("its objects are left in place: their ServiceAccount `{account}` is gone");
+            self.event(object, Severity::Warning, Verdict::Detail, "Kept", text, None, None);
+            return Ok(());
+        }
         let ground = self.ground(object);
         // whoever asks for deletion in so many words means definitions, too
         let all = policy != DeletionPolicy::MirrorPrune;
@@ -81,9 +89,10 @@ impl Application {
             );
             self.event(object, Severity::Normal, Verdict::Detail, "Kept", text, None, None);
         }
-        let deleted = self.shared.applier.delete_all(&ids, &self.key, &CancellationToken::new()).await;
+        let deleted = identity.applier.delete_all(&ids, &self.key, &CancellationToken::new()).await;
         if let Some((id, error)) = deleted.failed.first() {
-            return Err(format!("{id} could not be deleted: {error}"));
+            let hint = identity.hint(error).map(|hint| format!("\n{hint}")).unwrap_or_default();
+            return Err(format!("{id} could not be deleted: {error}{hint}"));
         }
         if policy == DeletionPolicy::WaitForTermination {
             self.await_termination(&deleted.deleted, object.spec.health_timeout()).await?;

@@ -236,7 +236,7 @@ impl Doctor {
             // waiting does not help: only a person does
             Look::Refused(error) => {
                 let hint = match error.class {
-                    ErrorClass::Forbidden => "; grant `list` and `watch` to Afresh's service account",
+                    ErrorClass::Forbidden => "; grant `list` and `watch`",
                     _ => "",
                 };
                 self.failed.push(format!("{id}: can't be looked at: {error}{hint}"));

@@ -21,6 +21,7 @@ mod deletion;
 mod dependencies;
 mod flux;
 mod health;
+mod identity;
 mod idle;
 mod jobs;
 mod policy;
@@ -50,6 +51,7 @@ use super::source::{Head, SourceHandle};
 
 pub(super) use render::Scopes;
 pub(super) use values::{substitutions, unread};
+pub use worker::refusal;
 pub(super) use worker::{declare, recorded_ready, run};
 
 pub(super) const KIND: &str = "Kustomization";
@@ -145,6 +147,7 @@ impl Prepared {
 /// What one attempt works on. The revision may be exchanged under way for one that renders the same.
 struct Work {
     object: Arc<Kustomization>,
+    identity: identity::Identity,
     source: SourceHandle,
     head: Mutex<Arc<Head>>,
     /// What it renders; `None` until that is known.

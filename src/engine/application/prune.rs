@@ -62,7 +62,7 @@ impl Application {
         let mut delete = std::mem::take(&mut plan.delete);
         for id in std::mem::take(&mut plan.delete_if_empty) {
             let contents = self
-                .contents(&id, &going)
+                .contents(work, &id, &going)
                 .await
                 .map_err(|error| Failure::new("PruneFailed", format!("can't tell whether {id} is empty: {error}")))?;
             if contents { plan.guarded.push(id) } else { delete.push(id) }
@@ -70,14 +70,14 @@ impl Application {
         let mut unagreed = Vec::new();
         for id in std::mem::take(&mut plan.delete_if_agreed) {
             let agreed = self
-                .agreed(&id, &work.revision())
+                .agreed(work, &id)
                 .await
                 .map_err(|error| Failure::new("PruneFailed", format!("can't tell whether {id} may go: {error}")))?;
             if agreed { delete.push(id) } else { unagreed.push(id) }
         }
         let needed = self.needed_by_history(prepared, &delete).await;
         delete.retain(|id| !needed.contains(id));
-        let deleted = self.shared.applier.delete_all(&delete, &self.key, &work.stop).await;
+        let deleted = work.identity.applier.delete_all(&delete, &self.key, &work.stop).await;
         for _ in &deleted.deleted {
             changes.count("deleted");
         }
@@ -111,7 +111,8 @@ impl Application {
         self.memory().inventory = all.union(&left);
         if let Some((id, error)) = deleted.failed.first() {
             self.record_inventory(&all.union(&left)).await;
-            return Err(Failure::new("PruneFailed", format!("{id} could not be deleted: {error}")).into());
+            let hint = work.identity.hint(error).map(|hint| format!("\n{hint}")).unwrap_or_default();
+            return Err(Failure::new("PruneFailed", format!("{id} could not be deleted: {error}{hint}")).into());
         }
         if !(plan.guarded.is_empty() && unagreed.is_empty()) {
             self.record_inventory(&all.union(&left)).await;
@@ -156,11 +157,11 @@ impl Application {
 
     /// Whether a person has agreed on the definition itself that it goes with this revision. One that is Flux's own is
     /// left alone whatever it says, and one that is gone needs no consent.
-    async fn agreed(&self, id: &ObjectId, revision: &str) -> Result<bool, crate::cluster::ApiError> {
-        let kind = self.shared.cluster.resolve(&id.group, &id.kind, None).await?;
-        let Some(metadata) = self.shared.cluster.get_metadata(&kind, id).await? else { return Ok(true) };
+    async fn agreed(&self, work: &Work, id: &ObjectId) -> Result<bool, crate::cluster::ApiError> {
+        let kind = work.identity.cluster.resolve(&id.group, &id.kind, None).await?;
+        let Some(metadata) = work.identity.cluster.get_metadata(&kind, id).await? else { return Ok(true) };
         let consent = metadata["annotations"][api::CONFIRM_PRUNE].as_str();
-        Ok(metadata["labels"][api::PART_OF] == "flux" || Consent::read(consent, revision).given())
+        Ok(metadata["labels"][api::PART_OF] == "flux" || Consent::read(consent, &work.revision()).given())
     }
 
     /// What the application may never delete.
@@ -227,8 +228,13 @@ impl Application {
     }
 
     /// Whether a Namespace holds anything but what goes along with it.
-    async fn contents(&self, id: &ObjectId, going: &BTreeSet<ObjectId>) -> Result<bool, crate::cluster::ApiError> {
-        self.shared.cluster.has_contents(id, &|inside| going.contains(inside)).await
+    async fn contents(
+        &self,
+        work: &Work,
+        id: &ObjectId,
+        going: &BTreeSet<ObjectId>,
+    ) -> Result<bool, crate::cluster::ApiError> {
+        work.identity.cluster.has_contents(id, &|inside| going.contains(inside)).await
     }
 }
 

@@ -6,13 +6,13 @@ use std::time::Instant;
 
 use tokio_util::sync::CancellationToken;
 
-use crate::api::{Key, Kustomization, READY};
+use crate::api::{Key, Kustomization, KustomizationSpec, READY};
 use crate::config;
 
 use super::commits::Commits;
 use super::idle::{Goal, Idle, News, source_key};
 use super::report::{self, Report, without_revision};
-use super::{Application, Cause, Ended, Failure, Memory, Retry, Stop, Work, checks, dependencies, jobs};
+use super::{Application, Cause, Ended, Failure, Memory, Retry, Stop, Work, checks, dependencies, identity, jobs};
 use crate::engine::backoff::Backoff;
 use crate::engine::permits::Urgency;
 use crate::engine::ready::ReadyExpression;
@@ -164,8 +164,7 @@ impl Worker {
             self.app.stalled(object, &unserved).await;
             return Ok(None);
         }
-        checks::validate(&object.spec)?;
-        dependencies::validate(&object.spec)?;
+        validate(&object.spec)?;
         self.app.ensure_finalizer(object).await?;
         Ok(Some(self.app.shared.source(&source_key(object))))
     }
@@ -190,11 +189,16 @@ impl Worker {
                 return Ended::Failed(failure);
             }
         };
+        let identity = match app.identity(&object.spec) {
+            Ok(identity) => identity,
+            Err(failure) => return Ended::Failed(failure),
+        };
         let trace = app.trace(cause, began, &head);
         let urgency =
             if matches!(cause, Cause::Object | Cause::Revision) { Urgency::Announced } else { Urgency::Routine };
         let work = Work {
             object,
+            identity,
             source,
             head: std::sync::Mutex::new(head),
             rendered: std::sync::Mutex::default(),
@@ -317,6 +321,18 @@ impl Worker {
         };
         Err(failure.until_changed())
     }
+}
+
+/// What can be said of a spec without looking at anything.
+fn validate(spec: &KustomizationSpec) -> Result<(), Failure> {
+    checks::validate(spec)?;
+    dependencies::validate(spec)?;
+    identity::validate(spec)
+}
+
+/// Why a spec with nothing but fields that are served is refused all the same.
+pub fn refusal(spec: &KustomizationSpec) -> Option<String> {
+    validate(spec).err().map(|failure| failure.message)
 }
 
 impl Application {

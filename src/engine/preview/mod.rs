@@ -142,6 +142,9 @@ async fn declared(
         let message = format!("Kustomization `{key}`: not served by this version of Afresh: {}", named.join(", "));
         return Err(PreviewError::Unserved(message));
     }
+    if let Some(message) = super::refusal(&object.spec) {
+        return Err(PreviewError::Unserved(format!("Kustomization `{key}`: {message}")));
+    }
     let (variables, secrets) = variables(question, &key, object).await?;
     let rendered = {
         let (object, tree, key) = (object.clone(), tree.clone(), key.clone());
