@@ -277,7 +277,7 @@ async fn the_name_of_a_commits_status_is_what_the_provider_says(env: &mut Env) {
 
     env.provider("forge", named("kustomization.metadata.name")).await;
     env.eventually("an Event refuses it", async || {
-        let told = |(_, text): &(String, String)| text.contains("there is no `kustomization`");
+        let told = |(_, text): &(String, String)| text.contains("`kustomization` is not declared");
         env.events("forge").await.iter().any(told).then_some(())
     })
     .await;
