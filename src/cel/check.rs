@@ -125,7 +125,9 @@ impl Checker<'_> {
                 };
                 Ok(if optional { Type::Optional(Box::new(item)) } else { item })
             }
-            Node::Call { function, target, arguments } => self.call(expr.at, function, target.as_deref(), arguments),
+            Node::Call { function, target, arguments, .. } => {
+                self.call(expr.at, function, target.as_deref(), arguments)
+            }
             Node::And(all) | Node::Or(all) => {
                 let sign = if matches!(expr.node, Node::And(_)) { "&&" } else { "||" };
                 for one in all {
@@ -283,7 +285,7 @@ impl Checker<'_> {
         if matches!(function, "matches" | "find" | "findAll")
             && let Some(Expr { at, node: Node::Literal(Literal::Text(pattern)), .. }) =
                 arguments.iter().rev().find(|a| matches!(a.node, Node::Literal(Literal::Text(_))))
-            && let Err(why) = functions::regex(pattern)
+            && let Err(why) = functions::Pattern::new(pattern)
         {
             return Err(self.error(*at, format!("the regular expression is wrong: {why}")));
         }

@@ -102,7 +102,13 @@ impl<'a> Environment<'a> {
                 let (operand, index) = (self.value(operand, scope)?, self.value(index, scope)?);
                 self.index(operand, &index, *optional)
             }
-            Node::Call { function, target, arguments } => {
+            Node::Call { function, target, arguments, pattern: Some(pattern) } => {
+                let text = target.as_deref().or(arguments.first()).map(|text| self.value(text, scope)).transpose()?;
+                let rest = arguments.iter().skip(if target.is_some() { 1 } else { 2 });
+                let rest = rest.map(|argument| self.value(argument, scope)).collect::<Result<Vec<_>, _>>()?;
+                functions::search(function, &text.unwrap_or(Value::Null), pattern, &rest, self.budget)
+            }
+            Node::Call { function, target, arguments, pattern: None } => {
                 let target = target.as_ref().map(|target| self.value(target, scope)).transpose()?;
                 // what an optional holds may make its alternative needless
                 if let (Some(Value::Optional(Some(inner))), "or" | "orValue") = (&target, function.as_str()) {

@@ -14,6 +14,8 @@ use super::value::{Text, Value};
 
 /// Compiled expressions beyond this are refused: what they match is short.
 const REGEX_BYTES_MAX: usize = 256 * 1024;
+/// To compile one takes about as long as so many steps.
+const REGEX_STEPS: usize = 2_000;
 /// A text that a function makes.
 const TEXT_BYTES_MAX: usize = 4 * 1024 * 1024;
 
@@ -130,12 +132,50 @@ pub fn type_named(name: &str) -> Option<&'static str> {
     TYPES.into_iter().find(|known| *known == name)
 }
 
-/// A literal regular expression is tried when the policy is compiled.
-pub fn regex(pattern: &str) -> Result<Regex, String> {
-    regex::RegexBuilder::new(pattern)
-        .size_limit(REGEX_BYTES_MAX)
-        .build()
-        .map_err(|error| error.to_string().lines().last().unwrap_or_default().trim().to_owned())
+/// A regular expression. One that is written out is compiled with the program, one that is made each time.
+#[derive(Clone, Debug)]
+pub struct Pattern(Regex);
+
+impl PartialEq for Pattern {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.as_str() == other.0.as_str()
+    }
+}
+
+impl Pattern {
+    pub fn new(pattern: &str) -> Result<Pattern, String> {
+        let built = regex::RegexBuilder::new(pattern).size_limit(REGEX_BYTES_MAX).build();
+        let told = |error: regex::Error| error.to_string().lines().last().unwrap_or_default().trim().to_owned();
+        built.map(Pattern).map_err(told)
+    }
+
+    fn made(pattern: &str, budget: &Budget) -> Result<Pattern, EvaluationError> {
+        budget.take(REGEX_STEPS)?;
+        Self::new(pattern).map_err(|why| other(format!("the regular expression is wrong: {why}")))
+    }
+}
+
+/// `matches`, `find` and `findAll`.
+pub fn search<'a>(
+    function: &str,
+    text: &Value<'_>,
+    Pattern(regex): &Pattern,
+    rest: &[Value<'_>],
+    budget: &Budget,
+) -> Evaluated<'a> {
+    budget.take(cost(text))?;
+    let Value::Text(within) = text else { return Err(no_overload(function, &[text])) };
+    let within = within.as_str();
+    let limit = match rest {
+        [] => usize::MAX,
+        [Value::Int(limit)] if function == "findAll" => usize::try_from(*limit).unwrap_or(usize::MAX),
+        _ => return Err(no_overload(function, &rest.iter().collect::<Vec<_>>())),
+    };
+    Ok(match function {
+        "matches" => Value::Bool(regex.is_match(within)),
+        "find" => Value::text(regex.find(within).map_or("", |found| found.as_str())),
+        _ => Value::list(regex.find_iter(within).take(limit).map(|found| Value::text(found.as_str())).collect()),
+    })
 }
 
 pub fn call<'a>(
@@ -149,7 +189,7 @@ pub fn call<'a>(
     budget.take(arguments.iter().map(cost).sum())?;
     let refused = || no_overload(function, &arguments.iter().collect::<Vec<_>>());
     let made = match (&*arguments, member) {
-        (values, false) => global(function, values)?,
+        (values, false) => global(function, values, budget)?,
         ([Value::Text(text), rest @ ..], true) => on_text(function, text, rest, budget)?,
         ([Value::List(list), rest @ ..], true) => {
             let items: Vec<Value<'a>> = list.iter().collect();
@@ -191,7 +231,7 @@ fn size<'a>(value: &Value<'a>) -> Option<Value<'a>> {
     Some(Value::Int(size as i64))
 }
 
-fn global<'a>(function: &str, arguments: &[Value<'a>]) -> Maybe<'a> {
+fn global<'a>(function: &str, arguments: &[Value<'a>], budget: &Budget) -> Maybe<'a> {
     Ok(match (function, arguments) {
         ("size", [value]) => size(value),
         ("dyn", [value]) => Some(value.clone()),
@@ -238,7 +278,9 @@ fn global<'a>(function: &str, arguments: &[Value<'a>]) -> Maybe<'a> {
             }
             _ => None,
         },
-        ("matches", [Value::Text(text), Value::Text(pattern)]) => Some(matches(text, pattern)?),
+        ("matches", [text @ Value::Text(_), Value::Text(pattern)]) => {
+            Some(search(function, text, &Pattern::made(pattern.as_str(), budget)?, &[], budget)?)
+        }
         ("sets.contains" | "sets.equivalent" | "sets.intersects", [Value::List(a), Value::List(b)]) => {
             let (a, b): (Vec<_>, Vec<_>) = (a.iter().collect(), b.iter().collect());
             let within = |some: &[Value<'_>], all: &[Value<'_>]| {
@@ -279,11 +321,6 @@ fn global<'a>(function: &str, arguments: &[Value<'a>]) -> Maybe<'a> {
     })
 }
 
-fn matches<'a>(text: &Text<'_>, pattern: &Text<'_>) -> Evaluated<'a> {
-    let regex = regex(pattern.as_str()).map_err(|why| other(format!("the regular expression is wrong: {why}")))?;
-    Ok(Value::Bool(regex.is_match(text.as_str())))
-}
-
 /// Positions count characters, as CEL has it.
 fn on_text<'a>(function: &str, text: &Text<'a>, arguments: &[Value<'a>], budget: &Budget) -> Maybe<'a> {
     let text = text.as_str();
@@ -293,21 +330,9 @@ fn on_text<'a>(function: &str, text: &Text<'a>, arguments: &[Value<'a>], budget:
         ("contains", [Value::Text(part)]) => Some(Value::Bool(text.contains(part.as_str()))),
         ("startsWith", [Value::Text(part)]) => Some(Value::Bool(text.starts_with(part.as_str()))),
         ("endsWith", [Value::Text(part)]) => Some(Value::Bool(text.ends_with(part.as_str()))),
-        ("matches", [Value::Text(pattern)]) => {
-            return matches(&Text::Borrowed(text), pattern).map(Some);
-        }
-        ("find", [Value::Text(pattern)]) => {
-            let regex = regex(pattern.as_str()).map_err(other)?;
-            Some(Value::text(regex.find(text).map_or("", |found| found.as_str())))
-        }
-        ("findAll", [Value::Text(pattern), rest @ ..]) => {
-            let limit = match rest {
-                [] => usize::MAX,
-                [Value::Int(limit)] => usize::try_from(*limit).unwrap_or(usize::MAX),
-                _ => return Ok(None),
-            };
-            let regex = regex(pattern.as_str()).map_err(other)?;
-            Some(Value::list(regex.find_iter(text).take(limit).map(|found| Value::text(found.as_str())).collect()))
+        ("matches" | "find" | "findAll", [Value::Text(pattern), rest @ ..]) => {
+            let pattern = Pattern::made(pattern.as_str(), budget)?;
+            Some(search(function, &Value::Text(Text::Borrowed(text)), &pattern, rest, budget)?)
         }
         ("charAt", [Value::Int(at)]) => {
             let (at, length) = (usize::try_from(*at).map_err(|_| outside())?, text.chars().count());

@@ -3,6 +3,7 @@
 //! Macros are expanded here: a comprehension is a node of its own, so that going through a list costs one step an item.
 //! Bounded in length and depth.
 
+use super::functions::Pattern;
 use super::{CompileError, Position};
 
 /// Kubernetes bounds expressions by their cost; nobody writes one that is longer.
@@ -46,6 +47,8 @@ pub enum Node {
         function: String,
         target: Option<Box<Expr>>,
         arguments: Vec<Expr>,
+        /// The regular expression among the arguments, if it is written out: compiled once.
+        pattern: Option<Pattern>,
     },
     And(Vec<Expr>),
     Or(Vec<Expr>),
@@ -72,6 +75,19 @@ pub enum Node {
         body: Box<Expr>,
         flat: bool,
     },
+}
+
+/// A call, with what of it is compiled once. What is wrong with a pattern is said when types are checked.
+fn called(function: String, target: Option<Box<Expr>>, arguments: Vec<Expr>) -> Node {
+    let at = match function.as_str() {
+        "matches" | "find" | "findAll" => Some(usize::from(target.is_none())),
+        _ => None,
+    };
+    let pattern = at.and_then(|at| match &arguments.get(at)?.node {
+        Node::Literal(Literal::Text(text)) => Pattern::new(text).ok(),
+        _ => None,
+    });
+    Node::Call { function, target, arguments, pattern }
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -677,7 +693,7 @@ impl Parser<'_> {
             };
             return self.make(at, Node::Has { operand, field });
         }
-        self.make(at, Node::Call { function, target: None, arguments })
+        self.make(at, called(function, None, arguments))
     }
 
     fn member_call(
@@ -709,9 +725,9 @@ impl Parser<'_> {
                 && NAMESPACES.contains(&namespace.as_str())
             {
                 let function = format!("{namespace}.{function}");
-                return self.make(at, Node::Call { function, target: None, arguments });
+                return self.make(at, called(function, None, arguments));
             }
-            return self.make(at, Node::Call { function, target, arguments });
+            return self.make(at, called(function, target, arguments));
         };
         let two = match kind {
             Kind::TransformList | Kind::TransformMap => true,

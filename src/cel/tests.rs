@@ -66,6 +66,8 @@ fn expressions_come_to_what_they_come_to_in_kubernetes() {
         ("[1, 2].exists(x, object.missing == x || x == 2)", "true"),
         ("variables.count == 2 && variables.names == ['a', 'b']", "true"),
         ("'registry.example.com/a:1.2'.matches('^registry\\\\.example\\\\.com/')", "true"),
+        ("'ab1'.matches('^' + 'a') && !matches('ab1', 'c$') && 'a1b22'.find('[0-9]+') == '1'", "true"),
+        ("'a1b22'.findAll('[0-9]+') == ['1', '22'] && 'a1b22'.findAll('[0-' + '9]+', 1) == ['1']", "true"),
         ("'a-b-c'.split('-').size() == 3 && ['a', 'b'].join('/') == 'a/b'", "true"),
         ("'hello'.charAt(1) + 'hello'.substring(3) + 'hello'.substring(0, 2)", "elohe"),
         ("'hello'.indexOf('l') + 'hello'.lastIndexOf('l') * 10 + 'x'.indexOf('y')", "31"),
@@ -162,6 +164,9 @@ fn no_expression_takes_longer_than_it_may() {
     let nested =
         format!("{ten}.all(a, {ten}.all(b, {ten}.all(c, {ten}.all(d, {ten}.all(e, a + b + c + d + e >= 0)))))");
     assert_eq!(evaluated(&nested), Err("evaluating: the evaluation takes too long".to_owned()));
+    // a pattern that is made is compiled each time
+    let patterns = format!("{ten}.all(a, {ten}.all(b, {ten}.all(c, 'x'.matches(string(a) + '?x'))))");
+    assert_eq!(evaluated(&patterns), Err("evaluating: the evaluation takes too long".to_owned()));
     // an error of the budget is not one that `||` forgives
     assert_eq!(evaluated(&format!("{nested} || true")), Err("evaluating: the evaluation takes too long".to_owned()));
     let bomb = "'xxxxxxxxxx'.replace('x', 'yyyyyyyyyy').replace('y', 'zzzzzzzzzzzzzzzzzzzz').replace('z', '0123456789012345678901234567890123456789').replace('0', '01234567890123456789012345678901234567890123456789').size() > 0";

@@ -15,6 +15,7 @@ scenarios! {
     a_broken_edit_of_the_policies_keeps_the_last_good_ones_and_a_mended_one_is_in_force_at_once,
     a_policy_sees_the_object_as_it_is_in_the_cluster,
     warnings_and_notes_are_events_and_hold_back_nothing,
+    a_secret_whose_values_git_does_not_hold_is_no_plaintext,
 }
 
 /// A policy for ConfigMaps, and its binding.
@@ -185,4 +186,28 @@ async fn warnings_and_notes_are_events_and_hold_back_nothing(env: &mut Env) {
         .await;
     }
     assert_eq!(env.live("ConfigMap", "one").await.unwrap()["data"]["value"], "bad");
+}
+
+async fn a_secret_whose_values_git_does_not_hold_is_no_plaintext(env: &mut Env) {
+    let shipped = concat!(env!("CARGO_MANIFEST_DIR"), "/policies/no-plaintext-secrets.yaml");
+    in_force(env, "secrets.yaml", &std::fs::read_to_string(shipped).unwrap());
+    env.secret("values", json!({ "PASSWORD": "hunter2" })).await;
+    let secret = |value: &str| {
+        format!(
+            "apiVersion: v1\nkind: Secret\nmetadata: {{name: database}}\nstringData: {{url: 'postgres://shop:{value}@db'}}\n"
+        )
+    };
+    let substituted = env.push("A", &[("app/secret.yaml", &secret("${PASSWORD}"))]);
+    env.source(|_| {}).await;
+    let from = json!({ "substituteFrom": [{ "kind": "Secret", "name": "values" }] });
+    env.kustomization("app", |spec| spec["postBuild"] = from).await;
+    env.start();
+    env.ready_at("app", &substituted).await;
+    assert_eq!(env.live("Secret", "database").await.unwrap()["data"]["url"], "cG9zdGdyZXM6Ly9zaG9wOmh1bnRlcjJAZGI=");
+
+    let plain = env.push("B", &[("app/secret.yaml", &secret("correct-horse"))]);
+    env.announce().await;
+    let found = env.failed_at("app", &plain, "the Secret has values in plain text").await;
+    assert!(!env::message(&found).contains("horse"), "{}", env::message(&found));
+    assert_eq!(env.live("Secret", "database").await.unwrap()["data"]["url"], "cG9zdGdyZXM6Ly9zaG9wOmh1bnRlcjJAZGI=");
 }

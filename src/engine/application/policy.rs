@@ -8,6 +8,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
 use serde_json::Value;
 
 use crate::cluster::{ErrorClass, REDACTED_BYTES_MIN};
@@ -230,6 +232,8 @@ fn evaluate(policies: &PolicySet, prepared: &Prepared, known: &[Known], cancel: 
             break;
         }
         let subject = subject(desired, resource, *namespaced, before.as_ref(), namespace.as_deref());
+        let shown = as_in_git(desired, &prepared.secrets);
+        let subject = Subject { object: shown.as_ref().unwrap_or(&desired.object.value), ..subject };
         for finding in policies.evaluate_within(&subject, &allowance) {
             findings.add(&finding, || {
                 let at = prepared.rendered.error_at(index, &place(&subject, &finding), "");
@@ -245,6 +249,31 @@ fn evaluate(policies: &PolicySet, prepared: &Prepared, known: &[Known], cancel: 
         }
     }
     findings
+}
+
+/// In place of a value that Git does not hold.
+const NOT_IN_GIT: &str = "ENC[…]";
+
+/// A Secret without the values that substitution or decryption put there; `None`: it is as it is in Git.
+fn as_in_git(desired: &Desired, secrets: &[String]) -> Option<Value> {
+    let id = &desired.object.id;
+    if secrets.is_empty() || !id.group.is_empty() || id.kind != "Secret" {
+        return None;
+    }
+    let mut value = desired.object.value.clone();
+    let mut changed = false;
+    for entry in value.get_mut("data")?.as_object_mut()?.values_mut() {
+        let decoded = entry.as_str().and_then(|text| BASE64.decode(text).ok()).unwrap_or_default();
+        let text = String::from_utf8_lossy(&decoded);
+        let is_put_there = |secret: &String| {
+            *text == **secret || (secret.len() >= REDACTED_BYTES_MIN && text.contains(secret.as_str()))
+        };
+        if secrets.iter().any(is_put_there) {
+            *entry = NOT_IN_GIT.into();
+            changed = true;
+        }
+    }
+    changed.then_some(value)
 }
 
 /// A message may be made of what a Secret was substituted into.
