@@ -40,6 +40,9 @@ pub(super) struct Replacement<'a> {
     pub revision: &'a str,
 }
 
+/// In the server's refusal of a Secret or a ConfigMap that is sealed by `immutable: true`.
+const SEALED: &str = "when `immutable` is set";
+
 /// A Service that names its address or its port: a dry run takes one that is another's, too.
 fn asks_for_what_may_be_taken(value: &Value) -> bool {
     let spec = |field: &str| value.get("spec").and_then(|spec| spec.get(field));
@@ -57,6 +60,12 @@ impl Replacement<'_> {
         let Some(live) = self.cluster.get_seen(self.kind, id).await? else { return Ok(None) };
         if live.owner.is_none() || live.owner != owner_of(self.value) || live.marks.keeps_from_deletion() {
             return Err(refused);
+        }
+        if refused.message.contains(SEALED) {
+            let message = format!(
+                "{refused}; it is not deleted to be created anew, because nodes keep what they have read of an immutable object under its name\nhint: declare the new content under a new name, as kustomize's generators do"
+            );
+            return Err(ApiError { class: ErrorClass::Other, code: 0, message });
         }
         let recreation = Recreation::of(id, self.forced || live.marks.force);
         if recreation == Recreation::Never {

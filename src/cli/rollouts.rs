@@ -27,6 +27,9 @@ pub struct Rollout {
     missing: Vec<String>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     unreadable: Vec<String>,
+    /// Immutable, and made anew under its name.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    remade: Vec<String>,
     /// It was rolled in a loop.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     stopped: bool,
@@ -73,6 +76,7 @@ fn rollout(kind: &str, workload: &Value) -> Option<Rollout> {
         cause: rolled.by,
         missing: record.missing,
         unreadable: record.unreadable,
+        remade: record.remade,
         stopped: record.stopped,
     })
 }
@@ -84,6 +88,7 @@ pub fn table(rollouts: &[Rollout]) -> Table {
     for rollout in rollouts {
         let mut trouble: Vec<String> = rollout.missing.iter().map(|name| format!("missing: {name}")).collect();
         trouble.extend(rollout.unreadable.iter().map(|name| format!("can't be read: {name}")));
+        trouble.extend(rollout.remade.iter().map(|name| format!("immutable, and made anew: {name}")));
         if rollout.stopped {
             trouble.push("stopped: rolled in a loop".to_owned());
         }

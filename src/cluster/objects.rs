@@ -110,6 +110,7 @@ pub struct Content {
     pub resource_version: String,
     /// Of a Secret: `Opaque`, …
     pub kind: String,
+    pub immutable: bool,
     pub annotations: BTreeMap<String, String>,
     /// `binaryData` included.
     pub data: BTreeMap<String, SecretSlice<u8>>,
@@ -345,11 +346,13 @@ impl Cluster {
             data: Option<BTreeMap<String, String>>,
             #[serde(default, rename = "binaryData")]
             binary: Option<BTreeMap<String, String>>,
+            #[serde(default)]
+            immutable: Option<bool>,
         }
         let Some(body) = self.read(kind, &kind.object(namespace, name), JSON).await? else {
             return Ok(None);
         };
-        let Wire { metadata, kind: r#type, data, binary } = decode(&body)?;
+        let Wire { metadata, kind: r#type, data, binary, immutable } = decode(&body)?;
         let encoded = |(key, value): (String, String)| match BASE64.decode(value.as_bytes()) {
             Ok(bytes) => Ok((key, SecretSlice::from(bytes))),
             // the server checks this on every write
@@ -369,7 +372,13 @@ impl Cluster {
             content.insert(key, bytes);
         }
         let annotations = metadata.annotations.unwrap_or_default();
-        Ok(Some(Content { resource_version: metadata.resource_version, kind: r#type, annotations, data: content }))
+        Ok(Some(Content {
+            resource_version: metadata.resource_version,
+            kind: r#type,
+            immutable: immutable == Some(true),
+            annotations,
+            data: content,
+        }))
     }
 
     /// Records an event.

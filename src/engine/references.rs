@@ -250,7 +250,7 @@ impl References {
                 } else {
                     let bytes = content.data.iter().map(|(name, bytes)| (name.as_str(), bytes.expose_secret()));
                     let digests = rollout::content_digests(key, &reference.namespace, &configuration, bytes);
-                    Reading::Content { digests, live: true }
+                    Reading::Content { digests, live: true, sealed: content.immutable }
                 };
                 Digested { version: Some(content.resource_version), reading }
             }

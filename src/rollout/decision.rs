@@ -5,9 +5,11 @@
 //! - What can't be read counts as it was.
 //! - What Pods can't start without, and is missing, holds the workload as it is: neither a change of something else nor
 //!   of the template rolls it into Pods that don't start.
+//! - What was immutable when it was read, and is another now, was made anew under its name. Nodes keep the old content, so
+//!   that Pods made now might read either: nothing is rolled because of it unless a person asks.
 //! - More than five rollouts a minute that live objects asked for are a loop, which only a person ends.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::manifest::DigestKey;
 
@@ -25,6 +27,8 @@ pub enum Reading {
     Content {
         digests: Digests,
         live: bool,
+        /// `immutable: true`.
+        sealed: bool,
     },
     /// Why not.
     Unreadable(String),
@@ -108,7 +112,7 @@ pub fn decide(situation: &Situation) -> Decision {
     for (configuration, wanted) in situation.references {
         read.take(situation, known, configuration, wanted);
     }
-    let Read { mut reads, causes, any_live, missing, unreadable } = read;
+    let Read { mut reads, causes, any_live, missing, unreadable, mut sealed, remade } = read;
     let same_template = known.is_none_or(|record| record.template == situation.template);
     let mut record = Record {
         key: key.id().to_owned(),
@@ -117,6 +121,7 @@ pub fn decide(situation: &Situation) -> Decision {
         rolls: recorded.map(|record| record.rolls.clone()).unwrap_or_default(),
         missing,
         unreadable,
+        remade,
         ..Record::default()
     };
     let hash = situation.live.and_then(|live| live.hash.clone());
@@ -135,12 +140,19 @@ pub fn decide(situation: &Situation) -> Decision {
         // what changed is still to be noticed once there is nothing to wait for any more
         for cause in &causes {
             let name = cause.configuration.to_string();
-            if let Some(before) = known.and_then(|record| record.reads.get(&name)) {
-                reads.insert(name, before.clone());
+            let Some((known, before)) = known.and_then(|known| Some((known, known.reads.get(&name)?))) else {
+                continue;
+            };
+            reads.insert(name.clone(), before.clone());
+            if known.sealed.contains(&name) {
+                sealed.insert(name);
+            } else {
+                sealed.remove(&name);
             }
         }
     }
     record.reads = reads;
+    record.sealed = sealed;
     record.fold(key);
     if held && let Some(known) = known {
         record.template.clone_from(&known.template);
@@ -171,25 +183,31 @@ struct Read {
     any_live: bool,
     missing: Vec<String>,
     unreadable: Vec<String>,
+    sealed: BTreeSet<String>,
+    remade: Vec<String>,
 }
 
 impl Read {
     fn take(&mut self, situation: &Situation, known: Option<&Record>, what: &Configuration, wanted: &Wanted) {
         let name = what.to_string();
         let before = known.and_then(|record| record.reads.get(&name));
-        let keep = |reads: &mut BTreeMap<String, Entry>| {
+        let was_sealed = known.is_some_and(|record| record.sealed.contains(&name));
+        let keep = |read: &mut Self| {
             if let Some(before) = before {
-                reads.insert(name.clone(), before.clone());
+                read.reads.insert(name.clone(), before.clone());
+            }
+            if was_sealed {
+                read.sealed.insert(name.clone());
             }
         };
-        let (entry, live) = match situation.readings.get(what) {
+        let (entry, live, sealed) = match situation.readings.get(what) {
             Some(Reading::LeftOut) => return,
             Some(Reading::Absent) if wanted.required => {
                 self.missing.push(name.clone());
-                return keep(&mut self.reads);
+                return keep(self);
             }
-            Some(Reading::Absent) => (Entry::Absent, true),
-            Some(Reading::Content { digests, live }) => {
+            Some(Reading::Absent) => (Entry::Absent, true, false),
+            Some(Reading::Content { digests, live, sealed }) => {
                 let lacking: Vec<&str> = wanted
                     .keys
                     .iter()
@@ -198,23 +216,30 @@ impl Read {
                     .collect();
                 if !lacking.is_empty() {
                     self.missing.push(format!("{name}: {}", lacking.join(", ")));
-                    return keep(&mut self.reads);
+                    return keep(self);
                 }
                 let entry = if wanted.whole {
                     Entry::All(digests.clone())
                 } else {
                     Entry::Keys(wanted.keys.keys().map(|k| (k.clone(), digests.get(k).cloned())).collect())
                 };
-                (entry, *live)
+                (entry, *live, *sealed)
             }
             Some(Reading::Unreadable(_)) | None => {
                 self.unreadable.push(name.clone());
-                return keep(&mut self.reads);
+                return keep(self);
             }
         };
         if let Some(keys) = before.and_then(|before| before.changed(&entry, situation.key)) {
+            if was_sealed && entry != Entry::Absent && !situation.asked {
+                self.remade.push(name.clone());
+                return keep(self);
+            }
             self.any_live |= live;
             self.causes.push(Cause { configuration: what.clone(), keys });
+        }
+        if sealed {
+            self.sealed.insert(name.clone());
         }
         self.reads.insert(name, entry);
     }

@@ -56,7 +56,14 @@ impl Workload {
     fn hold(&mut self, name: &str, content: &[(&str, &str)], live: bool) {
         let content = content.iter().map(|(k, v)| (*k, v.as_bytes()));
         let digests = content_digests(&self.key, "n", &secret(name), content);
-        self.content.insert(secret(name), Reading::Content { digests, live });
+        self.content.insert(secret(name), Reading::Content { digests, live, sealed: false });
+    }
+
+    fn seal(&mut self, name: &str) {
+        let Some(Reading::Content { sealed, .. }) = self.content.get_mut(&secret(name)) else {
+            panic!("it has content")
+        };
+        *sealed = true;
     }
 
     /// Decides and takes what was decided to the cluster, unless it is held. Answers why it was rolled.
@@ -297,6 +304,33 @@ fn what_is_declared_is_never_taken_for_a_loop_and_slow_changes_neither() {
         w.holds("a", &[("user", &format!("cron {n}"))]);
         assert_eq!(w.step(), ["secret/a: user"], "the template of a CronJob runs nothing");
     }
+}
+
+#[test]
+fn what_is_immutable_and_made_anew_under_its_name_rolls_only_if_a_person_asks() {
+    let mut w = Workload::adopted();
+    w.step();
+    w.holds("a", &[("user", "y")]);
+    w.seal("a");
+    assert_eq!(w.step(), ["secret/a: user"], "it was sealed with its last change");
+    let sealed = w.record().clone();
+    w.holds("a", &[("user", "z")]);
+    for _ in 0..2 {
+        assert_eq!(w.step(), [""; 0]);
+        assert_eq!(w.record().remade, ["secret/a"]);
+    }
+    w.content.insert(secret("a"), Reading::Absent);
+    assert_eq!(w.step(), [""; 0]);
+    w.holds("a", &[("user", "y")]);
+    w.seal("a");
+    assert_eq!(w.step(), [""; 0], "made anew as it was");
+    assert_eq!(*w.record(), sealed);
+    w.holds("a", &[("user", "z")]);
+    w.asked = true;
+    assert_eq!(w.step(), ["secret/a: user"]);
+    w.asked = false;
+    w.holds("a", &[("user", "x")]);
+    assert_eq!(w.step(), ["secret/a: user"], "it is sealed no more");
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! The record on a workload: what its Pods have read, as digests. An annotation of the workload's own metadata, so that
 //! writing it rolls nothing.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
@@ -33,6 +33,12 @@ pub struct Record {
     /// What can't be read: its entry stays as it is.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub unreadable: Vec<String>,
+    /// What was immutable when it was read: other content has been made anew under its name.
+    #[serde(skip_serializing_if = "BTreeSet::is_empty")]
+    pub sealed: BTreeSet<String>,
+    /// What has been: its entry stays as it is.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub remade: Vec<String>,
 }
 
 /// What was read of one object.

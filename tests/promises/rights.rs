@@ -257,7 +257,7 @@ fn trials(namespace: &str) -> Vec<Request> {
 }
 
 /// Narrows what may be applied as the manifest tells to: the shipped role goes, another with the label comes.
-async fn narrow_applier(client: &Client) -> Rules {
+pub async fn narrow_applier(client: &Client) -> Rules {
     let roles: Api<ClusterRole> = Api::all(client.clone());
     let verbs = json!(["get", "list", "watch", "create", "patch", "delete"]);
     let rules = [

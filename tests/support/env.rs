@@ -602,7 +602,7 @@ pub fn message(found: &Kustomization) -> String {
 /// How the API server addresses a kind that scenarios use.
 fn resource(kind: &str) -> ApiResource {
     let (group, version) = match kind {
-        "Deployment" | "StatefulSet" | "DaemonSet" | "ReplicaSet" => ("apps", "v1"),
+        "Deployment" | "StatefulSet" | "DaemonSet" | "ReplicaSet" | "ControllerRevision" => ("apps", "v1"),
         "Job" | "CronJob" => ("batch", "v1"),
         "Ingress" => ("networking.k8s.io", "v1"),
         "Lease" => ("coordination.k8s.io", "v1"),

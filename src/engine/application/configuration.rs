@@ -22,37 +22,20 @@ use tokio::sync::watch;
 
 use crate::api;
 use crate::cluster::ErrorClass;
-use crate::engine::references::{Digested, Held, Reference};
+use crate::engine::references::{Held, Reference};
 use crate::manifest::ObjectId;
 use crate::plan::{Desired, Handling};
 use crate::report::{Severity, Verdict};
 use crate::rollout::{self, Asked, Configuration, Kind, Live, Reading, Record, References, Situation, Wish};
 
+use super::following::{Followed, Following, Used};
 use super::prune::annotation;
 use super::report::listed;
+use super::trouble::Trouble;
 use super::{Application, Failure, Prepared, Work};
 
-/// A burst is over this long after its last change.
-const BURST_QUIET: Duration = Duration::from_secs(1);
-/// A burst that doesn't end is taken up after this time, from its first change on.
-const BURST_MAX: Duration = Duration::from_secs(5);
 /// What could not be read for a passing reason is asked for again after this time.
 const READ_AGAIN: Duration = Duration::from_secs(15);
-
-/// What an application's workloads follow. Written by the attempt, and by the worker while a burst goes on.
-#[derive(Default)]
-pub(super) struct Following {
-    overlays: HashMap<ObjectId, Overlay>,
-    live: BTreeMap<Reference, Followed>,
-    /// Of declared objects, the keys that others held when that was last taken into account.
-    keys_of_others: BTreeMap<ObjectId, Vec<Box<str>>>,
-    /// What the namespaces asked for when that was last taken into account.
-    namespaces: BTreeMap<String, Option<Wish>>,
-    burst: Option<Burst>,
-    read_again_at: Option<Instant>,
-    /// Rung when other objects are followed than before.
-    bell: watch::Sender<u64>,
-}
 
 /// A declared workload as it is sent.
 #[derive(Clone)]
@@ -64,79 +47,6 @@ pub(super) struct Overlay {
     rolls: Vec<String>,
     /// What it must not be sent without.
     held_for: Option<String>,
-}
-
-/// A live object that is followed.
-struct Followed {
-    held: Held,
-    used: Used,
-    /// The version that the burst has counted.
-    noticed: Option<Option<String>>,
-}
-
-/// What was last taken into account of a live object.
-enum Used {
-    /// It was not read yet.
-    Nothing,
-    Read(Digested),
-    /// It could not be read when the watch knew this version, or none.
-    Failed(Option<Option<String>>),
-}
-
-impl Followed {
-    /// True if there is something that was not taken into account.
-    fn is_outdated(&self) -> bool {
-        match (&self.used, self.held.version()) {
-            (Used::Nothing, _) => false,
-            (Used::Failed(then), now) => now.is_some() && *then != now,
-            (Used::Read(_), None) => false,
-            (Used::Read(used), Some(now)) => used.version != now,
-        }
-    }
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Burst {
-    first: Instant,
-    last: Instant,
-}
-
-impl Burst {
-    fn over_at(&self) -> Instant {
-        (self.last + BURST_QUIET).min(self.first + BURST_MAX)
-    }
-}
-
-/// What is wrong with what workloads follow.
-#[derive(Default)]
-struct Trouble {
-    missing: Vec<String>,
-    unreadable: Vec<String>,
-    loops: Vec<String>,
-    too_much: Vec<String>,
-}
-
-impl Following {
-    /// Takes notice of what changed since it was last taken into account; answers when that is to be taken up.
-    fn notice(&mut self, now: Instant) -> Option<Instant> {
-        let mut outdated = false;
-        for followed in self.live.values_mut() {
-            if !followed.is_outdated() {
-                followed.noticed = None;
-                continue;
-            }
-            outdated = true;
-            let version = followed.held.version();
-            if followed.noticed != version {
-                followed.noticed = version;
-                self.burst = Some(Burst { first: self.burst.map_or(now, |burst| burst.first), last: now });
-            }
-        }
-        if !outdated {
-            self.burst = None;
-        }
-        self.burst.map(|burst| burst.over_at())
-    }
 }
 
 /// What is declared of a Secret or a ConfigMap, and which of its keys are others'.
@@ -169,6 +79,7 @@ impl Application {
         }
         self.follow(std::iter::empty());
         self.tell_trouble(work, &Trouble::default()).await;
+        self.metrics.configuration(false, 0, 0, 0);
     }
 
     /// Decides on all workloads among `objects`, which are about to be sent: what they read is there by now, as far as
@@ -182,6 +93,7 @@ impl Application {
             })
             .collect();
         if workloads.is_empty() {
+            self.lay_over_nothing(work).await;
             return Ok(());
         }
         let by_kustomization = self.wish_of_kustomization(work)?;
@@ -195,10 +107,9 @@ impl Application {
             }
         }
         self.following().overlays = overlays;
-        if candidates.iter().any(|candidate| candidate.references.is_some()) {
-            self.metrics.configuration(trouble.missing.len(), trouble.unreadable.len(), trouble.loops.len());
-        }
         self.tell_trouble(work, &trouble).await;
+        let follows = candidates.iter().any(|candidate| candidate.references.is_some());
+        self.metrics.configuration(follows, trouble.missing.len(), trouble.unreadable.len(), trouble.loops.len());
         Ok(())
     }
 
@@ -346,7 +257,8 @@ impl Application {
         let live = !of_others.is_empty();
         let mut digests = of_others;
         digests.extend(rollout::declared_digests(&self.shared.digest_key, namespace, configuration, &object.value));
-        Reading::Content { digests, live }
+        let sealed = object.value.get("immutable").and_then(Value::as_bool) == Some(true);
+        Reading::Content { digests, live, sealed }
     }
 
     /// Watches these from now on, and nothing else.
@@ -435,6 +347,7 @@ impl Application {
         let of = |what: &String| format!("{what} of {id}");
         trouble.missing.extend(decision.record.missing.iter().map(of));
         trouble.unreadable.extend(decision.record.unreadable.iter().map(of));
+        trouble.remade.extend(decision.record.remade.iter().map(of));
         if decision.record.stopped {
             trouble.loops.push(id.to_string());
         }
@@ -451,28 +364,6 @@ impl Application {
         });
         let rolls = decision.rolls.iter().map(ToString::to_string).collect();
         Some(Overlay { base, desired, rolls, held_for })
-    }
-
-    /// Says what is wrong, once for as long as it is so.
-    async fn tell_trouble(&self, work: &Work, trouble: &Trouble) {
-        let said = trouble.in_words();
-        let mut report = self.report.clone().lock_owned().await;
-        let conditions = &mut report.status.conditions;
-        let before = conditions.get(ROLLOUTS).map(|c| (c.reason.clone(), c.message.clone()));
-        match &said {
-            Some((reason, message)) => {
-                let generation = work.object.metadata.generation;
-                conditions.set(ROLLOUTS, api::Truth::False, reason, message, generation, Timestamp::now());
-            }
-            None => conditions.remove(ROLLOUTS),
-        }
-        drop(report);
-        if let Some((reason, message)) = said
-            && before.is_none_or(|before| before != (reason.to_owned(), message.clone()))
-        {
-            let revision = work.revision();
-            self.event(&work.object, Severity::Warning, Verdict::Note, reason, message, Some(&revision), None);
-        }
     }
 
     /// Says which workloads were rolled, and why.
@@ -599,43 +490,6 @@ impl Application {
         }
         self.following().burst = None;
         changed
-    }
-}
-
-/// The condition that says what is wrong with rollouts; not there while all is well.
-const ROLLOUTS: &str = "afresh.dev/Rollouts";
-
-impl Trouble {
-    /// The condition's reason and message.
-    fn in_words(&self) -> Option<(&'static str, String)> {
-        let mut reason = None;
-        let mut words = Vec::new();
-        let mut say = |of: &'static str, text: &str, items: &[String], hint: &str| {
-            if !items.is_empty() {
-                reason.get_or_insert(of);
-                words.push(format!("{text} {}\nhint: {hint}", listed(items)));
-            }
-        };
-        say(
-            "RolloutLoop",
-            "configuration and rollouts follow each other in a loop, which was stopped:",
-            &self.loops,
-            "find out who writes back what they read; then `flux reconcile kustomization`, or a change in Git, goes on",
-        );
-        say("MissingReference", "not there:", &self.missing, "until it is there, the workload is left as it is");
-        say(
-            "UnreadableReference",
-            "can't be read:",
-            &self.unreadable,
-            "it counts as it was; `manifests/rollouts` has the rights",
-        );
-        say(
-            "TooMuchFollowed",
-            "more is read than can be recorded:",
-            &self.too_much,
-            "changes of it roll nothing; name what counts by `secret.reloader.stakater.com/reload`",
-        );
-        reason.map(|reason| (reason, words.join("\n")))
     }
 }
 

@@ -20,6 +20,7 @@ mod configuration;
 mod deletion;
 mod dependencies;
 mod flux;
+mod following;
 mod health;
 mod identity;
 mod idle;
@@ -28,6 +29,7 @@ mod policy;
 mod prune;
 mod render;
 mod report;
+mod trouble;
 mod values;
 mod worker;
 
@@ -66,7 +68,7 @@ struct Application {
     /// Since when each workload is in trouble; kept across attempts.
     patience: Mutex<Patience>,
     /// The configuration that its workloads read.
-    following: Mutex<configuration::Following>,
+    following: Mutex<following::Following>,
     /// Whose health counts, as the last attempt had it.
     checks: Mutex<Arc<checks::Checks>>,
 }

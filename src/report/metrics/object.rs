@@ -243,9 +243,12 @@ impl ApplicationMetrics {
         self.application(|app| app.rollouts.get_or_insert_default().total += workloads as u64);
     }
 
-    /// What is wrong with what workloads read.
-    pub fn configuration(&self, missing: usize, unreadable: usize, loops: usize) {
+    /// What is wrong with what workloads read. Who has followed nothing yet, and does not now, has no such figures.
+    pub fn configuration(&self, follows: bool, missing: usize, unreadable: usize, loops: usize) {
         self.application(|app| {
+            if !follows && app.rollouts.is_none() {
+                return;
+            }
             let before = app.rollouts.get_or_insert_default();
             *before = Rollouts { missing, unreadable, loops, ..*before };
         });

@@ -1,0 +1,75 @@
+//! Where the daemon may read no Secrets, `manifests/rollouts` gives it what rollouts need. Only a real API server knows
+//! rights.
+
+use k8s_openapi::api::rbac::v1::{ClusterRole, Role, RoleBinding};
+use kube::api::{Api, Patch, PatchParams, PostParams};
+use serde_json::{Value, json};
+
+use super::{in_trouble, out_of_trouble, reader};
+use crate::rights::narrow_applier;
+use crate::support::control_plane::ControlPlane;
+use crate::support::env::Env;
+use crate::support::installation::{self, NAMESPACE};
+use crate::support::rollouts::Rollouts;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn secrets_are_read_once_the_component_gives_the_right() {
+    if !ControlPlane::available() {
+        println!("skipped: KUBEBUILDER_ASSETS is not set");
+        return;
+    }
+    // of its own: the daemon serves all namespaces
+    let plane: &'static ControlPlane = Box::leak(Box::new(ControlPlane::start().await.unwrap()));
+    let mut env = Env::on_plane("rollout_rights", plane).await;
+    installation::apply(plane, &installation::manifests()).await.unwrap();
+    narrow_applier(&env.client).await;
+    without_secrets(&env).await;
+    env.arguments = vec![format!("--runtime-namespace={NAMESPACE}")];
+    env.use_kubeconfig(installation::kubeconfig_of(plane, NAMESPACE).await.unwrap());
+
+    env.secret("a", json!({ "value": "0" })).await;
+    let rollouts = Rollouts::count(&env).await;
+    let revision = env.push("A", &[("app/web.yaml", &reader("web", "a"))]);
+    env.source(|_| {}).await;
+    env.kustomization("app", |_| {}).await;
+    let namespace = std::mem::take(&mut env.namespace);
+    env.start();
+    env.namespace = namespace;
+    env.ready_at("app", &revision).await;
+    in_trouble(&env, "UnreadableReference", "`manifests/rollouts` has the rights").await;
+    env.secret("a", json!({ "value": "1" })).await;
+
+    let component = installation::manifests().join("rollouts/rbac.yaml");
+    let given = plane.kubectl().unwrap().args(["apply", "-f"]).arg(component).output().await.unwrap();
+    assert!(given.status.success(), "{}", String::from_utf8_lossy(&given.stderr));
+    out_of_trouble(&env).await;
+    assert_eq!(rollouts.of(&env, "Deployment", "web").await, 0, "what is read for the first time is a baseline");
+    env.secret("a", json!({ "value": "2" })).await;
+    rollouts.until(&env, "Deployment", "web", 1).await;
+}
+
+/// Takes the right to read Secrets and ConfigMaps from the daemon's own role; it keeps that to read its key.
+async fn without_secrets(env: &Env) {
+    let own = json!({
+        "metadata": { "name": "key" },
+        "rules": [{ "apiGroups": [""], "resources": ["secrets"], "verbs": ["get"] }],
+    });
+    let given = json!({
+        "metadata": { "name": "key" },
+        "roleRef": { "apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "key" },
+        "subjects": [{ "kind": "ServiceAccount", "name": "afresh", "namespace": NAMESPACE }],
+    });
+    let made = PostParams::default();
+    let roles: Api<Role> = Api::namespaced(env.client.clone(), NAMESPACE);
+    roles.create(&made, &serde_json::from_value(own).unwrap()).await.unwrap();
+    let bindings: Api<RoleBinding> = Api::namespaced(env.client.clone(), NAMESPACE);
+    bindings.create(&made, &serde_json::from_value(given).unwrap()).await.unwrap();
+    let roles: Api<ClusterRole> = Api::all(env.client.clone());
+    let role = json!(roles.get("afresh").await.unwrap());
+    let reads_secrets = |rule: &&Value| rule["resources"] == json!(["secrets", "configmaps"]);
+    let rules = role["rules"].as_array().unwrap();
+    let left: Vec<&Value> = rules.iter().filter(|rule| !reads_secrets(rule)).collect();
+    assert_eq!(left.len() + 1, rules.len());
+    let patch = Patch::Merge(json!({ "rules": left }));
+    roles.patch("afresh", &PatchParams::default(), &patch).await.unwrap();
+}
