@@ -12,7 +12,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use serde_json::Value;
 
-use crate::cluster::{ErrorClass, REDACTED_BYTES_MIN};
+use crate::cluster::{Cluster, ErrorClass, REDACTED_BYTES_MIN};
 use crate::manifest::ObjectId;
 use crate::plan::Desired;
 use crate::policy::{Action, Allowance, Finding, PolicySet, Resources, Subject, place};
@@ -74,7 +74,7 @@ impl Application {
             return judged.denial.map_or(Ok(()), Err);
         }
         let resources = Resources::of(prepared.desired.iter().map(|desired| &desired.object));
-        let (known, asked) = self.known(&policies, prepared, &resources).await?;
+        let (known, asked) = self.known(work, &policies, prepared, &resources).await?;
         let _permit = self.shared.renders.acquire(work.urgency).await;
         let cancel = Arc::new(AtomicBool::new(false));
         let _cancel_when_dropped = CancelWhenDropped(cancel.clone());
@@ -97,6 +97,7 @@ impl Application {
     /// The objects, with what policies ask the cluster for; and whether anything was asked for.
     async fn known(
         &self,
+        work: &Work,
         policies: &PolicySet,
         prepared: &Prepared,
         resources: &Resources,
@@ -115,12 +116,14 @@ impl Application {
             let mut before = None;
             if policies.asks_before(&subject) {
                 asked = true;
-                before = self.before(desired).await?;
+                before = self.before(work, desired).await?;
             }
             if namespaced && policies.asks_for_namespace(&subject) && !namespaces.contains_key(&id.namespace) {
                 asked = true;
-                let namespace = self.live("", "Namespace", &ObjectId::new("", "Namespace", "", &*id.namespace)).await?;
-                namespaces.insert(id.namespace.clone(), namespace.map(Arc::new));
+                // policies, not who writes, ask for it
+                let id = ObjectId::new("", "Namespace", "", &*id.namespace);
+                let namespace = live(&self.shared.cluster, &id).await?;
+                namespaces.insert(id.name, namespace.map(Arc::new));
             }
             let namespace = namespaces.get(&id.namespace).cloned().flatten();
             known.push(Known { desired: desired.clone(), resource, namespaced, before, namespace });
@@ -129,7 +132,7 @@ impl Application {
     }
 
     /// The object as it is: as it is declared, if the cluster holds it so.
-    async fn before(&self, desired: &Desired) -> Result<Option<Value>, Failure> {
+    async fn before(&self, work: &Work, desired: &Desired) -> Result<Option<Value>, Failure> {
         let id = &desired.object.id;
         if let Some(kind) = self.shared.cluster.resource(&id.group, &id.kind, Some(&desired.object.version)) {
             let watched = self.shared.observed.ensure_watched_in([(&kind, &*id.namespace)].into_iter()).await;
@@ -137,20 +140,7 @@ impl Application {
                 return Ok(Some(desired.object.value.clone()));
             }
         }
-        self.live(&id.group, &id.kind, id).await
-    }
-
-    async fn live(&self, group: &str, kind: &str, id: &ObjectId) -> Result<Option<Value>, Failure> {
-        let found = match self.shared.cluster.resolve(group, kind, None).await {
-            Ok(kind) => self.shared.cluster.get(&kind, id).await,
-            // its definition comes with it
-            Err(error) if error.class == ErrorClass::NoSuchKind => return Ok(None),
-            Err(error) => Err(error),
-        };
-        found.map_err(|error| {
-            let message = format!("{id}: policies ask for it as it is in the cluster, and it can't be read: {error}");
-            Failure::new(POLICY_DENIED, message)
-        })
+        live(&work.identity.cluster, id).await
     }
 
     fn resource(&self, resources: &Resources, desired: &Desired) -> (String, bool) {
@@ -201,6 +191,19 @@ impl Findings {
             self.kept.push(Told { action: finding.action, text: text() });
         }
     }
+}
+
+async fn live(cluster: &Cluster, id: &ObjectId) -> Result<Option<Value>, Failure> {
+    let found = match cluster.resolve(&id.group, &id.kind, None).await {
+        Ok(kind) => cluster.get(&kind, id).await,
+        // its definition comes with it
+        Err(error) if error.class == ErrorClass::NoSuchKind => return Ok(None),
+        Err(error) => Err(error),
+    };
+    found.map_err(|error| {
+        let message = format!("{id}: policies ask for it as it is in the cluster, and it can't be read: {error}");
+        Failure::new(POLICY_DENIED, message)
+    })
 }
 
 fn subject<'a>(
