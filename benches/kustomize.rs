@@ -154,6 +154,7 @@ fn build(tree: &dyn Tree, directory: &str, cancelled: &dyn Fn() -> bool) -> Resu
         overlay: Overlay::default(),
         common_metadata: None,
         substitution: Substitution::Off,
+        decryption: None,
         cancelled,
     })
 }

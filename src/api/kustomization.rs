@@ -8,7 +8,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{Conditions, GoDuration, carried, is_set};
+use super::{Conditions, GoDuration, LocalReference, carried, is_set};
 
 /// What to take from which source and how to keep it in the cluster.
 #[derive(CustomResource, Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -92,8 +92,7 @@ pub struct KustomizationSpec {
     pub service_account_name: Option<String>,
 
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(schema_with = "carried")]
-    pub decryption: Option<Value>,
+    pub decryption: Option<Decryption>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "carried")]
     pub kube_config: Option<Value>,
@@ -270,6 +269,20 @@ pub struct SubstituteReference {
     pub optional: Option<bool>,
 }
 
+/// How encrypted files are decrypted.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Decryption {
+    /// `sops`.
+    pub provider: String,
+    /// The Secret whose entries `*.agekey` hold age identities.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub secret_ref: Option<LocalReference>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "carried")]
+    pub service_account_name: Option<Value>,
+}
+
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct KustomizationStatus {
@@ -355,9 +368,11 @@ impl KustomizationSpec {
 
     /// Fields that are set to more than their default and that we don't serve.
     pub fn unserved(&self) -> Vec<&'static str> {
+        let decryption = self.decryption.as_ref();
         [
             ("spec.sourceRef.kind", self.source_ref.kind != "GitRepository"),
-            ("spec.decryption", is_set(&self.decryption)),
+            ("spec.decryption.provider", decryption.is_some_and(|d| d.provider != "sops")),
+            ("spec.decryption.serviceAccountName", decryption.is_some_and(|d| is_set(&d.service_account_name))),
             ("spec.kubeConfig", is_set(&self.kube_config)),
             ("spec.ignore", is_set(&self.ignore)),
         ]

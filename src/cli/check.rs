@@ -42,6 +42,9 @@ pub struct CheckArgs {
     /// A variable of `spec.postBuild`; can be given more than once
     #[arg(long = "set", value_name = "NAME=VALUE", value_parser = assignment)]
     set: Vec<(String, String)>,
+    /// File with age identities, for files that are encrypted with SOPS
+    #[arg(long, value_name = "FILE", env = "SOPS_AGE_KEY_FILE")]
+    sops_age_key_file: Option<PathBuf>,
     /// Fetch what kustomizations name in other Git repositories, as `afresh run --allow-remote-bases` does
     #[arg(long)]
     allow_remote_bases: bool,
@@ -88,6 +91,7 @@ pub fn run(args: &CheckArgs) -> ExitCode {
         target_namespace: None,
         set: args.set.clone(),
         allow_remote_bases: args.allow_remote_bases,
+        sops_age_key_file: args.sops_age_key_file.clone(),
         output: Format::Yaml,
         show_secrets: false,
     };
@@ -98,7 +102,7 @@ pub fn run(args: &CheckArgs) -> ExitCode {
             anstream::eprint!("{}", failed.error.render(color));
             return ExitCode::from(FOUND);
         }
-        Err(render::Error::Fetch(message)) => {
+        Err(render::Error::Fetch(message) | render::Error::Keys(message)) => {
             anstream::eprintln!("error: {message}");
             return ExitCode::from(FAILED);
         }

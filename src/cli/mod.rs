@@ -10,6 +10,7 @@ mod crds;
 mod demo;
 mod diff;
 mod get;
+mod identities;
 mod kustomization;
 mod logging;
 mod migrate;

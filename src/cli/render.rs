@@ -3,8 +3,8 @@
 //! Objects go to stdout; errors, with the lines that they are about, to stderr. Values of Secrets are shown as `***`
 //! unless `--show-secrets` is given.
 
-use std::collections::BTreeMap;
-use std::io::{self, Write};
+use std::collections::{BTreeMap, HashSet};
+use std::io::{self, Write as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -14,11 +14,12 @@ use serde_json::{Value, json};
 
 use super::bases::{Refused, TreeWithBases};
 use super::directory::{DirectoryTree, repository_root};
+use super::identities::identities;
 use super::kustomization::{self, InputError, absolute, assignment};
 use crate::api::{Kustomization, KustomizationSpec};
 use crate::engine::request;
-use crate::manifest::{Object, yaml};
-use crate::render::{AppRef, Failed, Rendered, render};
+use crate::manifest::{Object, Redaction, yaml};
+use crate::render::{AppRef, Failed, Keys, Rendered, render};
 
 /// Show what a folder of a working copy would declare.
 #[derive(Args, Clone, Debug)]
@@ -50,7 +51,10 @@ pub struct RenderArgs {
     /// Fetch what kustomizations name in other Git repositories, as `afresh run --allow-remote-bases` does
     #[arg(long)]
     pub allow_remote_bases: bool,
-    /// Show the values of Secrets
+    /// File with age identities, for files that are encrypted with SOPS
+    #[arg(long, value_name = "FILE", env = "SOPS_AGE_KEY_FILE")]
+    pub sops_age_key_file: Option<PathBuf>,
+    /// Show the values of Secrets, and what was decrypted
     #[arg(long)]
     pub show_secrets: bool,
 }
@@ -78,7 +82,7 @@ pub fn run(args: &RenderArgs) -> ExitCode {
             let _ = write!(errors, "{}", error.render(color));
             ExitCode::FAILURE
         }
-        Err(Error::Fetch(message)) => {
+        Err(Error::Fetch(message) | Error::Keys(message)) => {
             let _ = writeln!(errors, "error: {message}");
             ExitCode::FAILURE
         }
@@ -105,6 +109,8 @@ pub(super) enum Error {
         failed: Box<Failed>,
         from: Vec<String>,
     },
+    /// There are no identities.
+    Keys(String),
 }
 
 impl From<InputError> for Error {
@@ -150,9 +156,15 @@ pub(super) fn rendered(args: &RenderArgs) -> Result<Rendered, Error> {
     // without `postBuild` the daemon substitutes nothing
     let substituted = object.spec.post_build.is_some() || !args.set.is_empty();
     let variables = substituted.then_some(&variables);
+    let keys = match &args.sops_age_key_file {
+        Some(file) => Some(identities(file).map_err(Error::Keys)?),
+        None => object.spec.decryption.as_ref().map(|_| Keys::default()),
+    };
+    // the daemon opens nothing where the Kustomization doesn't say so
+    let keys = keys.as_ref().filter(|_| args.kustomization.is_none() || object.spec.decryption.is_some());
     let mut tree = TreeWithBases::new(DirectoryTree::new(root), args.allow_remote_bases);
-    tree.render(|tree| render(&request(&object.spec, &app, tree, variables, &|| false))).map_err(
-        |refused| match refused {
+    tree.render(|tree| render(&request(&object.spec, &app, tree, variables, keys, &|| false))).map_err(|refused| {
+        match refused {
             Refused::Render(failed) => {
                 let from = post_build.substitute_from.iter();
                 Error::Render {
@@ -161,8 +173,8 @@ pub(super) fn rendered(args: &RenderArgs) -> Result<Rendered, Error> {
                 }
             }
             Refused::Fetch(message) => Error::Fetch(message),
-        },
-    )
+        }
+    })
 }
 
 /// A spec that says no more than where and into which namespace.
@@ -175,8 +187,11 @@ fn spec(path: &str, target_namespace: Option<&str>) -> KustomizationSpec {
 }
 
 fn print(rendered: &Rendered, args: &RenderArgs) -> String {
-    let values =
-        rendered.objects.iter().map(|object| if args.show_secrets { object.value.clone() } else { masked(object) });
+    let decrypted = Decrypted::of(rendered);
+    let values = rendered.objects.iter().map(|object| match args.show_secrets {
+        true => object.value.clone(),
+        false => decrypted.masked(masked(object)),
+    });
     match args.output {
         Format::Yaml => {
             let documents = rendered.objects.iter().zip(values);
@@ -206,6 +221,50 @@ fn masked(object: &Object) -> Value {
         }
     }
     value
+}
+
+/// What was decrypted: a template or a patch may have put it anywhere.
+struct Decrypted<'a> {
+    values: HashSet<&'a str>,
+    parts: Redaction,
+}
+
+impl<'a> Decrypted<'a> {
+    fn of(rendered: &'a Rendered) -> Self {
+        let values = || rendered.secrets.iter().map(String::as_str);
+        Self { values: values().collect(), parts: Redaction::of(values()) }
+    }
+
+    /// The object without it, but for what says which object it is.
+    fn masked(&self, mut value: Value) -> Value {
+        if self.values.is_empty() {
+            return value;
+        }
+        let Value::Object(fields) = &mut value else { return value };
+        for (field, value) in fields {
+            match (field.as_str(), value) {
+                ("apiVersion" | "kind", _) => {}
+                ("metadata", Value::Object(metadata)) => {
+                    let others = metadata.iter_mut().filter(|(key, _)| !matches!(key.as_str(), "name" | "namespace"));
+                    others.for_each(|(_, value)| self.mask(value));
+                }
+                (_, value) => self.mask(value),
+            }
+        }
+        value
+    }
+
+    fn mask(&self, value: &mut Value) {
+        match value {
+            Value::Object(fields) => fields.values_mut().for_each(|value| self.mask(value)),
+            Value::Array(items) => items.iter_mut().for_each(|value| self.mask(value)),
+            Value::String(text) if self.values.contains(text.as_str()) => *text = "***".to_owned(),
+            Value::String(text) => self.parts.apply(text),
+            Value::Null => {}
+            other if self.values.contains(other.to_string().as_str()) => *other = "***".into(),
+            _ => {}
+        }
+    }
 }
 
 #[cfg(test)]
@@ -246,7 +305,7 @@ mod tests {
         let shown = |more: &[&str]| match rendered(&args(&app, more)) {
             Ok(rendered) => print(&rendered, &args(&app, more)),
             Err(Error::Render { failed, .. }) => panic!("{failed}"),
-            Err(Error::Fetch(message)) => panic!("{message}"),
+            Err(Error::Fetch(message) | Error::Keys(message)) => panic!("{message}"),
             Err(Error::Input(error)) => panic!("{error}"),
         };
         insta::assert_snapshot!(shown(&["--set", "name=c", "--target-namespace", "shop"]), @r"

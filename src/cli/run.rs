@@ -79,6 +79,9 @@ pub struct RunArgs {
     /// Apply as this service account of each Kustomization's namespace where `spec.serviceAccountName` names none; default: as Afresh's own
     #[arg(long, value_name = "NAME")]
     default_service_account: Option<String>,
+    /// Secret of age identities (in the runtime namespace) for Kustomizations whose `spec.decryption` names none
+    #[arg(long, value_name = "NAME", env = "AFRESH_SOPS_AGE_SECRET")]
+    sops_age_secret: Option<String>,
     /// What to do with fields that the API server doesn't know
     #[arg(long, value_enum, default_value = "warn")]
     field_validation: Validation,
@@ -193,6 +196,7 @@ fn resolve(args: RunArgs) -> anyhow::Result<Config> {
         runtime_namespace: runtime_namespace.unwrap_or_else(|| "afresh-system".to_owned()),
         leader_election: (!args.no_leader_election && !args.sandbox).then_some(leader_election),
         default_service_account,
+        sops_age_secret: args.sops_age_secret.filter(|name| !name.is_empty()),
         field_validation: match args.field_validation {
             Validation::Warn => FieldValidation::Warn,
             Validation::Strict => FieldValidation::Strict,
@@ -456,6 +460,7 @@ impl Daemon {
             watch_namespace: self.config.watch_namespace.clone(),
             runtime_namespace: self.config.runtime_namespace.clone(),
             default_service_account: self.config.default_service_account.clone(),
+            sops_age_secret: self.config.sops_age_secret.clone(),
             field_validation: self.config.field_validation,
             source_role: self.config.source_role,
             traces: self.traces.clone(),

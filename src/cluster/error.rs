@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
+use crate::manifest::Redaction;
+
 /// A refused or failed call. Displays as the server's own message.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
@@ -121,15 +123,10 @@ impl ApiError {
 
     /// Replaces each of `values` in the message, so that what is quoted back to us is not passed on.
     pub fn redacted<'a>(mut self, values: impl Iterator<Item = &'a str>) -> Self {
-        for value in values.filter(|v| v.len() >= REDACTED_BYTES_MIN) {
-            if self.message.contains(value) {
-                self.message = self.message.replace(value, "***");
-            }
-            if let ErrorClass::Invalid { causes } = &mut self.class {
-                for cause in causes.iter_mut().filter(|c| c.message.contains(value)) {
-                    cause.message = cause.message.replace(value, "***");
-                }
-            }
+        let redaction = Redaction::of(values);
+        redaction.apply(&mut self.message);
+        if let ErrorClass::Invalid { causes } = &mut self.class {
+            causes.iter_mut().for_each(|cause| redaction.apply(&mut cause.message));
         }
         self
     }

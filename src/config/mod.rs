@@ -89,6 +89,8 @@ pub struct Config {
     pub allow_remote_bases: bool,
     /// As whom objects are written of Kustomizations that don't say; `None`: as the daemon.
     pub default_service_account: Option<String>,
+    /// The Secret, in the runtime namespace, whose age identities serve where `spec.decryption` names no other.
+    pub sops_age_secret: Option<String>,
     pub field_validation: FieldValidation,
     pub source_role: SourceRole,
     /// The collector that traces of attempts go to, by OTLP over HTTP; `None`: there are none.

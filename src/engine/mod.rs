@@ -40,7 +40,7 @@ use crate::source::Remotes;
 
 use namespaces::Namespaces;
 use permits::Permits;
-use references::References;
+use references::{Reference, References};
 use registry::Registry;
 use shared::{Background, Shared};
 
@@ -67,6 +67,8 @@ pub struct Settings {
     pub runtime_namespace: String,
     /// As whom objects are written of Kustomizations that name nobody.
     pub default_service_account: Option<String>,
+    /// The Secret there whose age identities serve where `spec.decryption` names no other.
+    pub sops_age_secret: Option<String>,
     pub field_validation: config::FieldValidation,
     pub source_role: config::SourceRole,
     pub traces: Traces,
@@ -109,6 +111,7 @@ pub async fn run(settings: Settings, cancel: CancellationToken) -> Result<Ended,
         watch_namespace,
         runtime_namespace,
         default_service_account,
+        sops_age_secret,
         field_validation,
         source_role,
         traces,
@@ -133,6 +136,7 @@ pub async fn run(settings: Settings, cancel: CancellationToken) -> Result<Ended,
         pods: Pods::new(cluster.clone()),
         references: References::new(cluster.clone()),
         namespaces: Namespaces::new(cluster.clone(), watch_namespace.is_none()),
+        keys_by_default: sops_age_secret.map(|name| Reference::secret(&runtime_namespace, &name)),
         registry: Registry::default(),
         renders: Permits::new(config::RENDERS_MAX),
         applies: Permits::new(config::APPLYING_MAX),

@@ -45,6 +45,14 @@ impl Reference {
         from.iter().map(|named| Self::values(namespace, named)).collect()
     }
 
+    /// What it takes keys from: the Secret of `spec.decryption`.
+    pub fn keys(namespace: &str, object: &Kustomization, by_default: Option<&Reference>) -> Option<Reference> {
+        match &object.spec.decryption.as_ref()?.secret_ref {
+            Some(secret) => Some(Self::secret(namespace, &secret.name)),
+            None => by_default.cloned(),
+        }
+    }
+
     /// What one entry of `substituteFrom` names.
     pub fn values(namespace: &str, named: &SubstituteReference) -> Reference {
         let kind = if named.kind == "Secret" { Referenced::Secret } else { Referenced::ConfigMap };

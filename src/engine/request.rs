@@ -4,14 +4,16 @@ use std::collections::BTreeMap;
 
 use crate::api::{KustomizationSpec, SubstituteStrategy};
 use crate::manifest::Tree;
-use crate::render::{AppRef, CommonMetadata, Overlay, Request, Substitution};
+use crate::render::{AppRef, CommonMetadata, Keys, Overlay, Request, Substitution};
 
-/// Puts what the renderer reads of a spec beside the tree. `variables`: those of `postBuild`; `None` without it.
+/// Puts what the renderer reads of a spec beside the tree. `variables`: those of `postBuild`; `keys`:
+/// those of `decryption`; `None` without it.
 pub fn request<'a>(
     spec: &'a KustomizationSpec,
     app: &'a AppRef,
     tree: &'a dyn Tree,
     variables: Option<&'a BTreeMap<String, String>>,
+    keys: Option<&'a Keys>,
     cancelled: &'a dyn Fn() -> bool,
 ) -> Request<'a> {
     let common = spec.common_metadata.as_ref();
@@ -26,6 +28,7 @@ pub fn request<'a>(
             SubstituteStrategy::WithVariables => Substitution::WithVariables(variables),
             SubstituteStrategy::Always => Substitution::Always(variables),
         }),
+        decryption: keys,
         cancelled,
     }
 }

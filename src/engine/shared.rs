@@ -14,7 +14,7 @@ use crate::source::Remotes;
 use super::namespaces::Namespaces;
 use super::permits::Permits;
 use super::policies::Policies;
-use super::references::References;
+use super::references::{Reference, References};
 use super::registry::Registry;
 use super::source::{SourceHandle, Sources};
 
@@ -28,6 +28,8 @@ pub(super) struct Shared {
     pub registry: Registry,
     pub references: References,
     pub namespaces: Namespaces,
+    /// Whose keys serve where `spec.decryption` names no Secret.
+    pub keys_by_default: Option<Reference>,
     pub events: Events,
     pub metrics: Metrics,
     pub digest_key: DigestKey,

@@ -9,12 +9,17 @@ use std::ops::Range;
 use annotate_snippets::renderer::DecorStyle;
 use annotate_snippets::{AnnotationKind, Group, Level, Renderer, Snippet};
 
+use super::Redaction;
+
 /// Lines shown before the one an error is in.
 const LINES_BEFORE: usize = 2;
 /// Longer lines are cut: a minified file is one line of megabytes.
 const LINE_CHARS_MAX: usize = 160;
 /// How much of a long line stays in front of the column an error is at.
 const LINE_CHARS_BEFORE: usize = 60;
+
+/// A text with this line was encrypted: excerpts of it show no values.
+pub const SECRET_TEXT_MARK: &str = "# in the clear here, encrypted in the repository";
 
 /// What is wrong in a file, and where.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -107,6 +112,17 @@ impl SourceError {
         if shown.is_none_or(|shown| !shown.absorb(&excerpt, label)) {
             self.details.related.push(Related { path: path.to_owned(), label: label.to_owned(), excerpt });
         }
+        self
+    }
+
+    /// Takes values out of all that is said and shown.
+    #[must_use]
+    pub fn redacted(mut self, values: &Redaction) -> Self {
+        values.apply(&mut self.message);
+        let Details { hint, note, excerpt, related } = &mut *self.details;
+        hint.iter_mut().chain(note).for_each(|text| values.apply(text));
+        let related = related.iter_mut().map(|related| &mut related.excerpt);
+        excerpt.iter_mut().chain(related).for_each(|excerpt| values.blank(&mut excerpt.text));
         self
     }
 
@@ -234,6 +250,7 @@ fn declares_a_secret(text: &str) -> bool {
         let rest = text[offset + word.len()..].trim_start_matches(['"', '\'']).trim_start();
         rest.strip_prefix(':').is_some_and(|rest| rest.trim_start_matches([' ', '\t', '"', '\'']).starts_with("Secret"))
     }) || text.contains("stringData")
+        || text.contains(SECRET_TEXT_MARK)
 }
 
 /// Keeps indentation, a key and template expressions; hides the rest.

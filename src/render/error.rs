@@ -2,7 +2,7 @@
 
 use super::kustomize::RemoteBase;
 use super::read_set::ReadSet;
-use crate::manifest::{SourceError, TreeError};
+use crate::manifest::{Redaction, SourceError, TreeError};
 
 /// A failed rendering and what it had read: it fails in the same way until that changes.
 #[derive(Debug, thiserror::Error)]
@@ -72,6 +72,17 @@ impl RenderError {
     /// Whether the same input would fail in the same way: false if the object store or a cancellation is the cause.
     pub fn is_final(&self) -> bool {
         !matches!(self, Self::Cancelled | Self::Tree(TreeError::Store { .. }))
+    }
+
+    /// Takes values out of all that is said and shown.
+    #[must_use]
+    pub fn redacted(self, values: &Redaction) -> Self {
+        match self {
+            Self::Source(error) => Self::Source(error.redacted(values)),
+            Self::RemoteBase { base, error } => Self::RemoteBase { base, error: Box::new(error.redacted(values)) },
+            // these name paths and limits
+            other => other,
+        }
     }
 
     /// What the user can do.

@@ -6,7 +6,7 @@
 //!            │                template: afresh.yaml + values + templates
 //!            ▼                    │
 //!        ReadSet                  ▼
-//!                    objects ──► overlay of the spec ──► substitution ──► common metadata ──► Rendered
+//!                    objects ──► overlay of the spec ──► decryption ──► substitution ──► common metadata ──► Rendered
 //! ```
 //!
 //! In: a [`Request`]. Out: [`Rendered`], or [`Failed`]; both carry the [`ReadSet`], which tells whether another
@@ -14,6 +14,7 @@
 //! randomness, no file system; nothing outside the tree is read. No error contains a substituted value or a line of a
 //! Secret.
 
+mod decryption;
 mod discovery;
 mod error;
 mod expansion;
@@ -37,6 +38,7 @@ mod values;
 
 use std::collections::{BTreeMap, BTreeSet};
 
+pub use decryption::{KeyError, Keys};
 pub use error::{Failed, RenderError};
 pub use kustomize::{Pin, RemoteBase};
 pub use overlay::Overlay;
@@ -45,7 +47,7 @@ pub use rendered::Rendered;
 pub use scope::is_cluster_scoped;
 pub use settings::SETTINGS_FILE;
 
-use crate::manifest::{Tree, yaml};
+use crate::manifest::{Redaction, Tree, yaml};
 use discovery::Found;
 use objects::Draft;
 use reader::Reader;
@@ -77,6 +79,8 @@ pub struct Request<'a> {
     /// `spec.commonMetadata`.
     pub common_metadata: Option<CommonMetadata<'a>>,
     pub substitution: Substitution<'a>,
+    /// `spec.decryption`: what opens encrypted files. `None`: encrypted Secrets are refused.
+    pub decryption: Option<&'a Keys>,
     /// Asked between files and templates; true ends the rendering with [`RenderError::Cancelled`].
     pub cancelled: &'a dyn Fn() -> bool,
 }
@@ -102,13 +106,18 @@ pub enum Substitution<'a> {
 
 /// Renders an application.
 pub fn render(request: &Request<'_>) -> Result<Rendered, Failed> {
-    let reader = Reader::new(request.tree);
+    let reader = Reader::new(request.tree, request.decryption);
     match render_with(request, &reader) {
         Ok(mut rendered) => {
+            rendered.secrets = reader.take_secrets();
             rendered.read_set = reader.into_read_set();
             Ok(rendered)
         }
-        Err(error) => Err(Failed { error, read_set: reader.into_read_set() }),
+        Err(error) => {
+            let secrets = reader.take_secrets();
+            let error = error.redacted(&Redaction::of(secrets.iter().map(String::as_str)));
+            Err(Failed { error, read_set: reader.into_read_set() })
+        }
     }
 }
 
@@ -117,6 +126,7 @@ fn render_with(request: &Request<'_>, reader: &Reader<'_>) -> Result<Rendered, R
     if let Some(namespace) = request.overlay.target_namespace {
         transform::free_cluster_scoped(&mut drafts, namespace);
     }
+    reader.add_secrets(decryption::secrets(&mut drafts, &texts, request.decryption)?);
     let derived = substitute(request, &texts, &mut drafts)?;
     if let Some(metadata) = &request.common_metadata {
         for draft in &mut drafts {

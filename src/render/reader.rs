@@ -4,6 +4,7 @@ use std::cell::{Cell, RefCell};
 
 use bytes::Bytes;
 
+use super::decryption::{self, Format, Keys};
 use super::error::RenderError;
 use super::read_set::{ReadSet, Seen, digest, root};
 use super::{MAX_BYTES, MAX_DIRECTORIES, MAX_FILES, path};
@@ -19,6 +20,10 @@ const IGNORE_FILE: &str = ".sourceignore";
 
 pub(super) struct Reader<'a> {
     tree: &'a dyn Tree,
+    /// `None`: what is encrypted stays so.
+    keys: Option<&'a Keys>,
+    /// What was decrypted.
+    secrets: RefCell<Vec<String>>,
     seen: RefCell<ReadSet>,
     files: Cell<usize>,
     directories: Cell<usize>,
@@ -33,12 +38,21 @@ pub(super) struct Resolved {
 }
 
 impl<'a> Reader<'a> {
-    pub(super) fn new(tree: &'a dyn Tree) -> Self {
-        Self { tree, seen: RefCell::default(), files: Cell::new(0), directories: Cell::new(0), bytes: Cell::new(0) }
+    pub(super) fn new(tree: &'a dyn Tree, keys: Option<&'a Keys>) -> Self {
+        let (files, directories, bytes) = (Cell::new(0), Cell::new(0), Cell::new(0));
+        Self { tree, keys, secrets: RefCell::default(), seen: RefCell::default(), files, directories, bytes }
     }
 
     pub(super) fn into_read_set(self) -> ReadSet {
         self.seen.into_inner()
+    }
+
+    pub(super) fn add_secrets(&self, values: Vec<String>) {
+        self.secrets.borrow_mut().extend(values);
+    }
+
+    pub(super) fn take_secrets(&self) -> Vec<String> {
+        self.secrets.take()
     }
 
     /// Follows a path from the root; `None` if there is nothing.
@@ -119,10 +133,32 @@ impl<'a> Reader<'a> {
         Ok(Some(content))
     }
 
-    /// The text of a file, without a byte order mark; `None` if there is no file.
+    /// The text of a file, without a byte order mark and in the clear; `None` if there is no file.
     pub(super) fn text(&self, wanted: &str, limit: u64) -> Result<Option<String>, RenderError> {
         let Some(content) = self.file(wanted, limit)? else { return Ok(None) };
-        Ok(Some(yaml::text(wanted, &content)?.to_owned()))
+        self.clear(wanted, &content).map(Some)
+    }
+
+    fn clear(&self, path: &str, content: &[u8]) -> Result<String, RenderError> {
+        let text = yaml::text(path, content)?;
+        match self.keys.map(|keys| decryption::manifest(path, text, keys)).transpose()?.flatten() {
+            Some(clear) => {
+                self.secrets.borrow_mut().extend(clear.values);
+                Ok(clear.content)
+            }
+            None => Ok(text.to_owned()),
+        }
+    }
+
+    /// What a file that becomes a value of a Secret holds, in the clear.
+    pub(super) fn decrypted(&self, path: &str, content: Vec<u8>, format: Format) -> Result<Vec<u8>, RenderError> {
+        match self.keys.map(|keys| decryption::file(path, &content, format, keys)).transpose()?.flatten() {
+            Some(clear) => {
+                self.secrets.borrow_mut().extend(clear.values);
+                Ok(clear.content)
+            }
+            None => Ok(content),
+        }
     }
 
     /// The text of an entry that was listed: of a file without another look-up, of a symlink what it leads to.
@@ -132,7 +168,7 @@ impl<'a> Reader<'a> {
         }
         self.note(path, Seen::of(Some(entry)));
         let Some(content) = self.content(path, limit)? else { return Ok(None) };
-        Ok(Some(yaml::text(path, &content)?.to_owned()))
+        self.clear(path, &content).map(Some)
     }
 
     /// The entries of a directory by name, which must be given without symlinks.

@@ -13,7 +13,7 @@ use super::read_set::ReadSet;
 use super::scope;
 use super::{Request, check_cancelled};
 use crate::manifest::yaml::PathSegment;
-use crate::manifest::{Object, ObjectId, Origin, SourceError, normalise};
+use crate::manifest::{Object, ObjectId, Origin, Redaction, SourceError, normalise};
 
 /// What an application declares at a revision.
 pub struct Rendered {
@@ -24,6 +24,8 @@ pub struct Rendered {
     pub read_set: ReadSet,
     /// What substitution made of values, by the name of the variable: of a secret value it is as secret.
     pub derived: BTreeSet<(String, String)>,
+    /// Values that were decrypted, which nobody may quote.
+    pub secrets: Vec<String>,
     /// Where each object stands, for [`Rendered::error_at`].
     places: Vec<Place>,
     texts: Vec<Text>,
@@ -33,10 +35,12 @@ impl Rendered {
     /// An error at a value of `objects[index]`, with line, column and excerpt: an unknown field, a policy's finding.
     /// Falls back to the nearest parent that is in the text. The message must not contain a Secret's value.
     pub fn error_at(&self, index: usize, path: &[PathSegment], message: impl Into<String>) -> SourceError {
-        match self.places.get(index) {
+        let error = match self.places.get(index) {
             Some(place) => self.texts[place.text].error(*place, path, message),
             None => SourceError::whole_file("", message),
-        }
+        };
+        // a template may have put them into any object
+        error.redacted(&Redaction::of(self.secrets.iter().map(String::as_str)))
     }
 
     /// The index of an object.
@@ -86,7 +90,8 @@ pub(super) fn finish(request: &Request<'_>, texts: Vec<Text>, drafts: Vec<Draft>
         places.push(place);
     }
     let digest = digest(request, &objects)?;
-    Ok(Rendered { objects, digest, read_set: ReadSet::default(), derived: BTreeSet::new(), places, texts })
+    let (derived, secrets) = (BTreeSet::new(), Vec::new());
+    Ok(Rendered { objects, digest, read_set: ReadSet::default(), derived, secrets, places, texts })
 }
 
 fn twice(id: &ObjectId, first: (&Text, Place), second: (&Text, Place)) -> SourceError {

@@ -29,6 +29,7 @@ impl<'a> Case<'a> {
             overlay: self.overlay,
             common_metadata: self.common_metadata,
             substitution: self.substitution,
+            decryption: None,
             cancelled: &|| false,
         })
     }
@@ -369,6 +370,7 @@ fn a_cancelled_rendering_ends_and_is_not_final() {
         overlay: Overlay::default(),
         common_metadata: None,
         substitution: Substitution::Off,
+        decryption: None,
         cancelled: &|| true,
     };
     let failed = render(&request).expect_err("cancelled");
@@ -408,6 +410,7 @@ fn a_hundred_million_directories_are_refused() {
         overlay: Overlay::default(),
         common_metadata: None,
         substitution: Substitution::Off,
+        decryption: None,
         cancelled: &|| false,
     };
     let failed = render(&request).expect_err("refused");

@@ -211,6 +211,48 @@ async fn a_diff_of_a_kustomization_that_is_not_there_says_so() {
 }
 
 #[test]
+fn encrypted_files_are_rendered_with_an_identity_and_their_values_are_shown_only_on_request() {
+    let home = TempDir::new().unwrap();
+    let recorded = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/sops");
+    let app = home.path().join("app");
+    std::fs::create_dir(&app).unwrap();
+    std::fs::copy(recorded.join("encrypted/values.yaml"), app.join("values.yaml")).unwrap();
+    std::fs::write(app.join("afresh.yaml"), "render: template\nvalues: [values.yaml]\n").unwrap();
+    let template = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: db}\ndata:\n  \
+                    url: postgres://{{ values.database.user }}:{{ values.database.password }}@db\n";
+    std::fs::write(app.join("a.yaml"), template).unwrap();
+    let shown = |more: &[&str], variable: Option<&Path>| {
+        let mut command = afresh(home.path());
+        command.args(["render", "app"]).args(more);
+        variable.map(|path| command.env("SOPS_AGE_KEY_FILE", path));
+        let output = command.output().unwrap();
+        let text = |bytes| String::from_utf8(bytes).unwrap();
+        (output.status.code(), text(output.stdout), text(output.stderr))
+    };
+    let key = recorded.join("keys/team.agekey");
+    let flag = format!("--sops-age-key-file={}", key.display());
+    for (code, out, error) in [shown(&[&flag], None), shown(&[], Some(&key))] {
+        assert_eq!(code, Some(0), "{error}");
+        assert!(out.contains("url: postgres://***:***@db") && !out.contains("pa$$"), "{out}");
+    }
+    let (_, out, _) = shown(&[&flag, "--show-secrets"], None);
+    assert!(out.contains("url: postgres://metabase:pa$$ word@db"), "{out}");
+    let (code, _, error) = shown(&["--sops-age-key-file", "app/a.yaml"], None);
+    assert_eq!(code, Some(1));
+    assert!(error.contains("`app/a.yaml` holds no age identity"), "{error}");
+    let (code, _, error) = shown(&["--sops-age-key-file", "nowhere"], None);
+    assert_eq!(code, Some(1));
+    assert!(error.contains("can't read `nowhere`"), "{error}");
+    // without one, whoever renders is told which
+    let other = home.path().join("other");
+    std::fs::create_dir(&other).unwrap();
+    std::fs::copy(recorded.join("encrypted/secret.yaml"), other.join("secret.yaml")).unwrap();
+    let output = afresh(home.path()).args(["render", "other"]).output().unwrap();
+    let error = String::from_utf8(output.stderr).unwrap();
+    assert!(error.contains("encrypted with SOPS") && error.contains("--sops-age-key-file"), "{error}");
+}
+
+#[test]
 fn the_definitions_are_printed_as_data() {
     let home = TempDir::new().unwrap();
     let output = afresh(home.path()).arg("crds").output().unwrap();

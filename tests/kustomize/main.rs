@@ -107,6 +107,7 @@ fn rendered(tree: &MemoryTree, directory: &str) -> Result<Rendered, Failed> {
         overlay: Overlay::default(),
         common_metadata: None,
         substitution: Substitution::Off,
+        decryption: None,
         cancelled: &|| false,
     })
 }

@@ -92,6 +92,7 @@ fn build(body: &str) -> Result<Objects, String> {
             SubstituteStrategy::WithVariables => Substitution::WithVariables(variables),
             SubstituteStrategy::Always => Substitution::Always(variables),
         }),
+        decryption: None,
         cancelled: &|| false,
     };
     let rendered = render(&request).map_err(|failed| failed.error.to_string())?;

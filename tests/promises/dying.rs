@@ -31,6 +31,7 @@ async fn a_watch_that_dies_ends_the_daemon(env: &mut Env) {
         watch_namespace: Some(env.namespace.clone()),
         runtime_namespace: env.namespace.clone(),
         default_service_account: None,
+        sops_age_secret: None,
         field_validation: FieldValidation::Warn,
         source_role: SourceRole::Serve,
         traces: Default::default(),

@@ -7,6 +7,7 @@ mod support;
 mod accounts;
 mod bad_input;
 mod confinement;
+mod decryption;
 mod dependencies;
 mod drift;
 mod dying;

@@ -36,6 +36,7 @@ fn declared(root: &Path, cluster: &str) -> String {
                 Value::Null => Substitution::Off,
                 _ => Substitution::WithVariables(&variables),
             },
+            decryption: None,
             cancelled: &|| false,
         })
         .unwrap_or_else(|failed| panic!("{}", failed.error.render(false)));

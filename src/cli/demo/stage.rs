@@ -109,6 +109,7 @@ impl Stage {
             allow_remote_bases: false,
             policies_dir: None,
             default_service_account: None,
+            sops_age_secret: None,
             field_validation: config::FieldValidation::Strict,
             source_role: config::SourceRole::Serve,
             otlp_endpoint: None,

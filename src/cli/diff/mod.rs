@@ -18,6 +18,7 @@ use serde_json::Value;
 
 use super::connect::ClusterArgs;
 use super::directory::{DirectoryTree, repository_root};
+use super::identities::identities;
 use super::kustomization::{self, InputError, absolute, assignment};
 use crate::api::{CONFIRM_PRUNE, Key, Kustomization};
 use crate::apply::{Fate, Kept, UnknownFields};
@@ -49,6 +50,10 @@ pub struct DiffArgs {
     /// A variable, over those of `spec.postBuild`; can be given more than once
     #[arg(long = "set", value_name = "NAME=VALUE", value_parser = assignment)]
     set: Vec<(String, String)>,
+    /// File with age identities, for files that are encrypted with SOPS; default: those of the Secret that
+    /// `spec.decryption` names
+    #[arg(long, value_name = "FILE", env = "SOPS_AGE_KEY_FILE")]
+    sops_age_key_file: Option<PathBuf>,
     /// Fields that the API server doesn't know, as `afresh run` is told: `warn` leaves them out, `strict` refuses
     #[arg(long, value_enum, default_value = "warn")]
     field_validation: Validation,
@@ -105,12 +110,14 @@ async fn diff(args: &DiffArgs) -> anyhow::Result<u8> {
     };
     let object = Arc::new(looked.object);
     let variables: BTreeMap<String, String> = args.set.iter().cloned().collect();
+    let keys = args.sops_age_key_file.as_deref().map(identities).transpose();
     let question = Question {
         cluster: &cluster,
         object: object.clone(),
         tree: looked.tree,
         revision: &looked.revision,
         variables: &variables,
+        keys: keys.map_err(anyhow::Error::msg)?.map(Arc::new),
         unknown_fields: match args.field_validation {
             Validation::Warn => UnknownFields::Drop,
             Validation::Strict => UnknownFields::Refuse,

@@ -121,8 +121,10 @@ impl Idle {
             self.offered = Offered::default();
             self.source_key = Some(key);
         }
-        self.values =
-            app.shared.references.watch(Reference::of(&app.key.namespace, object), std::mem::take(&mut self.values));
+        let namespace = &app.key.namespace;
+        let mut wanted = Reference::of(namespace, object);
+        wanted.extend(Reference::keys(namespace, object, app.shared.keys_by_default.as_ref()));
+        self.values = app.shared.references.watch(wanted, std::mem::take(&mut self.values));
     }
 
     /// The state of the source that an attempt is made with.

@@ -25,6 +25,7 @@ mod health;
 mod identity;
 mod idle;
 mod jobs;
+mod keys;
 mod policy;
 mod prune;
 mod render;
@@ -51,6 +52,7 @@ use super::permits::Urgency;
 use super::shared::Shared;
 use super::source::{Head, SourceHandle};
 
+pub(super) use keys::keys;
 pub(super) use render::Scopes;
 pub(super) use values::{substitutions, unread};
 pub use worker::refusal;
@@ -118,7 +120,7 @@ struct Prepared {
     /// Kinds and namespaces that are declared here: their objects may come a moment before the server knows them.
     defines: HashSet<GroupKind>,
     namespaces: HashSet<String>,
-    /// Values that came from Secrets by substitution.
+    /// Values that came from Secrets by substitution or were decrypted.
     secrets: Arc<[String]>,
 }
 

@@ -13,7 +13,7 @@ use crate::engine::permits::Urgency;
 use crate::engine::source::Head;
 use crate::manifest::{Object, ObjectId, TreeError};
 use crate::plan;
-use crate::render::{AppRef, ReadSet, RemoteBase, RenderError};
+use crate::render::{AppRef, Keys, ReadSet, RemoteBase, RenderError};
 use crate::report::{Severity, Stage, Verdict};
 use crate::source::Snapshot;
 
@@ -58,7 +58,13 @@ impl Application {
         urgency: Urgency,
     ) -> Result<Arc<Prepared>, Failure> {
         let substitutions = self.substitutions(object).await?;
-        let inputs = inputs(object, head, substitutions.as_ref().map(|s| &s.variables));
+        let decryption = self.decryption(object).await?;
+        let inputs = inputs(
+            object,
+            head,
+            substitutions.as_ref().map(|s| &s.variables),
+            decryption.as_ref().map(|decryption| &decryption.digest),
+        );
         let before = self.memory().prepared.clone().filter(|p| p.inputs == inputs);
         let failed = self.memory().failed.clone().filter(|failed| failed.0 == inputs);
         let mut permit = self.shared.renders.acquire(urgency).await;
@@ -71,6 +77,7 @@ impl Application {
         let job = |bases: &Bases| {
             let (object, key, before) = (object.clone(), self.key.clone(), before.clone());
             let (failed, substitutions, cancel) = (failed.clone(), substitutions.clone(), cancel.clone());
+            let keys = decryption.as_ref().map(|decryption| decryption.keys.clone());
             let tree = bases.in_tree(&head.snapshot);
             move || {
                 // what it read is as it was: it fails as it did
@@ -80,7 +87,7 @@ impl Application {
                     return Err(Unrendered::boxed(failure.clone(), None));
                 }
                 let variables = (*substitutions).as_ref().map(|s| &s.variables);
-                render(&object, &tree, &key, variables, before.as_deref(), &cancel)
+                render(&object, &tree, &key, variables, keys.as_deref(), before.as_deref(), &cancel)
             }
         };
         let outcome = loop {
@@ -196,10 +203,10 @@ impl Application {
 /// Errors shown in a condition: more than a person reads at once would hide the first.
 pub(super) const ERRORS_SHOWN_MAX: usize = 5;
 
-/// The values of Secrets, and what substitution made of them.
+/// The values of Secrets, what substitution made of them, and what was decrypted.
 fn secrets(values: &BTreeMap<String, String>, rendered: &crate::render::Rendered) -> Arc<[String]> {
     let derived = rendered.derived.iter().filter(|(name, _)| values.contains_key(name)).map(|(_, value)| value);
-    values.values().chain(derived).cloned().collect()
+    values.values().chain(derived).chain(&rendered.secrets).cloned().collect()
 }
 
 /// What was prepared before, in the order and with the lines of a render of the same objects; `None` if they differ.
@@ -256,6 +263,7 @@ fn render(
     tree: &Snapshot,
     key: &Key,
     substitutions: Option<&BTreeMap<String, String>>,
+    keys: Option<&Keys>,
     before: Option<&Prepared>,
     cancel: &AtomicBool,
 ) -> Result<Option<crate::render::Rendered>, Box<Unrendered>> {
@@ -268,7 +276,7 @@ fn render(
     }
     let app = AppRef { name: key.name.clone(), namespace: key.namespace.clone() };
     let cancelled = || cancel.load(Ordering::Acquire);
-    let request = crate::engine::request(&object.spec, &app, tree, substitutions, &cancelled);
+    let request = crate::engine::request(&object.spec, &app, tree, substitutions, keys, &cancelled);
     crate::render::render(&request).map(Some).map_err(|failed| {
         let read_set = failed.error.is_final().then_some(failed.read_set);
         let mut unrendered = Unrendered::boxed(failure(&failed.error), read_set);
@@ -289,7 +297,12 @@ fn failure(error: &RenderError) -> Failure {
     Failure { unreadable, ..Failure::new(reason, format!("{error}{hint}")) }
 }
 
-fn inputs(object: &Kustomization, head: &Head, substitutions: Option<&BTreeMap<String, String>>) -> Inputs {
+fn inputs(
+    object: &Kustomization,
+    head: &Head,
+    substitutions: Option<&BTreeMap<String, String>>,
+    keys: Option<&[u8; 32]>,
+) -> Inputs {
     let spec = &object.spec;
     let parts = serde_json::json!([
         spec.path,
@@ -301,6 +314,7 @@ fn inputs(object: &Kustomization, head: &Head, substitutions: Option<&BTreeMap<S
         spec.common_metadata,
         spec.post_build.as_ref().and_then(|p| p.substitute_strategy),
         substitutions,
+        keys,
         head.view
     ]);
     Inputs(Sha256::digest(parts.to_string()).into())

@@ -23,9 +23,9 @@ use crate::apply::{self, Outlook, UnknownFields};
 use crate::cluster::{ApiError, Cluster};
 use crate::manifest::{DigestKey, ObjectId, Origin, Tree};
 use crate::plan::{self, Desired, Inventory};
-use crate::render::{AppRef, Failed, Rendered};
+use crate::render::{AppRef, Failed, Keys, Rendered};
 
-use super::application::{substitutions, unread};
+use super::application::{self, substitutions, unread};
 use super::references::{Content, Reference, Referenced};
 
 pub use prune::Deletions;
@@ -44,6 +44,8 @@ pub struct Question<'a> {
     pub revision: &'a str,
     /// Variables over those of `postBuild`.
     pub variables: &'a BTreeMap<String, String>,
+    /// Identities of whoever asks, instead of those that `decryption` names.
+    pub keys: Option<Arc<Keys>>,
     pub unknown_fields: UnknownFields,
 }
 
@@ -56,7 +58,7 @@ pub struct Preview {
     pub contested: Vec<(ObjectId, Key)>,
     /// What could not be looked at, by name.
     pub unseen: Vec<String>,
-    /// Values that came from Secrets: no text that has one of them is shown.
+    /// Values that came from Secrets or were decrypted: no text that has one of them is shown.
     pub secrets: Vec<SecretString>,
 }
 
@@ -146,14 +148,15 @@ async fn declared(
         return Err(PreviewError::Unserved(format!("Kustomization `{key}`: {message}")));
     }
     let (variables, secrets) = variables(question, &key, object).await?;
+    let keys = keys(question, &key, object).await?;
     let rendered = {
         let (object, tree, key) = (object.clone(), tree.clone(), key.clone());
-        let render = move || render(&object, &key, &*tree, variables.as_ref());
+        let render = move || render(&object, &key, &*tree, variables.as_ref(), keys.as_deref());
         tokio::task::spawn_blocking(render).await.map_err(PreviewError::Died)?.map_err(PreviewError::Render)?
     };
     // what substitution made of a secret value is secret, too
     let derived = rendered.derived.iter().filter(|(name, _)| secrets.contains_key(name)).map(|(_, value)| value);
-    let secrets = secrets.values().chain(derived).map(|value| value.clone().into()).collect();
+    let secrets = secrets.values().chain(derived).chain(&rendered.secrets).map(|value| value.clone().into()).collect();
     let desired = desired(question.cluster, object, &key, &rendered).await?;
     Ok(Declared { desired, secrets })
 }
@@ -178,6 +181,21 @@ async fn variables(
     Ok((variables, secrets))
 }
 
+/// What opens encrypted files, where the application says that there are some.
+async fn keys(question: &Question<'_>, key: &Key, object: &Kustomization) -> Result<Option<Arc<Keys>>, PreviewError> {
+    if object.spec.decryption.is_none() {
+        return Ok(None);
+    }
+    if let Some(keys) = &question.keys {
+        return Ok(Some(keys.clone()));
+    }
+    let Some(reference) = Reference::keys(&key.namespace, object, None) else { return Ok(Some(Arc::default())) };
+    let failed =
+        |why: String| PreviewError::Values(format!("can't read {reference} of `spec.decryption.secretRef`: {why}"));
+    let content = read(question.cluster, &reference).await.map_err(|error| failed(error.to_string()))?;
+    application::keys(&content).map(|keys| Some(Arc::new(keys))).map_err(failed)
+}
+
 async fn read(cluster: &Cluster, reference: &Reference) -> Result<Content, ApiError> {
     let Reference { kind, namespace, name } = reference;
     Ok(match kind {
@@ -193,9 +211,10 @@ fn render(
     key: &Key,
     tree: &dyn Tree,
     variables: Option<&BTreeMap<String, String>>,
+    keys: Option<&Keys>,
 ) -> Result<Rendered, Box<Failed>> {
     let app = AppRef { name: key.name.clone(), namespace: key.namespace.clone() };
-    let request = super::request(&object.spec, &app, tree, variables, &|| false);
+    let request = super::request(&object.spec, &app, tree, variables, keys, &|| false);
     crate::render::render(&request).map_err(Box::new)
 }
 

@@ -15,5 +15,5 @@ pub use position::{PathSegment, item_lines, locate};
 pub use read::{
     Document, MAX_DEPTH, MAX_DOCUMENTS, MAX_EXPANDED_BYTES, MAX_FILE_BYTES, MAX_NODES, documents, single, text,
 };
-pub use scalar::{Number, binary, number};
+pub use scalar::{Leaf, Number, binary, leaf, number};
 pub use write::write;

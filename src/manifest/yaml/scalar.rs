@@ -80,6 +80,48 @@ pub(super) fn resolve(text: String, tag: Option<&str>, plain: bool) -> Result<Sc
     }
 }
 
+/// A scalar as tools on go-yaml v3 read it, with numbers and times in their plain spelling.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Leaf {
+    Null,
+    Text(String),
+    /// A number, a time, `True` or `False`.
+    Typed(String),
+}
+
+/// Resolves a scalar as go-yaml v3 does: `yes` and `on` are text, an unquoted date is a time.
+pub fn leaf(text: String, tag: Option<&str>, plain: bool) -> Leaf {
+    let untagged = plain && tag.is_none_or(str::is_empty);
+    let is_true_or_false = matches!(text.as_str(), "true" | "True" | "TRUE" | "false" | "False" | "FALSE");
+    match resolve(text.clone(), tag, plain) {
+        Ok(Scalar::Null) => Leaf::Null,
+        Ok(Scalar::Bool(truth)) if is_true_or_false => Leaf::Typed(if truth { "True" } else { "False" }.to_owned()),
+        Ok(Scalar::Int(number)) => Leaf::Typed(number.to_string()),
+        Ok(Scalar::Unsigned(number)) => Leaf::Typed(number.to_string()),
+        Ok(Scalar::Float(number)) => Leaf::Typed(number.to_string()),
+        Ok(Scalar::Text(text)) if untagged => time(&text).map_or(Leaf::Text(text), Leaf::Typed),
+        Ok(Scalar::Text(text)) => Leaf::Text(text),
+        Ok(Scalar::Bool(_)) | Err(_) => Leaf::Text(text),
+    }
+}
+
+/// `2006-1-2`, alone or with a time of day after `T`, `t` or a space, as RFC 3339 spells it.
+fn time(text: &str) -> Option<String> {
+    if !looks_like_a_time(text) {
+        return None;
+    }
+    let (date, rest) = text.find(['T', 't', ' ']).map_or((text, None), |at| (&text[..at], Some(&text[at + 1..])));
+    let numbers = |text: &str, mark: char| -> Option<Vec<u32>> { text.split(mark).map(|n| n.parse().ok()).collect() };
+    let [year, month @ 1..=12, day @ 1..=31] = numbers(date, '-')?[..] else { return None };
+    let Some(rest) = rest else { return Some(format!("{year:04}-{month:02}-{day:02}T00:00:00Z")) };
+    let (clock, zone) = rest.find(['Z', '+', '-']).map_or((rest, "Z"), |at| rest.split_at(at));
+    let (clock, fraction) = clock.split_once('.').map_or((clock, ""), |(clock, fraction)| (clock, fraction));
+    let [hour @ 0..=23, minute @ 0..=59, second @ 0..=59] = numbers(clock, ':')?[..] else { return None };
+    let fraction = fraction.trim_end_matches('0');
+    let dot = if fraction.is_empty() { "" } else { "." };
+    Some(format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}{dot}{fraction}{zone}"))
+}
+
 /// Whether plain text would be read as text again.
 pub(super) fn plain_is_text(text: &str) -> bool {
     matches!(untagged(text.to_owned()), Scalar::Text(_))

@@ -533,10 +533,14 @@ impl Build<'_> {
         generator: &Generator,
         options: &GeneratorOptions,
     ) -> Result<Resource, RenderError> {
-        let mut load = |name: &str| -> Result<Vec<u8>, Failure> {
+        let mut load = |name: &str, format| -> Result<Vec<u8>, Failure> {
             let path = current.path_of(name)?;
             let content = self.reader.file(&path, MAX_FILE_BYTES).map_err(Failure::Render)?;
-            Ok(content.ok_or_else(|| format!("there is no file `{path}`"))?.to_vec())
+            let content = content.ok_or_else(|| format!("there is no file `{path}`"))?.to_vec();
+            match kind {
+                Kind::ConfigMap => Ok(content),
+                Kind::Secret => self.reader.decrypted(&path, content, format).map_err(Failure::Render),
+            }
         };
         let place = self.place_asked(current, asked);
         generate::resource(kind, generator, options, place, &mut load).map_err(|failure| match failure {

@@ -11,6 +11,7 @@ use super::file::{Generator, GeneratorOptions};
 use super::node::{Node, Scalar, Tag};
 use super::origin;
 use super::resource::{Behaviour, Resource};
+use crate::render::decryption::Format;
 use crate::render::objects::Place;
 
 /// Kustomize breaks base64 into lines of this length.
@@ -31,8 +32,8 @@ impl Kind {
     }
 }
 
-/// Reads a file that a generator names.
-pub type Load<'a> = dyn FnMut(&str) -> Result<Vec<u8>, Failure> + 'a;
+/// Reads a file that a generator names; a Secret's may be encrypted in the format of its key.
+pub type Load<'a> = dyn FnMut(&str, Format) -> Result<Vec<u8>, Failure> + 'a;
 
 /// What stops a generator: something it says, or the tree.
 pub enum Failure {
@@ -118,7 +119,11 @@ fn lines(bytes: &[u8]) -> String {
 fn pairs(generator: &Generator, load: &mut Load<'_>) -> Result<BTreeMap<String, Vec<u8>>, Failure> {
     let mut all = Vec::new();
     for path in &generator.envs {
-        let content = load(path)?;
+        let format = match Format::of(path) {
+            Format::Binary => Format::Dotenv,
+            format => format,
+        };
+        let content = load(path, format)?;
         let text = String::from_utf8(content).map_err(|_| format!("`{path}` is not UTF-8 text"))?;
         for line in text.trim_start_matches('\u{feff}').lines() {
             let line = line.trim_start();
@@ -147,7 +152,8 @@ fn pairs(generator: &Generator, load: &mut Load<'_>) -> Result<BTreeMap<String, 
             [key, path] => (key, path),
             _ => return Err(Failure::Said(format!("`{source}` has more than one `=`"))),
         };
-        all.push((key.to_owned(), load(path)?));
+        let format = Format::of(source.split('=').next().unwrap_or(path));
+        all.push((key.to_owned(), load(path, format)?));
     }
     let mut pairs = BTreeMap::new();
     for (key, value) in all {

@@ -14,6 +14,7 @@ fn build(tree: &MemoryTree, target_namespace: Option<&str>) -> Result<Rendered, 
         overlay: Overlay { target_namespace, ..Overlay::default() },
         common_metadata: None,
         substitution: Substitution::Off,
+        decryption: None,
         cancelled: &|| false,
     })
 }
@@ -141,6 +142,7 @@ fn a_build_that_is_preempted_stops_where_it_is() {
             overlay: Overlay::default(),
             common_metadata: None,
             substitution: Substitution::Off,
+            decryption: None,
             cancelled,
         })
     };

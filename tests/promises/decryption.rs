@@ -1,0 +1,99 @@
+//! Secrets that are encrypted in Git: opened with the keys of `spec.decryption`, and quoted nowhere.
+
+use std::path::Path;
+
+use kube::api::{Patch, PatchParams};
+use serde_json::{Value, json};
+
+use crate::support::env::Env;
+use crate::support::manifests::config_map;
+use crate::support::scenarios;
+
+scenarios! {
+    a_secret_that_is_encrypted_in_git_goes_live_in_the_clear,
+    another_key_is_tried_at_once_and_the_wrong_one_names_who_can_open_the_file,
+    a_forged_file_leaves_the_last_good_one_live,
+}
+
+/// Of `tests/sops`, encrypted by the real sops.
+fn recorded(file: &str) -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/sops").join(file);
+    std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+/// What `tests/sops/plain/secret.yaml` holds as `password`.
+const PASSWORD: &str = "correct horse: battery # staple";
+
+async fn hold_key(env: &Env, name: &str) {
+    let secret = json!({
+        "apiVersion": "v1", "kind": "Secret", "metadata": { "name": "sops-age" },
+        "stringData": { "identity.agekey": recorded(&format!("keys/{name}.agekey")) },
+    });
+    let params = PatchParams::apply("test").force();
+    env.objects("Secret").patch("sops-age", &params, &Patch::Apply(secret)).await.unwrap();
+}
+
+fn decrypting(spec: &mut Value) {
+    spec["decryption"] = json!({ "provider": "sops", "secretRef": { "name": "sops-age" } });
+}
+
+/// Pushes the recorded Secret and starts with a key.
+async fn begin(env: &mut Env, key: &str) -> String {
+    hold_key(env, key).await;
+    let revision = env.push("A", &[("app/secret.yaml", &recorded("encrypted/secret.yaml"))]);
+    env.source(|_| {}).await;
+    env.kustomization("app", decrypting).await;
+    env.start();
+    revision
+}
+
+async fn assert_is_told_nowhere(env: &Env) {
+    let log = env.daemon.as_ref().unwrap().log().join("\n");
+    let events = json!(env.objects("Event").list(&Default::default()).await.unwrap().items).to_string();
+    let status = json!(env.kustomizations().list(&Default::default()).await.unwrap().items).to_string();
+    for (place, text) in [("the log", log), ("an Event", events), ("a status", status)] {
+        for value in [PASSWORD, "AGE-SECRET-KEY", "grüße"] {
+            assert!(!text.contains(value), "{place} tells {value}");
+        }
+    }
+}
+
+async fn password_of(env: &Env) -> Option<Value> {
+    env.live("Secret", "s3").await.map(|secret| secret["data"]["password"].clone())
+}
+
+async fn a_secret_that_is_encrypted_in_git_goes_live_in_the_clear(env: &mut Env) {
+    let revision = begin(env, "team").await;
+    env.ready_at("app", &revision).await;
+    let secret = env.live("Secret", "s3").await.expect("it is there");
+    assert_eq!(secret["data"]["password"], "Y29ycmVjdCBob3JzZTogYmF0dGVyeSAjIHN0YXBsZQ==");
+    assert_eq!(secret["data"]["raw"], "aGVsbG8=");
+    assert!(secret.get("sops").is_none(), "{secret}");
+    assert_is_told_nowhere(env).await;
+}
+
+async fn another_key_is_tried_at_once_and_the_wrong_one_names_who_can_open_the_file(env: &mut Env) {
+    let revision = begin(env, "stranger").await;
+    let key = recorded("keys/team.agekey");
+    let recipient = key.lines().find_map(|line| line.strip_prefix("# public key: ")).expect("a public key");
+    env.failed_at("app", &revision, recipient).await;
+    hold_key(env, "team").await;
+    env.ready_at("app", &revision).await;
+    assert_eq!(password_of(env).await, Some("Y29ycmVjdCBob3JzZTogYmF0dGVyeSAjIHN0YXBsZQ==".into()));
+    assert_is_told_nowhere(env).await;
+}
+
+async fn a_forged_file_leaves_the_last_good_one_live(env: &mut Env) {
+    let revision = begin(env, "team").await;
+    env.ready_at("app", &revision).await;
+    let forged = recorded("encrypted/secret.yaml").replace("tier: \"1\"", "tier: \"2\"");
+    let settings = config_map("settings", "b");
+    let broken = env.push("B", &[("app/secret.yaml", &forged), ("app/settings.yaml", &settings)]);
+    env.announce().await;
+    env.failed_at("app", &broken, "changed after it was encrypted").await;
+    assert!(password_of(env).await.is_some(), "the last good one is live");
+    assert!(env.live("ConfigMap", "settings").await.is_none(), "nothing of the forged revision is applied");
+    let fix = env.push("C", &[("app/secret.yaml", &recorded("encrypted/secret.yaml"))]);
+    env.ready_at("app", &fix).await;
+    assert_is_told_nowhere(env).await;
+}
