@@ -1,6 +1,13 @@
 //! Logs on stderr: for people, or one JSON object a line.
 
-use tracing_subscriber::EnvFilter;
+use std::io::IsTerminal as _;
+
+use tracing::{Metadata, Subscriber};
+use tracing_subscriber::filter::FilterFn;
+use tracing_subscriber::fmt::{self, MakeWriter};
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
+use tracing_subscriber::{EnvFilter, Layer, Registry};
 
 #[derive(clap::ValueEnum, Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum LogFormat {
@@ -11,23 +18,45 @@ pub enum LogFormat {
 
 /// Sends the process's logs to stderr. `AFRESH_LOG` holds tracing's directives.
 pub fn install(format: LogFormat) {
-    let base = tracing_subscriber::fmt().with_env_filter(filter()).with_writer(std::io::stderr).with_target(false);
-    // a second subscriber in one process (tests) keeps the first
-    let _ = match format {
-        LogFormat::Human => base.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).try_init(),
-        LogFormat::Json => base.json().flatten_event(true).try_init(),
+    let lines = fmt::layer().with_writer(std::io::stderr).with_target(false);
+    let lines: Box<dyn Layer<_> + Send + Sync> = match format {
+        LogFormat::Human => lines.with_ansi(std::io::stderr().is_terminal()).boxed(),
+        LogFormat::Json => lines.json().flatten_event(true).boxed(),
     };
+    // a second subscriber in one process (tests) keeps the first
+    let _ = tracing_subscriber::registry().with(lines.with_filter(allowed()).with_filter(filter())).try_init();
 }
 
 /// Sends the process's logs to a file, as [`install`] does for people.
 pub fn install_into(file: std::fs::File) {
-    let to_file = tracing_subscriber::fmt().with_env_filter(filter()).with_writer(file).with_target(false);
-    let _ = to_file.with_ansi(false).try_init();
+    let lines = fmt::layer().with_writer(file).with_target(false).with_ansi(false);
+    let _ = tracing_subscriber::registry().with(lines.with_filter(allowed()).with_filter(filter())).try_init();
 }
 
-/// The HTTP client's own lines about an answer name no object; whoever asked tells what it means.
-const DEFAULT: &str = "info,kube_client=off";
+/// What [`LogFormat::Json`] writes with these directives.
+pub fn json<W>(directives: &str, writer: W) -> impl Subscriber + Send + Sync + use<W>
+where
+    W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
+{
+    let lines = fmt::layer::<Registry>().with_writer(writer).with_target(false).json().flatten_event(true);
+    tracing_subscriber::registry().with(lines.with_filter(allowed()).with_filter(EnvFilter::new(directives)))
+}
+
+const DEFAULT: &str = "info";
 
 fn filter() -> EnvFilter {
     EnvFilter::try_from_env("AFRESH_LOG").unwrap_or_else(|_| EnvFilter::new(DEFAULT))
+}
+
+/// Libraries that log what is sent and answered, hence values of Secrets: they have no say, whatever is asked for. (An
+/// answer of the API server would name no object either; whoever asked tells what it means.)
+const SILENT: [&str; 1] = ["kube_client"];
+
+fn allowed() -> FilterFn<fn(&Metadata<'_>) -> bool> {
+    FilterFn::new(|metadata| {
+        let of = |library: &str| {
+            metadata.target().strip_prefix(library).is_some_and(|rest| rest.is_empty() || rest.starts_with("::"))
+        };
+        !SILENT.into_iter().any(of)
+    })
 }

@@ -12,7 +12,7 @@ mod diff;
 mod get;
 mod identities;
 mod kustomization;
-mod logging;
+pub mod logging;
 mod migrate;
 mod reconcile;
 mod reference;

@@ -486,14 +486,19 @@ fn decode<T: for<'de> Deserialize<'de>>(body: &[u8]) -> Result<T, ApiError> {
     })
 }
 
+/// Fields of a Secret that tell which one it is.
+const PUBLIC_FIELDS: [&str; 4] = ["apiVersion", "kind", "metadata", "type"];
+
 /// The server quotes what it refuses; of a Secret, nothing is passed on.
 fn without_secrets(error: ApiError, id: &ObjectId, object: &Value) -> ApiError {
     if !(id.kind == "Secret" && id.group.is_empty()) {
         return error;
     }
     let mut values = Vec::new();
-    for field in ["data", "stringData"] {
-        collect(object.get(field).unwrap_or(&Value::Null), &mut values);
+    // also what was meant for `data` and stands elsewhere
+    let fields = object.as_object().into_iter().flatten();
+    for (_, value) in fields.filter(|(field, _)| !PUBLIC_FIELDS.contains(&field.as_str())) {
+        collect(value, &mut values);
     }
     error.redacted(values.iter().map(String::as_str))
 }

@@ -128,6 +128,9 @@ fn render_with(request: &Request<'_>, reader: &Reader<'_>) -> Result<Rendered, R
     }
     reader.add_secrets(decryption::secrets(&mut drafts, &texts, request.decryption)?);
     let derived = substitute(request, &texts, &mut drafts)?;
+    if let Some(variables) = variables(request) {
+        reader.add_secrets_made(|value| substitution::applied(value, variables));
+    }
     if let Some(metadata) = &request.common_metadata {
         for draft in &mut drafts {
             transform::set_common_metadata(&mut draft.value, metadata);
@@ -138,17 +141,22 @@ fn render_with(request: &Request<'_>, reader: &Reader<'_>) -> Result<Rendered, R
     Ok(rendered)
 }
 
+/// What is substituted, if anything is.
+fn variables<'a>(request: &Request<'a>) -> Option<&'a BTreeMap<String, String>> {
+    match request.substitution {
+        Substitution::Off => None,
+        Substitution::WithVariables(variables) => Some(variables).filter(|variables| !variables.is_empty()),
+        Substitution::Always(variables) => Some(variables),
+    }
+}
+
 fn substitute(
     request: &Request<'_>,
     texts: &[objects::Text],
     drafts: &mut [Draft],
 ) -> Result<BTreeSet<(String, String)>, RenderError> {
     let mut derived = BTreeSet::new();
-    let variables = match request.substitution {
-        Substitution::Off => return Ok(derived),
-        Substitution::WithVariables(variables) if variables.is_empty() => return Ok(derived),
-        Substitution::WithVariables(variables) | Substitution::Always(variables) => variables,
-    };
+    let Some(variables) = variables(request) else { return Ok(derived) };
     substitution::check_names(variables)?;
     for draft in drafts {
         check_cancelled(request)?;

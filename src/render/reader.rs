@@ -51,6 +51,13 @@ impl<'a> Reader<'a> {
         self.secrets.borrow_mut().extend(values);
     }
 
+    /// Adds what is made of what was decrypted.
+    pub(super) fn add_secrets_made(&self, make: impl Fn(&str) -> Option<String>) {
+        let mut secrets = self.secrets.borrow_mut();
+        let made: Vec<_> = secrets.iter().filter_map(|value| make(value)).collect();
+        secrets.extend(made);
+    }
+
     pub(super) fn take_secrets(&self) -> Vec<String> {
         self.secrets.take()
     }

@@ -6,7 +6,7 @@
 use super::error::RenderError;
 use super::expansion::{Derived, Problem, Variables, expand};
 use super::objects::{Draft, Text};
-use crate::manifest::{SourceError, yaml};
+use crate::manifest::{SECRET_TEXT_MARK, SourceError, yaml};
 
 /// An annotation or label with the value `disabled` on objects whose `${…}` is text.
 const SUBSTITUTE: &str = "kustomize.toolkit.fluxcd.io/substitute";
@@ -21,6 +21,11 @@ pub(super) fn check_names(variables: &Variables) -> Result<(), RenderError> {
         Some(name) => Err(RenderError::VariableName { name: name.clone() }),
         None => Ok(()),
     }
+}
+
+/// What becomes of a value when it is substituted in; `None` if nothing does.
+pub(super) fn applied(value: &str, variables: &Variables) -> Option<String> {
+    expand(value, variables, &mut Derived::default()).ok().filter(|made| made != value)
 }
 
 /// Substitutes in an object, unless it says that it doesn't want to. `derived` is told what was made of values.
@@ -66,6 +71,8 @@ impl Problem {
     /// Where the variable stands in the text that the object came from.
     fn at(self, draft: &Draft, text: &Text) -> SourceError {
         let object = describe(draft);
+        let is_secret = draft.kind() == "Secret" || text.content.contains(SECRET_TEXT_MARK);
+        let needle_is_value = !matches!(self, Self::Undefined { .. });
         let (needle, message, hint) = match self {
             Self::Undefined { name } => (
                 format!("${{{name}"),
@@ -94,6 +101,14 @@ impl Problem {
                 format!("{object} is longer than {} bytes after substitution", yaml::MAX_FILE_BYTES),
                 None,
             ),
+        };
+        // the name of a variable is one; any other text may be part of a password
+        let (message, hint) = match (is_secret && needle_is_value, needle.is_empty()) {
+            (true, false) => (
+                format!("`$` and a brace stand in {object}, and are no form of substitution"),
+                Some("write `$${` for the text itself".to_owned()),
+            ),
+            _ => (message, hint),
         };
         let error = match find(text, draft.place.line, &needle) {
             Some((line, column)) => text.noted(SourceError::new(&text.path, &text.content, line, column, message)),

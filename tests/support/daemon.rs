@@ -8,6 +8,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use super::canaries::Canaries;
 use super::in_process::InProcess;
 use super::process::Process;
 
@@ -61,6 +62,7 @@ impl Daemon {
         home: &Path,
         more: &[String],
         version: Option<&str>,
+        canaries: &Canaries,
     ) -> anyhow::Result<Daemon> {
         std::fs::create_dir_all(home)?;
         let mut arguments: Vec<OsString> = vec!["--kubeconfig".into(), kubeconfig.into()];
@@ -71,7 +73,7 @@ impl Daemon {
         let fixed = ["--metrics-addr", "127.0.0.1:0", "--log-format", "json"];
         arguments.extend(fixed.map(OsString::from));
         arguments.extend(more.iter().map(OsString::from));
-        let log = Log::default();
+        let log = Log { canaries: canaries.clone(), ..Log::default() };
         let running = match runner {
             Runner::Process => Running::Process(Process::start(&arguments, home, &log)?),
             Runner::Confined => Running::Process(Process::start_confined(&arguments, home, &log)?),
@@ -145,17 +147,28 @@ impl Daemon {
     }
 }
 
-/// What a daemon logged, line by line; its runner writes.
+/// What a daemon logged, line by line; its runner writes all that there is to write.
 #[derive(Clone, Default)]
-pub struct Log(Arc<Mutex<Vec<String>>>);
+pub struct Log {
+    kept: Arc<Mutex<Vec<String>>>,
+    canaries: Canaries,
+}
+
+/// What is looked at and not kept: people who look for the cause of something don't see it either.
+const NOT_KEPT: [&str; 2] = [r#""level":"TRACE""#, r#""level":"DEBUG""#];
 
 impl Log {
     pub fn push(&self, line: String) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(line);
+        self.canaries.look("the log", &line);
+        // the level stands at the beginning
+        let head = line.get(..100).unwrap_or(&line);
+        if !NOT_KEPT.iter().any(|level| head.contains(level)) {
+            self.kept.lock().unwrap_or_else(PoisonError::into_inner).push(line);
+        }
     }
 
     fn lines(&self) -> Vec<String> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     fn tail(&self) -> String {

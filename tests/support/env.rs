@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use afresh::api::{
-    APPLY_MANAGER, Alert, GitRepository, Kustomization, Provider, READY, REQUESTED_AT, STATUS_MANAGER, Truth,
+    APPLY_MANAGER, Alert, GitRepository, Kustomization, Provider, READY, REQUESTED_AT, Receiver, STATUS_MANAGER, Truth,
 };
 use afresh::sandbox::git_server::GitServer;
 use afresh::sandbox::kubelet::{self, BEHAVIOUR};
@@ -15,11 +15,15 @@ use afresh::sandbox::{self, Effect, Match, Sandbox, controllers};
 use k8s_openapi::api::core::v1::{Event, Namespace, ServiceAccount};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::api::{Api, ApiResource, DynamicObject, GroupVersionKind, ListParams, Patch, PatchParams, PostParams};
+use kube::core::NamespaceResourceScope;
 use kube::{Client, Config, ResourceExt};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
+use super::canaries::Canaries;
 use super::control_plane::ControlPlane;
 use super::daemon::{Daemon, Runner};
 use super::installation;
@@ -49,6 +53,8 @@ pub struct Env {
     pub arguments: Vec<String>,
     /// Which version daemons in this process are, if not that of this build.
     pub version: Option<String>,
+    /// What nobody may be told.
+    pub canaries: Canaries,
     kubeconfig: PathBuf,
     dir: TempDir,
     _kubelet: DropGuard,
@@ -113,6 +119,7 @@ impl Env {
             runner: Runner::chosen(),
             arguments: Vec::new(),
             version: None,
+            canaries: Canaries::default(),
             kubeconfig,
             dir,
             _kubelet: cancel.drop_guard(),
@@ -164,8 +171,9 @@ impl Env {
     }
 
     fn start_in(&self, home: &Path, kubeconfig: &Path) -> Daemon {
-        let version = self.version.as_deref();
-        let daemon = Daemon::start(self.runner, kubeconfig, &self.namespace, home, &self.arguments, version);
+        self.keep_credentials_of(kubeconfig);
+        let (version, arguments) = (self.version.as_deref(), &self.arguments);
+        let daemon = Daemon::start(self.runner, kubeconfig, &self.namespace, home, arguments, version, &self.canaries);
         daemon.expect("the daemon starts")
     }
 
@@ -217,12 +225,17 @@ impl Env {
 
     /// As [`Env::push`]; a path with `None` is removed.
     pub fn push_changes(&self, message: &str, changes: &[(&str, Option<&str>)]) -> String {
+        for (path, text) in changes.iter().filter_map(|(path, text)| Some((path, (*text)?))) {
+            self.canaries.keep_secrets_of(path, text);
+        }
         format!("main@sha1:{}", self.repository.commit(message, changes).expect("a commit"))
     }
 
     /// Makes or changes the GitRepository; `change` gets its spec.
     pub async fn source(&self, change: impl FnOnce(&mut Value)) {
-        self.source_at(SOURCE, &self.git.url(SOURCE), change).await;
+        let password = self.canaries.plant("the password in the URL of a source");
+        let url = self.git.url(SOURCE).replacen("://", &format!("://canary:{password}@"), 1);
+        self.source_at(SOURCE, &url, change).await;
     }
 
     /// Makes or changes a GitRepository of another repository.
@@ -309,7 +322,11 @@ impl Env {
     }
 
     /// Makes or changes a Secret of texts.
-    pub async fn secret(&self, name: &str, texts: Value) {
+    pub async fn secret(&self, name: &str, mut texts: Value) {
+        for (key, value) in texts.as_object().into_iter().flatten().filter(|(key, _)| is_secret(key)) {
+            self.canaries.keep(&format!("`{key}` of Secret `{name}`"), value.as_str().unwrap_or_default());
+        }
+        texts["canary"] = self.canaries.planted(&format!("`canary` of Secret `{name}`")).into();
         let object = json!({ "apiVersion": "v1", "kind": "Secret", "metadata": { "name": name }, "stringData": texts });
         let params = PatchParams::apply(MANAGER).force();
         self.objects("Secret").patch(name, &params, &Patch::Apply(object)).await.expect("the Secret is accepted");
@@ -560,6 +577,57 @@ impl Env {
         about.into_iter().map(|e| (e.reason.unwrap_or_default(), e.message.unwrap_or_default())).collect()
     }
 
+    fn keep_credentials_of(&self, kubeconfig: &Path) {
+        let text = std::fs::read_to_string(kubeconfig).unwrap_or_default();
+        for (key, value) in text.lines().filter_map(|line| line.trim().trim_start_matches("- ").split_once(": ")) {
+            if matches!(key, "token" | "client-key-data" | "password") {
+                self.canaries.keep(&format!("`{key}` of the kubeconfig"), value.trim_matches(['"', '\'']));
+            }
+        }
+    }
+
+    /// What every scenario ends with: the daemon told nobody what is secret, wherever it says something.
+    pub async fn assert_nothing_is_told(&self) {
+        for (kind, objects) in [
+            ("Kustomization", self.told_of::<Kustomization>().await),
+            ("GitRepository", self.told_of::<GitRepository>().await),
+            ("Receiver", self.told_of::<Receiver>().await),
+            ("Alert", self.told_of::<Alert>().await),
+            ("Provider", self.told_of::<Provider>().await),
+        ] {
+            objects.iter().for_each(|text| self.canaries.look(&format!("a {kind}"), text));
+        }
+        for kind in ["Event", "ConfigMap", "Secret", "Deployment", "Job", "Lease"] {
+            for object in self.objects(kind).list(&ListParams::default()).await.into_iter().flatten() {
+                let mut text = json!(object);
+                if kind != "Event" {
+                    text = annotations(&text);
+                }
+                self.canaries.look(&format!("{kind} `{}`", object.name_any()), &text.to_string());
+            }
+        }
+        if let Some(daemon) = &self.daemon {
+            for path in ["/metrics", "/healthz", "/readyz", "/runbook"] {
+                let answer = daemon.ask(path).await.map(|(_, text)| text);
+                self.canaries.look(path, &answer.unwrap_or_default());
+            }
+        }
+        let told = self.canaries.told();
+        assert!(told.is_empty(), "what is secret was told:\n{}", told.join("\n"));
+    }
+
+    /// Status and annotations of the objects of a kind.
+    async fn told_of<K>(&self) -> Vec<String>
+    where
+        K: kube::Resource<DynamicType = (), Scope = NamespaceResourceScope>,
+        K: Clone + std::fmt::Debug + DeserializeOwned + Serialize,
+    {
+        let objects: Api<K> = Api::namespaced(self.client.clone(), &self.namespace);
+        // scenarios may end with an API server that is away
+        let list = objects.list(&ListParams::default()).await.into_iter().flatten();
+        list.map(|object| json!(object)).map(|text| format!("{}{}", annotations(&text), text["status"])).collect()
+    }
+
     /// Ends the test with everything that explains it.
     async fn fail(&self, what: &str) -> ! {
         let all = self.kustomizations().list(&ListParams::default()).await;
@@ -572,9 +640,28 @@ impl Env {
     }
 }
 
-/// The log of the daemon explains most failures.
+/// An object's annotations, but for the one in which kubectl keeps the object.
+fn annotations(object: &Value) -> Value {
+    let mut annotations = object["metadata"]["annotations"].clone();
+    if let Some(annotations) = annotations.as_object_mut() {
+        annotations.remove("kubectl.kubernetes.io/last-applied-configuration");
+    }
+    annotations
+}
+
+/// Names and addresses stand beside secrets.
+fn is_secret(key: &str) -> bool {
+    !matches!(key, "username" | "known_hosts" | "identity.pub" | "ca.crt" | "tls.crt" | "channel")
+}
+
+/// The log of the daemon explains most failures; whatever it told of secrets is one.
 impl Drop for Env {
     fn drop(&mut self) {
+        // ends the daemons of this process first: they may say something in the end
+        let told = self.canaries.told();
+        if !std::thread::panicking() {
+            assert!(told.is_empty(), "what is secret was told:\n{}", told.join("\n"));
+        }
         if std::thread::panicking()
             && let Some(daemon) = &self.daemon
         {

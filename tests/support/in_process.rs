@@ -6,7 +6,7 @@ use std::ffi::OsString;
 use std::io;
 use std::thread::JoinHandle;
 
-use afresh::cli::run;
+use afresh::cli::{logging, run};
 use anyhow::Context as _;
 use tokio::runtime;
 use tokio::sync::oneshot;
@@ -15,6 +15,9 @@ use tracing::dispatcher::{self, DefaultGuard, Dispatch};
 use tracing_subscriber::fmt::MakeWriter;
 
 use super::daemon::{Log, STOPS_WITHIN};
+
+/// What is logged: as much as there is.
+pub const EVERYTHING: &str = "trace";
 
 pub struct InProcess {
     /// As SIGTERM.
@@ -32,9 +35,7 @@ impl InProcess {
         if let Some(version) = version {
             config.version = version.to_owned();
         }
-        let log = Dispatch::new(
-            tracing_subscriber::fmt().json().flatten_event(true).with_target(false).with_writer(log.clone()).finish(),
-        );
+        let log = Dispatch::new(logging::json(EVERYTHING, log.clone()));
         let (stop, kill) = (CancellationToken::new(), CancellationToken::new());
         let (ended, end) = oneshot::channel();
         let (stopped, killed) = (stop.clone(), kill.clone());

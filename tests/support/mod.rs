@@ -6,6 +6,7 @@
 //! ```
 //! A scenario is one function; [`scenarios!`] runs it on the sandbox and on a real control plane.
 
+pub mod canaries;
 pub mod control_plane;
 pub mod daemon;
 pub mod env;
@@ -37,6 +38,7 @@ macro_rules! scenarios {
                 async fn $name() {
                     let mut env = $crate::support::env::Env::on_sandbox(stringify!($name)).await;
                     super::$name(&mut env).await;
+                    env.assert_nothing_is_told().await;
                 }
             )+
         }
@@ -49,6 +51,7 @@ macro_rules! scenarios {
                 async fn $name() {
                     if let Some(mut env) = $crate::support::env::Env::on_real_server(stringify!($name)).await {
                         super::$name(&mut env).await;
+                        env.assert_nothing_is_told().await;
                     }
                 }
             )+

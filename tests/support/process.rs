@@ -9,6 +9,7 @@ use tokio::io::{AsyncBufReadExt as _, AsyncRead, BufReader};
 use tokio::process::{Child, Command};
 
 use super::daemon::{Log, STOPS_WITHIN};
+use super::in_process::EVERYTHING;
 
 pub struct Process(Child);
 
@@ -38,6 +39,7 @@ impl Process {
             .env("HOME", home)
             .env("TMPDIR", &tmp)
             .env("RUST_BACKTRACE", "1")
+            .env("AFRESH_LOG", EVERYTHING)
             .current_dir(home)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())

@@ -125,7 +125,7 @@ fn pairs(generator: &Generator, load: &mut Load<'_>) -> Result<BTreeMap<String, 
         };
         let content = load(path, format)?;
         let text = String::from_utf8(content).map_err(|_| format!("`{path}` is not UTF-8 text"))?;
-        for line in text.trim_start_matches('\u{feff}').lines() {
+        for (index, line) in text.trim_start_matches('\u{feff}').lines().enumerate() {
             let line = line.trim_start();
             if line.is_empty() || line.starts_with('#') {
                 continue;
@@ -134,12 +134,16 @@ fn pairs(generator: &Generator, load: &mut Load<'_>) -> Result<BTreeMap<String, 
             if key.is_empty() {
                 continue;
             }
+            check_key(key, || format!("what stands before `=` in line {} of `{path}`", index + 1))?;
             all.push((key.to_owned(), value.as_bytes().to_vec()));
         }
     }
     for literal in &generator.literals {
         match literal.split_once('=') {
-            Some((key, value)) if !key.is_empty() => all.push((key.to_owned(), unquoted(value).as_bytes().to_vec())),
+            Some((key, value)) if !key.is_empty() => {
+                check_key(key, || "what stands before `=` in a literal".to_owned())?;
+                all.push((key.to_owned(), unquoted(value).as_bytes().to_vec()));
+            }
             // the literal itself may be secret
             _ => return Err(Failure::Said("a literal is not `key=value`".into())),
         }
@@ -152,19 +156,26 @@ fn pairs(generator: &Generator, load: &mut Load<'_>) -> Result<BTreeMap<String, 
             [key, path] => (key, path),
             _ => return Err(Failure::Said(format!("`{source}` has more than one `=`"))),
         };
+        check_key(key, || format!("`{key}`"))?;
         let format = Format::of(source.split('=').next().unwrap_or(path));
         all.push((key.to_owned(), load(path, format)?));
     }
     let mut pairs = BTreeMap::new();
     for (key, value) in all {
-        if key.is_empty() || !key.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c)) {
-            return Err(Failure::Said(format!("`{key}` is not a key: letters, digits, `-`, `_` and `.` make one")));
-        }
         if pairs.insert(key.clone(), value).is_some() {
             return Err(Failure::Said(format!("key `{key}` is given twice")));
         }
     }
     Ok(pairs)
+}
+
+/// `what` says which key: one that is none may be a value in the wrong place.
+fn check_key(key: &str, what: impl Fn() -> String) -> Result<(), Failure> {
+    if key.is_empty() || !key.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c)) {
+        let what = what();
+        return Err(Failure::Said(format!("{what} is not a key: letters, digits, `-`, `_` and `.` make one")));
+    }
+    Ok(())
 }
 
 /// One pair of quotes around a value is not part of it.
