@@ -2,6 +2,7 @@
 //!
 //! Findings go to stdout, errors to stderr. Exit codes: 0 nothing is denied, 1 something is, 2 it could not be told.
 
+use std::cell::LazyCell;
 use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -142,6 +143,7 @@ fn findings(policies: &PolicySet, rendered: &Rendered) -> Vec<Placed> {
         .map(|object| (object.id.name.as_str(), &object.value))
         .collect();
     let (mut found, allowance) = (Vec::new(), Allowance::default());
+    let redaction = LazyCell::new(|| rendered.redaction([]));
     for (index, object) in rendered.objects.iter().enumerate() {
         let (resource, namespaced) = resources.find(&object.id.group, &object.id.kind);
         let subject = Subject {
@@ -155,7 +157,8 @@ fn findings(policies: &PolicySet, rendered: &Rendered) -> Vec<Placed> {
             namespace_object: namespaces.get(object.id.namespace.as_str()).copied(),
             user: "",
         };
-        for finding in policies.evaluate_within(&subject, &allowance) {
+        for mut finding in policies.evaluate_within(&subject, &allowance) {
+            redaction.apply(&mut finding.message);
             let at =
                 rendered.error_at(index, &place(&subject, &finding), format!("{}: {}", object.id, finding.message));
             found.push(Placed::new(finding, at));

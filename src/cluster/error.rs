@@ -121,9 +121,8 @@ impl ApiError {
         }
     }
 
-    /// Replaces each of `values` in the message, so that what is quoted back to us is not passed on.
-    pub fn redacted<'a>(mut self, values: impl Iterator<Item = &'a str>) -> Self {
-        let redaction = Redaction::of(values);
+    /// Takes values out of the message, so that what is quoted back to us is not passed on.
+    pub fn redacted(mut self, redaction: &Redaction) -> Self {
         redaction.apply(&mut self.message);
         if let ErrorClass::Invalid { causes } = &mut self.class {
             causes.iter_mut().for_each(|cause| redaction.apply(&mut cause.message));
@@ -143,9 +142,6 @@ const CHANGE_IN_PLACE: [&str; 7] = [
     "updates to parameters are forbidden",
     "may not be changed in an update",
 ];
-
-/// Shorter values ("1", "no") are not secrets and would tear words apart.
-pub const REDACTED_BYTES_MIN: usize = 3;
 
 /// `metav1.Status`, as far as we read it.
 #[derive(Debug, Default, Deserialize)]
@@ -472,7 +468,7 @@ mod tests {
     #[test]
     fn values_are_taken_out_of_messages() {
         let error = ApiError::new(ErrorClass::Other, ".data.a: expected string, got Value:hunter2")
-            .redacted(["hunter2", "a"].into_iter());
+            .redacted(&Redaction::of(["hunter2", "a"]));
         assert_eq!(error.message, ".data.a: expected string, got Value:***");
     }
 }

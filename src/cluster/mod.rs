@@ -32,7 +32,7 @@ mod watch;
 pub use connection::{Cluster, ClusterError, ClusterOptions, NoObserver, RequestFacts, RequestObserver};
 pub use discovery::ApiKind;
 pub(crate) use error::outside_quotes;
-pub use error::{ApiError, Cause, ErrorClass, REDACTED_BYTES_MIN};
+pub use error::{ApiError, Cause, ErrorClass};
 pub use fence::{Closed, Fence};
 pub use fields::{EntryHash, FieldTree};
 pub use followed::{Followed, Following, Individual, Look, What};

@@ -10,7 +10,7 @@ use secrecy::SecretSlice;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use crate::manifest::ObjectId;
+use crate::manifest::{ObjectId, Redaction};
 
 use super::connection::{Call, Cluster, JSON, Reply};
 use super::discovery::{ApiKind, segment};
@@ -500,7 +500,7 @@ fn without_secrets(error: ApiError, id: &ObjectId, object: &Value) -> ApiError {
     for (_, value) in fields.filter(|(field, _)| !PUBLIC_FIELDS.contains(&field.as_str())) {
         collect(value, &mut values);
     }
-    error.redacted(values.iter().map(String::as_str))
+    error.redacted(&Redaction::of(values.iter().map(String::as_str)))
 }
 
 /// All texts and numbers inside, and what the texts are in base64.

@@ -17,6 +17,6 @@ pub use identity::{GroupKind, ObjectId};
 pub use memory_tree::MemoryTree;
 pub use normalise::normalise;
 pub use object::{Object, Origin};
-pub use redaction::Redaction;
+pub use redaction::{REDACTED_BYTES_MIN, Redaction};
 pub use source_error::{SECRET_TEXT_MARK, SourceError};
 pub use tree::{Entry, EntryId, EntryKind, Tree, TreeError};

@@ -4,7 +4,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
 /// Shorter values ("1", "no") are not secrets and would tear words apart.
-const VALUE_BYTES_MIN: usize = 3;
+pub const REDACTED_BYTES_MIN: usize = 3;
 
 /// Lines of a value, as excerpts show them; shorter ones are braces and the like.
 const LINE_BYTES_MIN: usize = 8;
@@ -19,7 +19,7 @@ pub struct Redaction(Vec<String>);
 impl Redaction {
     pub fn of<'a>(values: impl IntoIterator<Item = &'a str>) -> Self {
         let mut spellings = Vec::new();
-        for value in values.into_iter().filter(|value| value.len() >= VALUE_BYTES_MIN) {
+        for value in values.into_iter().filter(|value| value.len() >= REDACTED_BYTES_MIN) {
             let quoted = serde_json::Value::from(value).to_string();
             let quoted = &quoted[1..quoted.len() - 1];
             if quoted != value {

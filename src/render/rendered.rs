@@ -4,6 +4,8 @@ use std::collections::{BTreeSet, HashMap};
 use std::fmt;
 use std::sync::Arc;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
@@ -31,6 +33,9 @@ pub struct Rendered {
     texts: Vec<Text>,
 }
 
+/// Shorter values of declared Secrets, user names for example, are words of any message.
+const DECLARED_BYTES_MIN: usize = 8;
+
 impl Rendered {
     /// An error at a value of `objects[index]`, with line, column and excerpt: an unknown field, a policy's finding.
     /// Falls back to the nearest parent that is in the text. The message must not contain a Secret's value.
@@ -41,6 +46,20 @@ impl Rendered {
         };
         // a template may have put them into any object
         error.redacted(&Redaction::of(self.secrets.iter().map(String::as_str)))
+    }
+
+    /// What nobody may quote: what was decrypted, what the declared Secrets hold (a kustomization may have put it into
+    /// another object), and `more`.
+    pub fn redaction<'a>(&self, more: impl IntoIterator<Item = &'a str>) -> Redaction {
+        let secrets = self.objects.iter().filter(|object| object.id.kind == "Secret" && object.id.group.is_empty());
+        let values = secrets.filter_map(|secret| secret.value["data"].as_object()).flat_map(|data| data.values());
+        let decoded = values.filter_map(|value| STANDARD.decode(value.as_str()?.replace('\n', "")).ok());
+        let declared: Vec<_> = decoded
+            .filter(|bytes| bytes.len() >= DECLARED_BYTES_MIN)
+            .filter_map(|bytes| String::from_utf8(bytes).ok())
+            .collect();
+        let more: Vec<&str> = more.into_iter().collect();
+        Redaction::of(self.secrets.iter().chain(&declared).map(String::as_str).chain(more))
     }
 
     /// The index of an object.

@@ -4,8 +4,6 @@ use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use tokio_util::sync::CancellationToken;
 
 use crate::apply::{self, Action, Outcome, Stage};
@@ -277,20 +275,11 @@ impl Application {
     }
 }
 
-/// What the declared Secrets hold: a kustomization may have put it into another object, which the server quotes.
-fn declared_values(prepared: &Prepared) -> Vec<String> {
-    let secrets = prepared.rendered.objects.iter().filter(|o| o.id.kind == "Secret" && o.id.group.is_empty());
-    let values = secrets.filter_map(|secret| secret.value["data"].as_object()).flat_map(|data| data.values());
-    let decoded = values.filter_map(|value| STANDARD.decode(value.as_str()?.replace('\n', "")).ok());
-    decoded.filter_map(|bytes| String::from_utf8(bytes).ok()).collect()
-}
-
 fn refused(error: &apply::ApplyError, prepared: &Prepared, identity: &Identity) -> Stop {
     let apply::ApplyError::Refused { refusals, .. } = error else { return Stop::Yielded };
-    let declared = declared_values(prepared);
+    let redaction = prepared.rendered.redaction(prepared.secrets.iter().map(String::as_str));
     let told = |refusal: &apply::Refusal| {
-        let secrets = prepared.secrets.iter().chain(&declared);
-        let error = refusal.error.clone().redacted(secrets.map(String::as_str));
+        let error = refusal.error.clone().redacted(&redaction);
         let origin = match &error.class {
             ErrorClass::UnknownField { paths } => paths.first().and_then(|path| prepared.origin_of(&refusal.id, path)),
             _ => None,

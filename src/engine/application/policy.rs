@@ -4,6 +4,7 @@
 //! file and line. Asked once for each render and set of policies. The cluster is only asked where a policy asks for what
 //! it alone knows: the object as it is, or its Namespace.
 
+use std::cell::LazyCell;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,8 +13,8 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use serde_json::Value;
 
-use crate::cluster::{Cluster, ErrorClass, REDACTED_BYTES_MIN};
-use crate::manifest::ObjectId;
+use crate::cluster::{Cluster, ErrorClass};
+use crate::manifest::{ObjectId, REDACTED_BYTES_MIN};
 use crate::plan::Desired;
 use crate::policy::{Action, Allowance, Finding, PolicySet, Resources, Subject, place};
 use crate::report::{Severity, Verdict};
@@ -230,6 +231,8 @@ fn subject<'a>(
 /// On a thread of its own.
 fn evaluate(policies: &PolicySet, prepared: &Prepared, known: &[Known], cancel: &AtomicBool) -> Findings {
     let (mut findings, allowance) = (Findings::default(), Allowance::default());
+    // a message may be made of what a Secret was substituted into
+    let redaction = LazyCell::new(|| prepared.rendered.redaction(prepared.secrets.iter().map(String::as_str)));
     for (index, Known { desired, resource, namespaced, before, namespace }) in known.iter().enumerate() {
         if cancel.load(Ordering::Acquire) {
             break;
@@ -241,9 +244,9 @@ fn evaluate(policies: &PolicySet, prepared: &Prepared, known: &[Known], cancel: 
             findings.add(&finding, || {
                 let at = prepared.rendered.error_at(index, &place(&subject, &finding), "");
                 let Finding { policy, binding, message, .. } = &finding;
-                let id = &desired.object.id;
-                let text = format!("{}:{}: {id}: {message} (policy `{policy}`, binding `{binding}`)", at.path, at.line);
-                redacted(text, &prepared.secrets)
+                let (id, mut message) = (&desired.object.id, message.clone());
+                redaction.apply(&mut message);
+                format!("{}:{}: {id}: {message} (policy `{policy}`, binding `{binding}`)", at.path, at.line)
             });
         }
         if allowance.is_used_up() {
@@ -277,12 +280,4 @@ fn as_in_git(desired: &Desired, secrets: &[String]) -> Option<Value> {
         }
     }
     changed.then_some(value)
-}
-
-/// A message may be made of what a Secret was substituted into.
-fn redacted(text: String, secrets: &[String]) -> String {
-    secrets
-        .iter()
-        .filter(|secret| secret.len() >= REDACTED_BYTES_MIN && text.contains(secret.as_str()))
-        .fold(text.clone(), |text, secret| text.replace(secret.as_str(), "***"))
 }
