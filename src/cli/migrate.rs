@@ -445,6 +445,29 @@ mod tests {
     }
 
     #[test]
+    fn what_would_be_refused_of_a_kustomization_is_listed_and_no_more() {
+        let reasons = |change: Value| {
+            let mut item = json!({
+                "metadata": {"name": "shop", "namespace": "apps"},
+                "spec": {"interval": "1m", "prune": true, "sourceRef": {"kind": "GitRepository", "name": "s"}},
+            });
+            item["spec"].as_object_mut().unwrap().extend(change.as_object().unwrap().clone());
+            reasons_of("Kustomization", &item).join(", ")
+        };
+        let check = json!({"kind": "Deployment", "name": "web", "namespace": "shop"});
+        let expression = json!({"apiVersion": "example.org/v1", "current": "status.phase == 'Up'"});
+        let served = json!({
+            "healthChecks": [check], "healthCheckExprs": [expression], "serviceAccountName": "team",
+            "dependsOn": [{"name": "db", "readyExpr": "dep.metadata.name == 'db'"}],
+        });
+        assert_eq!(reasons(served), "");
+        let refused = json!({"kubeConfig": {"secretRef": {"name": "far"}}, "ignore": [{"paths": ["/spec/replicas"]}]});
+        assert_eq!(reasons(refused), "`spec.kubeConfig`, `spec.ignore`");
+        let wrong = reasons(json!({"dependsOn": [{"name": "db", "readyExpr": "dep."}]}));
+        assert!(wrong.starts_with("`spec.dependsOn[0].readyExpr`: "), "{wrong}");
+    }
+
+    #[test]
     fn the_way_is_named_with_what_source_controller_stays_for() {
         let full = Report::default().way_in_words().join("\n");
         assert!(full.contains("Full") && full.contains("manifests/beside-flux"), "{full}");
