@@ -101,8 +101,11 @@ fn labelled(value: &str) -> String {
     format!("apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: labelled\n  labels:\n    tier: {value}\n")
 }
 
-/// Commits whose errors are about a secret, and what is said of each.
-fn failures(env: &Env) -> Vec<(&'static str, Vec<(&'static str, String)>, &'static str)> {
+/// What is wrong, the files of the commit, and what is said of it.
+type Mistake = (&'static str, Vec<(&'static str, String)>, &'static str);
+
+/// Commits whose errors are about a secret.
+fn failures(env: &Env) -> Vec<Mistake> {
     let plant = || env.canaries.plant("a value of a Secret in Git");
     let file = |content: String| vec![("app/a.yaml", content)];
     let kustomized = |content: String| vec![("app/kustomization.yaml", content)];
