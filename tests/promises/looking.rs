@@ -296,7 +296,9 @@ async fn a_diff_names_what_can_not_be_changed_in_place(env: &mut Env) {
             "apiVersion: v1\nkind: ConfigMap\nmetadata: {{ name: fixed }}\nimmutable: true\ndata: {{ value: {value} }}\n"
         )
     };
-    env.begin(&[("app/migrate.yaml", &job("migrate", "migrate:1", 3600)), ("app/fixed.yaml", &fixed("a"))]).await;
+    let migrate = job("migrate", "migrate:1", 3600);
+    let web = deployment("web", "web:1");
+    env.begin(&[("app/migrate.yaml", &migrate), ("app/fixed.yaml", &fixed("a")), ("app/web.yaml", &web)]).await;
     env.until_live("Job", "migrate", "it is there", |_| true).await;
     stop(env).await;
     env.push("B", &[("app/migrate.yaml", &job("migrate", "migrate:2", 3600))]);
@@ -309,20 +311,27 @@ async fn a_diff_names_what_can_not_be_changed_in_place(env: &mut Env) {
     env.push("C", &[("app/fixed.yaml", &fixed("b"))]);
     let said = diff(env, &["ks/app"]).await;
     assert_eq!(said.code, 2, "the attempt would fail: {}", said.err);
-    assert!(said.err.contains("app/fixed.yaml:1") && said.err.contains("can't be changed in place"), "{}", said.err);
+    assert!(said.err.contains("app/fixed.yaml:1") && said.err.contains("under a new name"), "{}", said.err);
 
     let forced = fixed("b")
         .replace("{ name: fixed }", "{ name: fixed, annotations: { kustomize.toolkit.fluxcd.io/force: enabled } }");
     env.push("D", &[("app/fixed.yaml", &forced)]);
     let said = diff(env, &["ks/app"]).await;
+    assert_eq!(said.code, 2, "what is immutable is not made anew by force: {}", said.err);
+    assert!(said.err.contains("app/fixed.yaml:1") && said.err.contains("under a new name"), "{}", said.err);
+
+    let mut web: Value = serde_json::from_str(&deployment("web", "web:1")).unwrap();
+    web["metadata"]["annotations"] = json!({ "kustomize.toolkit.fluxcd.io/force": "enabled" });
+    for labels in ["/spec/selector/matchLabels", "/spec/template/metadata/labels"] {
+        web.pointer_mut(labels).unwrap()["tier"] = "front".into();
+    }
+    env.push("E", &[("app/fixed.yaml", &fixed("a")), ("app/web.yaml", &web.to_string())]);
+    let said = diff(env, &["ks/app"]).await;
     assert_eq!(said.code, 1, "{}", said.err);
-    let anew = ["ConfigMap", "Job"].map(|kind| kind.to_owned() + "/" + &env.namespace);
-    let anew = [
-        format!("deleted and created anew {}/fixed", anew[0]),
-        format!("deleted and created anew {}/migrate", anew[1]),
-    ];
+    let anew = ["Deployment", "Job"].map(|kind| format!("deleted and created anew {kind}/{}", env.namespace));
+    let anew = [format!("{}/web", anew[0]), format!("{}/migrate", anew[1])];
     assert_eq!(said.objects(), BTreeSet::from(anew));
-    assert!(said.out.contains("-  value: a\n+  value: b\n"), "{}", said.out);
+    assert!(said.out.contains("+      tier: front\n"), "{}", said.out);
 }
 
 async fn a_diff_follows_the_rules_of_deletion(env: &mut Env) {

@@ -182,8 +182,8 @@ async fn following_costs_nothing_while_nothing_changes(env: &mut Env) {
 }
 
 async fn a_secret_of_a_mebibyte_is_followed_as_any_other(env: &mut Env) {
-    // as much as an API server takes
-    let large = |last: char| format!("{}{last}", "x".repeat((1 << 20) - 1));
+    // as much as an API server takes, but for another key
+    let large = |last: char| format!("{}{last}", "x".repeat((1 << 20) - 100));
     env.secret("live", json!({ "value": large('a') })).await;
     let declared = |last: char| secret("declared", json!({ "value": large(last) }));
     let pod =
