@@ -48,9 +48,9 @@ fn filter() -> EnvFilter {
     EnvFilter::try_from_env("AFRESH_LOG").unwrap_or_else(|_| EnvFilter::new(DEFAULT))
 }
 
-/// Libraries that log what is sent and answered, hence values of Secrets: they have no say, whatever is asked for. (An
-/// answer of the API server would name no object either; whoever asked tells what it means.)
-const SILENT: [&str; 1] = ["kube_client"];
+/// Libraries that log what is sent and answered, or proxies with their passwords, hence values of Secrets: they have no
+/// say, whatever is asked for. (An answer of the API server would name no object either; whoever asked tells what it means.)
+const SILENT: [&str; 2] = ["kube_client", "reqwest"];
 
 fn allowed() -> FilterFn<fn(&Metadata<'_>) -> bool> {
     FilterFn::new(|metadata| {
