@@ -141,11 +141,11 @@ async fn what_an_account_that_is_gone_has_applied_is_left_in_place(env: &mut Env
     })
     .await;
     assert!(env.live("ConfigMap", "settings").await.is_some());
-    let events = env.events("app").await;
-    assert!(
-        events.iter().any(|(_, text)| text.contains(&format!("{}/{ACCOUNT}` is gone", env.namespace))),
-        "{events:#?}"
-    );
+    let gone = format!("{}/{ACCOUNT}` is gone", env.namespace);
+    env.eventually("an Event says so", async || {
+        env.events("app").await.iter().any(|(_, text)| text.contains(&gone)).then_some(())
+    })
+    .await;
 }
 
 async fn a_name_that_no_account_can_have_is_refused(env: &mut Env) {
