@@ -28,9 +28,10 @@ pub fn name(prefix: &str, index: usize) -> String {
 pub fn objects(name: &str, value: usize) -> [Value; 4] {
     let metadata = json!({ "name": name, "namespace": NAMESPACE, "labels": { "app": name } });
     let account = json!({ "apiVersion": "v1", "kind": "ServiceAccount", "metadata": metadata });
+    // headless: a cluster has fewer addresses than these are
     let service = json!({
         "apiVersion": "v1", "kind": "Service", "metadata": metadata,
-        "spec": { "selector": { "app": name }, "ports": [{ "name": "http", "port": 80, "targetPort": "http" }] },
+        "spec": { "clusterIP": "None", "selector": { "app": name }, "ports": [{ "name": "http", "port": 80, "targetPort": "http" }] },
     });
     let backend = json!({ "service": { "name": name, "port": { "name": "http" } } });
     let ingress = json!({
