@@ -82,9 +82,16 @@ async fn a_pod_becomes_ready_when_its_behaviour_changes(env: &mut Env) {
         .await;
     assert_eq!(condition(&stuck, "Available")["status"], "False");
 
-    let pod = pods(env, "web").await.remove(0);
-    let waiting = &pod["status"]["containerStatuses"][0]["state"]["waiting"];
-    assert_eq!(waiting["reason"], "ImagePullBackOff", "{pod:#}");
+    // the first failed pull is told as ErrImagePull
+    let pod = env
+        .eventually("the kubelet waits before it pulls again", async || {
+            let reason = "/status/containerStatuses/0/state/waiting/reason";
+            pods(env, "web")
+                .await
+                .into_iter()
+                .find(|pod| pod.pointer(reason).is_some_and(|reason| reason == "ImagePullBackOff"))
+        })
+        .await;
     let heal = json!({ "metadata": { "annotations": { BEHAVIOUR: "ready" } } });
     let name = pod["metadata"]["name"].as_str().unwrap();
     env.objects("Pod").patch(name, &PatchParams::default(), &Patch::Merge(heal)).await.unwrap();
