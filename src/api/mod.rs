@@ -73,6 +73,9 @@ pub const STATE: &str = "afresh.dev/state";
 
 /// The manager of declared objects (server-side apply).
 pub const APPLY_MANAGER: &str = "kustomize-controller";
+/// Where `kubectl apply` on the client's side keeps the whole object that it applied last.
+pub const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
+
 /// The manager of status and finalizers.
 pub const STATUS_MANAGER: &str = "gotk-kustomize-controller";
 

@@ -5,23 +5,15 @@
 
 use serde_json::{Value, json};
 
-use crate::api::APPLY_MANAGER;
+use crate::api::{APPLY_MANAGER, LAST_APPLIED};
 use crate::cluster::{FieldTree, is_folded};
-
-const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
 
 /// The patch that hands the fields of folded managers to our Apply entry, and takes kubectl's note of its last apply
 /// away. It names the version that it was made for: an object that has changed since refuses it with a conflict.
 pub(super) fn fold(metadata: &Value) -> Option<Value> {
     let entries = metadata.get("managedFields")?.as_array()?;
-    let text = |entry: &Value, field: &str| entry.get(field).and_then(Value::as_str).unwrap_or_default().to_owned();
-    let folded =
-        |entry: &Value| is_folded(&text(entry, "manager"), &text(entry, "operation"), &text(entry, "subresource"));
-    let ours = |entry: &Value| {
-        text(entry, "manager") == APPLY_MANAGER
-            && text(entry, "operation") == "Apply"
-            && text(entry, "subresource").is_empty()
-    };
+    let folded = |entry: &Value| is_folded_entry(entry);
+    let ours = |entry: &Value| author(entry) == (APPLY_MANAGER, "Apply", "");
     if !entries.iter().any(folded) {
         return None;
     }
@@ -59,18 +51,33 @@ pub(super) fn fold(metadata: &Value) -> Option<Value> {
     Some(Value::Array(patch))
 }
 
+/// Whether there is anything to take over.
+pub(super) fn is_foldable(object: &Value) -> bool {
+    let entries = object.pointer("/metadata/managedFields").and_then(Value::as_array);
+    entries.into_iter().flatten().any(is_folded_entry)
+}
+
+fn is_folded_entry(entry: &Value) -> bool {
+    let (manager, operation, subresource) = author(entry);
+    is_folded(manager, operation, subresource)
+}
+
+/// Who an entry of `managedFields` is of: manager, operation, subresource.
+fn author(entry: &Value) -> (&str, &str, &str) {
+    let text = |field: &str| entry.get(field).and_then(Value::as_str).unwrap_or_default();
+    (text("manager"), text("operation"), text("subresource"))
+}
+
 /// What applying again does after [`fold`]: the fields of folded managers that neither we declare nor anybody else holds
 /// go. `object` is as a dry run of the apply answered it.
 pub(super) fn without_folded(object: &mut Value) {
     let Some(entries) = object.pointer("/metadata/managedFields").and_then(Value::as_array).cloned() else { return };
     let (mut folded, mut kept): (Vec<FieldTree>, Vec<FieldTree>) = (Vec::new(), Vec::new());
     for entry in &entries {
-        let text = |field: &str| entry.get(field).and_then(Value::as_str).unwrap_or_default();
         let Some(fields) = entry.get("fieldsV1").and_then(|fields| serde_json::from_value(fields.clone()).ok()) else {
             continue;
         };
-        let list =
-            if is_folded(text("manager"), text("operation"), text("subresource")) { &mut folded } else { &mut kept };
+        let list = if is_folded_entry(entry) { &mut folded } else { &mut kept };
         list.push(fields);
     }
     let kept: Vec<&FieldTree> = kept.iter().collect();

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use crate::api::{APPLY_MANAGER, CONFIG, DESIRED};
-use crate::cluster::{ApiError, ApiKind, ApplyOptions, Cluster, ErrorClass, FieldValidation, Marks, Ssa, is_folded};
+use crate::cluster::{ApiError, ApiKind, ApplyOptions, Cluster, ErrorClass, FieldValidation, Marks, Ssa};
 use crate::manifest::{GroupKind, Object};
 use crate::rollout;
 
@@ -136,7 +136,7 @@ impl Preview {
         };
         outlook.warnings.extend(would.warnings);
         let merges = Marks::of(&object.value).ssa == Ssa::Merge || Marks::of(&would.object).ssa == Ssa::Merge;
-        match live.filter(|_| !merges && is_foldable(&would.object)) {
+        match live.filter(|_| !merges && adoption::is_foldable(&would.object)) {
             None => Fate::Applied(comparable(would.object)),
             Some(live) => match self.folded(kind, object, live, would.object).await {
                 Ok(folded) => Fate::Applied(comparable(folded)),
@@ -207,14 +207,6 @@ fn leave(object: &Object, live: &Value) -> Option<&'static str> {
         () if wanted.ssa == Ssa::IfNotPresent => Some("`IfNotPresent`, and it is there"),
         () => None,
     }
-}
-
-fn is_foldable(object: &Value) -> bool {
-    let entries = object.pointer("/metadata/managedFields").and_then(Value::as_array);
-    entries.into_iter().flatten().any(|entry| {
-        let text = |field: &str| entry.get(field).and_then(Value::as_str).unwrap_or_default();
-        is_folded(text("manager"), text("operation"), text("subresource"))
-    })
 }
 
 /// An object without what the server alone writes and without our digest and hashes: what two objects are compared by.

@@ -16,7 +16,7 @@ use super::bases::{Refused, TreeWithBases};
 use super::directory::{DirectoryTree, repository_root};
 use super::identities::identities;
 use super::kustomization::{self, InputError, absolute, assignment};
-use crate::api::{Kustomization, KustomizationSpec};
+use crate::api::{Kustomization, KustomizationSpec, LAST_APPLIED};
 use crate::engine::request;
 use crate::manifest::{Object, Redaction, yaml};
 use crate::render::{AppRef, Failed, Keys, Rendered, render};
@@ -217,7 +217,7 @@ fn masked(object: &Object) -> Value {
         }
         // kubectl keeps the whole object in there.
         if let Some(Value::Object(annotations)) = value.pointer_mut("/metadata/annotations") {
-            annotations.remove("kubectl.kubernetes.io/last-applied-configuration");
+            annotations.remove(LAST_APPLIED);
         }
     }
     value

@@ -1,6 +1,6 @@
 //! The result of a rendering.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
 use std::sync::Arc;
 
@@ -60,6 +60,13 @@ impl Rendered {
             .collect();
         let more: Vec<&str> = more.into_iter().collect();
         Redaction::of(self.secrets.iter().chain(&declared).map(String::as_str).chain(more))
+    }
+
+    /// What is secret of a render whose variables had these values from Secrets: they, what substitution made of them,
+    /// and what was decrypted.
+    pub fn secrets_with<'a>(&'a self, values: &'a BTreeMap<String, String>) -> impl Iterator<Item = &'a String> {
+        let derived = self.derived.iter().filter(|(name, _)| values.contains_key(name)).map(|(_, value)| value);
+        values.values().chain(derived).chain(&self.secrets)
     }
 
     /// The index of an object.

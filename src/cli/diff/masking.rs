@@ -3,20 +3,20 @@
 
 use serde_json::Value;
 
+use crate::api::LAST_APPLIED;
+use crate::manifest::REDACTED_BYTES_MIN;
+
 /// In place of a value.
 const MASKED: &str = "***";
 const BEFORE: &str = "*** (before)";
 const AFTER: &str = "*** (after)";
-/// Shorter values ("1", "no") are not secrets and would tear words apart.
-const SECRET_BYTES_MIN: usize = 3;
-const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
 
 /// The values of Secrets that went into manifests.
 pub struct Secrets(Vec<String>);
 
 impl Secrets {
     pub fn new(values: impl Iterator<Item = String>) -> Self {
-        Self(values.filter(|value| value.len() >= SECRET_BYTES_MIN).collect())
+        Self(values.filter(|value| value.len() >= REDACTED_BYTES_MIN).collect())
     }
 
     fn are_in(&self, value: &Value) -> bool {

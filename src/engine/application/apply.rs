@@ -1,6 +1,6 @@
 //! Sending what the cluster doesn't hold, stage by stage.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
@@ -226,11 +226,11 @@ impl Application {
         correcting: bool,
         changes: &mut Changes,
     ) {
-        let todo_of = |id: &ObjectId| todo.iter().find(|todo| todo.desired.object.id == *id);
+        let todo_of: HashMap<&ObjectId, &Todo> = todo.iter().map(|todo| (&todo.desired.object.id, todo)).collect();
         let rolled: Vec<&Overlay> = outcomes
             .iter()
             .filter(|outcome| outcome.action != Action::Unchanged)
-            .filter_map(|outcome| todo_of(&outcome.id)?.overlay.as_ref())
+            .filter_map(|outcome| todo_of.get(&outcome.id)?.overlay.as_ref())
             .filter(|overlay| overlay.rolls())
             .collect();
         self.tell_rolled(work, &rolled);
@@ -243,7 +243,7 @@ impl Application {
             };
             self.metrics.objects(action, 1);
             // what is laid over a workload was changed by nobody else
-            let ours = todo_of(&outcome.id).filter(|todo| todo.renewed && correcting);
+            let ours = todo_of.get(&outcome.id).filter(|todo| todo.renewed && correcting);
             match ours {
                 Some(todo) if todo.overlay.as_ref().is_some_and(Overlay::rolls) => changes.count("rolled"),
                 // only what is recorded of it: nothing that a person sees

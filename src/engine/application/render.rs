@@ -128,7 +128,7 @@ impl Application {
         };
         let message = format!("applying revision {}", head.revision);
         self.tell_commits(object, tell, &head.revision, "Progressing", &message);
-        let secrets = secrets(&values, &rendered);
+        let secrets: Arc<[String]> = rendered.secrets_with(&values).cloned().collect();
         if let Some(desired) = before.and_then(|before| read_elsewhere(&before, &rendered)) {
             let prepared = Arc::new(Prepared::new(rendered, inputs, desired, secrets));
             self.memory().prepared = Some(prepared.clone());
@@ -202,12 +202,6 @@ impl Application {
 
 /// Errors shown in a condition: more than a person reads at once would hide the first.
 pub(super) const ERRORS_SHOWN_MAX: usize = 5;
-
-/// The values of Secrets, what substitution made of them, and what was decrypted.
-fn secrets(values: &BTreeMap<String, String>, rendered: &crate::render::Rendered) -> Arc<[String]> {
-    let derived = rendered.derived.iter().filter(|(name, _)| values.contains_key(name)).map(|(_, value)| value);
-    values.values().chain(derived).chain(&rendered.secrets).cloned().collect()
-}
 
 /// What was prepared before, in the order and with the lines of a render of the same objects; `None` if they differ.
 fn read_elsewhere(before: &Prepared, rendered: &crate::render::Rendered) -> Option<Vec<plan::Desired>> {

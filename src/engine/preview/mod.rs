@@ -154,9 +154,7 @@ async fn declared(
         let render = move || render(&object, &key, &*tree, variables.as_ref(), keys.as_deref());
         tokio::task::spawn_blocking(render).await.map_err(PreviewError::Died)?.map_err(PreviewError::Render)?
     };
-    // what substitution made of a secret value is secret, too
-    let derived = rendered.derived.iter().filter(|(name, _)| secrets.contains_key(name)).map(|(_, value)| value);
-    let secrets = secrets.values().chain(derived).chain(&rendered.secrets).map(|value| value.clone().into()).collect();
+    let secrets = rendered.secrets_with(&secrets).map(|value| value.clone().into()).collect();
     let desired = desired(question.cluster, object, &key, &rendered).await?;
     Ok(Declared { desired, secrets })
 }
