@@ -5,22 +5,17 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
-use notify::{RecursiveMode, Watcher as _};
+use notify::RecursiveMode;
 use serde_json::Value;
-use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
+use super::changes::Changes;
 use crate::cluster::{ApplyOptions, Cluster, FieldValidation};
 use crate::manifest::{ObjectId, yaml};
 
 /// The field manager of what comes from the folder.
 const MANAGER: &str = "afresh-config";
-/// Editors write a file in several steps; mounted ConfigMaps swap a link.
-const DEBOUNCE: Duration = Duration::from_millis(50);
-/// How long until documents that the API server refused are tried again.
-const RETRY: Duration = Duration::from_secs(5);
 /// One file of the folder: it holds a handful of objects.
 const FILE_BYTES_MAX: u64 = 4 * 1024 * 1024;
 const FILES_MAX: usize = 1000;
@@ -45,25 +40,15 @@ pub struct Folder {
     cluster: Cluster,
     /// What was applied last, by object.
     applied: BTreeMap<ObjectId, Value>,
-    changes: mpsc::Receiver<()>,
-    _watcher: notify::RecommendedWatcher,
+    changes: Changes,
 }
 
 impl Folder {
     /// Opens a folder and applies what is in it. Errors in a document at start are errors of the start.
     pub async fn open(path: &Path, cluster: Cluster) -> Result<Self, FolderError> {
-        // one place: a pending wake-up stands for all changes until it is taken
-        let (sender, changes) = mpsc::channel(1);
-        let watch = |source| FolderError::Watch { path: path.to_owned(), source };
-        let mut watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
-            if event.is_ok_and(|e| !e.kind.is_access()) {
-                // full: a wake-up is pending already
-                let _ = sender.try_send(());
-            }
-        })
-        .map_err(watch)?;
-        watcher.watch(path, RecursiveMode::Recursive).map_err(watch)?;
-        let mut folder = Self { path: path.to_owned(), cluster, applied: BTreeMap::new(), changes, _watcher: watcher };
+        let changes = Changes::watch(path, RecursiveMode::Recursive)
+            .map_err(|source| FolderError::Watch { path: path.to_owned(), source })?;
+        let mut folder = Self { path: path.to_owned(), cluster, applied: BTreeMap::new(), changes };
         let documents = folder.read().map_err(|e| match e {
             Broken::Folder(error) => error,
             Broken::Document(text) => FolderError::Document(text),
@@ -78,14 +63,10 @@ impl Folder {
     pub async fn follow(mut self, cancel: CancellationToken) {
         let mut again = false;
         loop {
-            let retry = async { if again { tokio::time::sleep(RETRY).await } else { std::future::pending().await } };
             tokio::select! {
-                Some(()) = self.changes.recv() => {}
-                () = retry => {}
+                () = self.changes.next(again) => {}
                 () = cancel.cancelled() => return,
             }
-            tokio::time::sleep(DEBOUNCE).await;
-            while self.changes.try_recv().is_ok() {}
             again = match self.read() {
                 Ok(documents) => match self.apply(documents).await {
                     Ok(()) => false,

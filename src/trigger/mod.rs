@@ -1,6 +1,7 @@
 //! What sets things off besides the cluster's own watches and the sources' probes: documents in a folder, policies in
 //! another, and webhooks.
 
+mod changes;
 mod folder;
 mod policies;
 pub mod webhook;

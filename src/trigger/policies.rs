@@ -4,21 +4,16 @@
 //! good set, and says so until it is mended: a mistake never lets everything pass.
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
-use notify::{RecursiveMode, Watcher as _};
-use tokio::sync::mpsc;
+use notify::RecursiveMode;
 use tokio_util::sync::CancellationToken;
 
+use super::changes::Changes;
 use crate::engine::Policies;
 use crate::manifest::yaml;
 use crate::policy::{Document, PolicySet};
 use crate::report::Metrics;
 
-/// Editors write a file in several steps; mounted ConfigMaps swap a link.
-const DEBOUNCE: Duration = Duration::from_millis(50);
-/// How long until a folder that could not be used is looked at again, whether a change was told or not.
-const RETRY: Duration = Duration::from_secs(5);
 /// Files of one folder: more is a mistake.
 const FILES_MAX: usize = 1_000;
 /// `kubectl apply -k` reads it, and nobody else.
@@ -36,8 +31,7 @@ pub struct PolicyFolderError {
 pub struct PolicyFolder {
     path: PathBuf,
     policies: Policies,
-    changes: mpsc::Receiver<()>,
-    _watcher: notify::RecommendedWatcher,
+    changes: Changes,
 }
 
 impl PolicyFolder {
@@ -47,18 +41,9 @@ impl PolicyFolder {
             folder: path.to_owned(),
             errors: vec![format!("it can't be watched: {error}")],
         };
-        // one place: a pending wake-up stands for all changes until it is taken
-        let (sender, changes) = mpsc::channel(1);
-        let mut watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
-            if event.is_ok_and(|event| !event.kind.is_access()) {
-                // full: a wake-up is pending already
-                let _ = sender.try_send(());
-            }
-        })
-        .map_err(failed)?;
-        watcher.watch(path, RecursiveMode::NonRecursive).map_err(failed)?;
+        let changes = Changes::watch(path, RecursiveMode::NonRecursive).map_err(failed)?;
         let policies = Policies::new(read(path)?);
-        Ok(Self { path: path.to_owned(), policies, changes, _watcher: watcher })
+        Ok(Self { path: path.to_owned(), policies, changes })
     }
 
     /// Those in force; they change as the folder does.
@@ -70,19 +55,10 @@ impl PolicyFolder {
     pub async fn follow(mut self, metrics: Metrics, cancel: CancellationToken) {
         let mut said: Option<PolicyFolderError> = None;
         loop {
-            let retry = async {
-                match said {
-                    Some(_) => tokio::time::sleep(RETRY).await,
-                    None => std::future::pending().await,
-                }
-            };
             tokio::select! {
-                Some(()) = self.changes.recv() => {}
-                () = retry => {}
+                () = self.changes.next(said.is_some()) => {}
                 () = cancel.cancelled() => return,
             }
-            tokio::time::sleep(DEBOUNCE).await;
-            while self.changes.try_recv().is_ok() {}
             let path = self.path.clone();
             let result = tokio::task::spawn_blocking(move || read(&path)).await;
             let result = result.unwrap_or_else(|error| {
