@@ -8,12 +8,16 @@
 //!       └────────── one watch of both ──────┘
 //! ```
 //!
+//! With `--ballast-mib 1024` the repository holds so much besides, in 100,000 files that no application reads.
+//!
 //! An application is a Deployment without Pods, a ServiceAccount, a Service and an Ingress. The limit of a row is what a
 //! client that does nothing but send the same writes needs in the same run, seen by the same watch.
 
 #[path = "../../tests/support/control_plane.rs"]
 #[expect(dead_code, reason = "the tests use more of it")]
 mod control_plane;
+
+mod ballast;
 mod cost;
 mod platform;
 mod rows;
@@ -47,6 +51,9 @@ use view::View;
 const PACE: Duration = Duration::from_millis(1200);
 const SINGLE_ROUNDS: usize = 5;
 const DRIFTED: usize = 100;
+/// Resident and anonymous, of 1,000 applications; with a repository of 1 GiB the pages of its file come and go.
+const MEMORY_MIB_MAX: [Option<f64>; 2] = [Some(96.0), Some(64.0)];
+const MEMORY_WITH_BALLAST_MIB_MAX: [Option<f64>; 2] = [None, Some(128.0)];
 /// What is left over from the row before is done by then.
 const SETTLE: Duration = Duration::from_secs(5);
 
@@ -57,6 +64,12 @@ struct Args {
     apps: usize,
     #[arg(long, value_enum, default_value = "sandbox")]
     cluster: Server,
+    /// What the repository holds besides, which no application reads.
+    #[arg(long, default_value_t = 0)]
+    ballast_mib: usize,
+    /// In how many files that is.
+    #[arg(long, default_value_t = 100_000)]
+    ballast_files: usize,
     #[arg(short, long, value_enum, default_value = "text")]
     output: Output,
     /// `cargo bench` says so.
@@ -90,16 +103,16 @@ async fn all(args: &Args) -> anyhow::Result<()> {
     let rows = match args.cluster {
         Server::Sandbox => {
             let sandbox = SandboxProcess::start(folder.path()).await?;
-            Fleet::begin(args.apps, &sandbox.kubeconfig).await?.measure().await?
+            Fleet::begin(args, &sandbox.kubeconfig).await?.measure().await?
         }
         Server::Real => {
             let plane = ControlPlane::start().await?;
-            Fleet::begin(args.apps, plane.kubeconfig()).await?.measure().await?
+            Fleet::begin(args, plane.kubeconfig()).await?.measure().await?
         }
     };
     match args.output {
         Output::Text => rows.print(),
-        Output::Json => println!("{:#}", rows.json(args.apps)),
+        Output::Json => println!("{:#}", rows.json(args.apps, args.ballast_mib)),
     }
     Ok(())
 }
@@ -121,12 +134,14 @@ struct Fleet {
     memory: Memory,
     /// Of all applications, as committed last.
     value: usize,
+    memory_bars: [Option<f64>; 2],
     rows: Rows,
 }
 
 impl Fleet {
     /// Declares all, and starts the daemon; the first row.
-    async fn begin(count: usize, kubeconfig: &Path) -> anyhow::Result<Self> {
+    async fn begin(args: &Args, kubeconfig: &Path) -> anyhow::Result<Self> {
+        let count = args.apps;
         let folder = tempfile::tempdir()?;
         let repositories = folder.path().join("git");
         let fleet = TestRepository::create(&repositories.join(FLEET))?;
@@ -135,6 +150,7 @@ impl Fleet {
         let apps: Vec<String> = (0..count).map(|index| name("app", index)).collect();
         let bare: Vec<String> = (0..count).map(|index| name(BARE, index)).collect();
         let files: Vec<_> = apps.iter().flat_map(|app| platform::files(app, 0, false)).collect();
+        ballast::add(&fleet, args.ballast_mib, args.ballast_files)?;
         let revision = commit(&fleet, "all", &files)?;
         commit(&repaired, "one", &platform::files(REPAIRED, 0, false))?;
 
@@ -169,6 +185,7 @@ impl Fleet {
             metrics,
             memory,
             value: 0,
+            memory_bars: if args.ballast_mib == 0 { MEMORY_MIB_MAX } else { MEMORY_WITH_BALLAST_MIB_MAX },
             rows: Rows::default(),
         };
         let nothing = Used::default();
@@ -186,6 +203,7 @@ impl Fleet {
         self.restart(false).await.context("restart, empty")?;
         self.drift().await.context("drift")?;
         self.fix_under_load().await.context("fix under load")?;
+        self.rows.add_peak(self.memory_bars);
         Ok(self.rows)
     }
 

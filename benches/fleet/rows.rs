@@ -12,7 +12,7 @@ pub struct Rows {
 
 pub struct Row {
     what: String,
-    seconds: f64,
+    seconds: Option<f64>,
     /// What a bare client takes for the same writes.
     limit: Option<f64>,
     requests: BTreeMap<String, u64>,
@@ -32,9 +32,13 @@ struct Promise {
 
 impl Row {
     pub fn new(what: &str, took: Duration) -> Self {
+        Self { seconds: Some(took.as_secs_f64()), ..Self::untimed(what) }
+    }
+
+    fn untimed(what: &str) -> Self {
         Self {
             what: what.to_owned(),
-            seconds: took.as_secs_f64(),
+            seconds: None,
             limit: None,
             requests: BTreeMap::new(),
             rounds: 1,
@@ -56,7 +60,8 @@ impl Row {
     }
 
     pub fn bar_seconds(mut self, bar: f64) -> Self {
-        self.promises.push(Promise { what: "s", measured: self.seconds, bar });
+        let measured = self.seconds.unwrap_or(f64::NAN);
+        self.promises.push(Promise { what: "s", measured, bar });
         self
     }
 
@@ -83,7 +88,7 @@ impl Row {
     }
 
     fn ratio(&self) -> Option<f64> {
-        self.limit.map(|limit| self.seconds / limit)
+        Some(self.seconds? / self.limit?)
     }
 
     fn text(&self) -> String {
@@ -93,9 +98,9 @@ impl Row {
         let requests = if requests.is_empty() { "none".to_owned() } else { requests.join(", ") };
         let rounds = if self.rounds > 1 { format!(" in {} rounds", self.rounds) } else { String::new() };
         let line = format!(
-            "{:<40} {:>8.2} {:>8} {:>6} {:>7.2} {:>8.1} {:>8.1}  {requests}{rounds}",
+            "{:<40} {:>8} {:>8} {:>6} {:>7.2} {:>8.1} {:>8.1}  {requests}{rounds}",
             self.what,
-            self.seconds,
+            optional(self.seconds),
             optional(self.limit),
             optional(self.ratio()),
             self.cpu_s,
@@ -143,6 +148,17 @@ impl Rows {
         self.rows.push(row);
     }
 
+    /// The most memory of any row so far, beside what is allowed: resident and anonymous, in MiB.
+    pub fn add_peak(&mut self, bars: [Option<f64>; 2]) {
+        let peak = |of: fn(&Row) -> f64| self.rows.iter().map(of).fold(0.0, f64::max);
+        let peaks = [peak(|row| row.resident_mib), peak(|row| row.anonymous_mib)];
+        let mut row = Row::untimed("memory at its peak").used(BTreeMap::new(), 0.0, peaks);
+        for ((what, measured), bar) in ["MiB resident", "MiB anonymous"].into_iter().zip(peaks).zip(bars) {
+            row.promises.extend(bar.map(|bar| Promise { what, measured, bar }));
+        }
+        self.add(row);
+    }
+
     pub fn print(&self) {
         println!(
             "\n{:<40} {:>8} {:>8} {:>6} {:>7} {:>8} {:>8}  requests",
@@ -153,7 +169,7 @@ impl Rows {
         }
     }
 
-    pub fn json(&self, apps: usize) -> Value {
-        json!({ "applications": apps, "rows": self.rows.iter().map(Row::json).collect::<Vec<_>>() })
+    pub fn json(&self, apps: usize, ballast_mib: usize) -> Value {
+        json!({ "applications": apps, "ballastMiB": ballast_mib, "rows": self.rows.iter().map(Row::json).collect::<Vec<_>>() })
     }
 }
