@@ -22,16 +22,14 @@ mod support;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use afresh::api::REQUESTED_AT;
 use afresh::cluster::{ApiKind, Cluster, Watcher};
 use afresh::sandbox::git_server::GitServer;
 use afresh::sandbox::repository::TestRepository;
 use anyhow::Context as _;
 use control_plane::ControlPlane;
-use serde_json::{Value, json};
+use serde_json::Value;
 
-use support::NAMESPACE;
-use support::application::{APPLICATION, FILE, MANAGER, SOURCE, Settings, connect, install, settings, until, watcher};
+use support::application::{APPLICATION, FILE, SOURCE, Settings, announce, connect, install, settings, until, watcher};
 use support::process::{Daemon, SandboxProcess};
 use support::table::{Table, median, worst};
 
@@ -144,26 +142,18 @@ impl Bench {
         self.rounds += 1;
         let value = self.rounds;
         self.repository.commit("B", &[(FILE, Some(BROKEN))])?;
-        self.announce().await?;
+        announce(&self.cluster, SOURCE).await?;
         until(&mut self.application, |object| ready(object).0 == "False").await.context("B is not reported")?;
 
         self.repository.commit("C", &[(FILE, Some(&settings(value)))])?;
         let pushed = Instant::now();
         if announced {
-            self.announce().await?;
+            announce(&self.cluster, SOURCE).await?;
         }
         let live = self.is_live(value).await?;
         until(&mut self.application, |object| ready(object).0 == "True").await.context("C is not Ready")?;
         pace.await;
         Ok((live - pushed).as_secs_f64() * 1000.0)
-    }
-
-    async fn announce(&self) -> anyhow::Result<()> {
-        let token = k8s_openapi::jiff::Timestamp::now().to_string();
-        let patch = json!({ "metadata": { "annotations": { REQUESTED_AT: token } } });
-        let kind = ApiKind::git_repository();
-        self.cluster.merge_patch(&kind, &kind.object(NAMESPACE, SOURCE), &patch, None, MANAGER).await?;
-        Ok(())
     }
 
     async fn is_live(&mut self, value: usize) -> anyhow::Result<Instant> {

@@ -21,14 +21,14 @@ use afresh::sandbox::git_server::GitServer;
 use afresh::sandbox::repository::TestRepository;
 use anyhow::{Context as _, ensure};
 use hmac::{Hmac, KeyInit, Mac};
-use serde_json::{Value, json};
+use serde_json::json;
 use sha2::Sha256;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use support::PATIENCE;
 use support::application::{FILE, SOURCE, Settings, connect, install, settings};
-use support::process::{Daemon, SandboxProcess, until_some};
+use support::process::{Daemon, SandboxProcess};
 use support::table::{Table, median, worst};
 
 const ROUNDS: usize = 50;
@@ -122,7 +122,7 @@ impl Bench {
             ]
             .concat(),
         )?;
-        let address = until_some("the daemon serves webhooks", || webhook_address(&daemon)).await?;
+        let address = daemon.address_in_log("serving webhooks").await?;
         let settings = Settings::watch(&cluster);
         let url = git.url(SOURCE);
         let mut bench =
@@ -234,11 +234,4 @@ async fn send(stream: &mut TcpStream, request: &str) -> anyhow::Result<String> {
             }
         }
     }
-}
-
-/// Where it takes webhooks, once it says so.
-fn webhook_address(daemon: &Daemon) -> Option<String> {
-    let log = std::fs::read_to_string(&daemon.log).ok()?;
-    let line: Value = serde_json::from_str(log.lines().find(|line| line.contains("serving webhooks"))?).ok()?;
-    line["fields"]["address"].as_str().or(line["address"].as_str()).map(str::to_owned)
 }

@@ -29,21 +29,20 @@ mod view;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use afresh::api::REQUESTED_AT;
 use afresh::cluster::{ApiKind, Cluster};
 use afresh::sandbox::git_server::GitServer;
 use afresh::sandbox::repository::TestRepository;
 use anyhow::Context as _;
 use clap::{Parser, ValueEnum};
 use control_plane::ControlPlane;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use cost::{Memory, Used};
 use platform::{BARE, FLEET, REPAIRED, VALUE, name};
 use rows::{Row, Rows};
 use support::NAMESPACE;
-use support::application::connect;
-use support::process::{Daemon, SandboxProcess, until_some};
+use support::application::{announce, application, apply, connect, prepare, source};
+use support::process::{Daemon, SandboxProcess};
 use support::table::median;
 use view::View;
 
@@ -155,14 +154,14 @@ impl Fleet {
         commit(&repaired, "one", &platform::files(REPAIRED, 0, false))?;
 
         let cluster = connect(kubeconfig).await?;
-        platform::prepare(&cluster).await?;
+        prepare(&cluster).await?;
         let (mut deployments, mut applications) = (View::of_deployments(&cluster), View::of_applications(&cluster));
         let began = Instant::now();
         let all = bare.iter().flat_map(|name| platform::objects(name, 0)).collect();
         platform::apply_all(&cluster, all).await?;
         let limit = deployments.until(&bare, "0", began).await? - began;
-        let mut declared = vec![platform::source(FLEET, &git.url(FLEET))];
-        declared.extend(apps.iter().map(|app| platform::application(app, FLEET)));
+        let mut declared = vec![source(FLEET, &git.url(FLEET))];
+        declared.extend(apps.iter().map(|app| application(app, FLEET)));
         platform::apply_all(&cluster, declared).await?;
 
         let began = Instant::now();
@@ -232,7 +231,7 @@ impl Fleet {
             let value = self.value + round;
             let revision = commit(&self.fleet, "one", &platform::files(&app[0], value, true))?;
             let began = Instant::now();
-            self.announce(FLEET).await?;
+            announce(&self.cluster, FLEET).await?;
             let live = self.deployments.until(&app, &value.to_string(), began).await?;
             took.push((live - began).as_secs_f64());
             self.applications.until(&self.apps, &at(&revision), began).await?;
@@ -252,7 +251,7 @@ impl Fleet {
         let before = self.begin_row().await?;
         let revision = commit(&self.fleet, "nothing", &[("README.md".to_owned(), "# Fleet\n".to_owned())])?;
         let began = Instant::now();
-        self.announce(FLEET).await?;
+        announce(&self.cluster, FLEET).await?;
         let ready = self.applications.until(&self.apps, &at(&revision), began).await? - began;
         self.row(Row::new("a revision that changes nothing: Ready", ready), &before).await
     }
@@ -314,12 +313,12 @@ impl Fleet {
     async fn fix_under_load(&mut self) -> anyhow::Result<()> {
         let one = [REPAIRED.to_owned()];
         let url = self.git.url(REPAIRED);
-        platform::apply(&self.cluster, &platform::source(REPAIRED, &url)).await?;
-        platform::apply(&self.cluster, &platform::application(REPAIRED, REPAIRED)).await?;
+        apply(&self.cluster, &source(REPAIRED, &url)).await?;
+        apply(&self.cluster, &application(REPAIRED, REPAIRED)).await?;
         self.deployments.until(&one, "0", self.rows.began).await?;
         let broken = [(format!("{REPAIRED}/deployment.yaml"), "kind: Deployment\nmetadata: {\n".to_owned())];
         commit(&self.repaired, "B", &broken)?;
-        self.announce(REPAIRED).await?;
+        announce(&self.cluster, REPAIRED).await?;
         tokio::time::sleep(SETTLE).await;
 
         let before = self.begin_row().await?;
@@ -328,7 +327,7 @@ impl Fleet {
         self.deployments.until_some(&self.apps, (self.apps.len() / 10).max(1), &value, began).await?;
         commit(&self.repaired, "C", &platform::files(REPAIRED, 7, true))?;
         let began_fix = Instant::now();
-        self.announce(REPAIRED).await?;
+        announce(&self.cluster, REPAIRED).await?;
         let fixed = self.deployments.until(&one, "7", began_fix).await?;
         let last = self.deployments.until(&self.apps, &value, began).await?;
         let what = if fixed < last { "fix under load" } else { "fix under load (after the load)" };
@@ -341,16 +340,8 @@ impl Fleet {
         let files: Vec<_> = self.apps.iter().flat_map(|app| platform::files(app, self.value, true)).collect();
         let revision = commit(&self.fleet, "all", &files)?;
         let began = Instant::now();
-        self.announce(FLEET).await?;
+        announce(&self.cluster, FLEET).await?;
         Ok((began, revision))
-    }
-
-    async fn announce(&self, source: &str) -> anyhow::Result<()> {
-        let token = k8s_openapi::jiff::Timestamp::now().to_string();
-        let patch = json!({ "metadata": { "annotations": { REQUESTED_AT: token } } });
-        let kind = ApiKind::git_repository();
-        self.cluster.merge_patch(&kind, &kind.object(NAMESPACE, source), &patch, None, "bench").await?;
-        Ok(())
     }
 
     async fn begin_row(&mut self) -> anyhow::Result<Used> {
@@ -378,12 +369,7 @@ const READS: [&str; 4] = ["discover", "get", "list", "watch"];
 async fn start(kubeconfig: &Path, folder: &Path) -> anyhow::Result<(Daemon, String)> {
     let arguments = ["--metrics-addr", "127.0.0.1:0", "--no-leader-election", "--log-format", "json"];
     let daemon = Daemon::start(kubeconfig, folder, &arguments)?;
-    let address = until_some("the daemon serves metrics", || {
-        let log = std::fs::read_to_string(&daemon.log).ok()?;
-        let line: Value = serde_json::from_str(log.lines().find(|line| line.contains("serving /metrics"))?).ok()?;
-        line["fields"]["address"].as_str().or(line["address"].as_str()).map(str::to_owned)
-    });
-    let address = address.await?;
+    let address = daemon.address_in_log("serving /metrics").await?;
     Ok((daemon, address))
 }
 

@@ -1,13 +1,13 @@
-//! The applications: what their repository holds, what the cluster is told of them, what a bare client sends for them.
+//! The applications: what their repository holds, what a bare client sends for them.
 
 use std::time::{Duration, Instant};
 
-use afresh::cluster::{ApiKind, ApplyOptions, Cluster, FieldValidation};
-use afresh::manifest::ObjectId;
+use afresh::cluster::Cluster;
 use futures::stream::{self, StreamExt as _, TryStreamExt as _};
 use serde_json::{Value, json};
 
-use crate::support::{NAMESPACE, PATIENCE};
+use crate::support::NAMESPACE;
+use crate::support::application::apply;
 
 /// The repository of all applications, and one of a single application that is to be repaired meanwhile.
 pub const FLEET: &str = "fleet";
@@ -16,7 +16,6 @@ pub const REPAIRED: &str = "repaired";
 pub const BARE: &str = "bare";
 /// What changes, on the pod template.
 pub const VALUE: &str = "bench.example.com/value";
-const MANAGER: &str = "bench";
 /// Requests of the bare client under way at a time: more make the API server no faster.
 const CONCURRENCY: usize = 16;
 
@@ -78,57 +77,10 @@ pub fn files(name: &str, value: usize, only_what_changes: bool) -> Vec<(String, 
     objects.map(|object| file(&object)).collect()
 }
 
-pub fn source(name: &str, url: &str) -> Value {
-    json!({
-        "apiVersion": "source.toolkit.fluxcd.io/v1", "kind": "GitRepository",
-        "metadata": { "name": name, "namespace": NAMESPACE },
-        "spec": { "url": url, "interval": "1h", "ref": { "branch": "main" } },
-    })
-}
-
-pub fn application(name: &str, source: &str) -> Value {
-    json!({
-        "apiVersion": "kustomize.toolkit.fluxcd.io/v1", "kind": "Kustomization",
-        "metadata": { "name": name, "namespace": NAMESPACE },
-        "spec": {
-            "interval": "1h", "path": format!("./{name}"), "prune": true,
-            "sourceRef": { "kind": "GitRepository", "name": source },
-        },
-    })
-}
-
 /// Applies as quickly as the API server takes it. Gives the time until the last answer.
 pub async fn apply_all(cluster: &Cluster, objects: Vec<Value>) -> anyhow::Result<Duration> {
     let began = Instant::now();
     let applies = objects.iter().map(|object| apply(cluster, object));
     stream::iter(applies).buffer_unordered(CONCURRENCY).try_collect::<Vec<()>>().await?;
     Ok(began.elapsed())
-}
-
-pub async fn apply(cluster: &Cluster, object: &Value) -> anyhow::Result<()> {
-    let text = |pointer: &str| object.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
-    let (group, version) = text("/apiVersion").rsplit_once('/').unwrap_or(("", text("/apiVersion")));
-    let id = ObjectId::new(group, text("/kind"), text("/metadata/namespace"), text("/metadata/name"));
-    let options = ApplyOptions { manager: MANAGER, force: true, dry_run: false, validation: FieldValidation::Strict };
-    let kind = cluster.resolve(group, &id.kind, Some(version)).await?;
-    cluster.apply(&kind, &id, object, options).await?;
-    Ok(())
-}
-
-/// The definitions and the namespace; returns when they serve.
-pub async fn prepare(cluster: &Cluster) -> anyhow::Result<()> {
-    for definition in &afresh::api::definitions() {
-        apply(cluster, &serde_json::to_value(definition)?).await?;
-    }
-    let namespace = json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": NAMESPACE } });
-    apply(cluster, &namespace).await?;
-    let deadline = Instant::now() + PATIENCE;
-    for kind in [ApiKind::git_repository(), ApiKind::kustomization()] {
-        while let Err(error) = cluster.list(&kind, Some(NAMESPACE)).await {
-            anyhow::ensure!(Instant::now() < deadline, "{error}");
-            tokio::time::sleep(Duration::from_millis(100)).await;
-        }
-    }
-    cluster.discover().await?;
-    Ok(())
 }

@@ -3,18 +3,21 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use afresh::api::REQUESTED_AT;
 use afresh::cluster::{
     ApiKind, ApplyOptions, Cluster, ClusterOptions, Collection, FieldValidation, WatchEvent, Watcher,
 };
 use afresh::manifest::ObjectId;
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, bail, ensure};
 use serde_json::{Value, json};
 
 use super::{NAMESPACE, PATIENCE};
 
 pub const SOURCE: &str = "platform";
 pub const APPLICATION: &str = "app";
-pub const MANAGER: &str = "bench";
+const MANAGER: &str = "bench";
+/// Nothing is looked at for that reason while it is measured.
+const INTERVAL: &str = "1h";
 /// Where the ConfigMap is declared.
 pub const FILE: &str = "app/settings.yaml";
 
@@ -32,45 +35,65 @@ pub fn settings(value: usize) -> String {
 
 /// The definitions, the namespace, the source and the application.
 pub async fn install(cluster: &Cluster, url: &str) -> anyhow::Result<()> {
+    prepare(cluster).await?;
+    apply(cluster, &source(SOURCE, url)).await?;
+    apply(cluster, &application(APPLICATION, SOURCE)).await
+}
+
+/// The definitions and the namespace; returns when they serve.
+pub async fn prepare(cluster: &Cluster) -> anyhow::Result<()> {
     for definition in &afresh::api::definitions() {
         apply(cluster, &serde_json::to_value(definition)?).await?;
     }
     let namespace = json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": NAMESPACE } });
     apply(cluster, &namespace).await?;
-    let source = json!({
-        "apiVersion": "source.toolkit.fluxcd.io/v1", "kind": "GitRepository",
-        "metadata": { "name": SOURCE, "namespace": NAMESPACE },
-        "spec": { "url": url, "interval": "10m", "ref": { "branch": "main" } },
-    });
-    let application = json!({
-        "apiVersion": "kustomize.toolkit.fluxcd.io/v1", "kind": "Kustomization",
-        "metadata": { "name": APPLICATION, "namespace": NAMESPACE },
-        "spec": {
-            "interval": "10m", "path": "./app", "prune": true,
-            "sourceRef": { "kind": "GitRepository", "name": SOURCE },
-        },
-    });
-    for object in [source, application] {
-        // a definition serves some time after it was accepted
-        let deadline = Instant::now() + PATIENCE;
-        while let Err(error) = apply(cluster, &object).await {
-            if Instant::now() > deadline {
-                return Err(error);
-            }
+    let deadline = Instant::now() + PATIENCE;
+    for kind in [ApiKind::git_repository(), ApiKind::kustomization()] {
+        while let Err(error) = cluster.list(&kind, Some(NAMESPACE)).await {
+            ensure!(Instant::now() < deadline, "{error}");
             tokio::time::sleep(Duration::from_millis(100)).await;
-            cluster.discover().await?;
         }
     }
+    cluster.discover().await?;
     Ok(())
 }
 
-async fn apply(cluster: &Cluster, object: &Value) -> anyhow::Result<()> {
+pub fn source(name: &str, url: &str) -> Value {
+    json!({
+        "apiVersion": "source.toolkit.fluxcd.io/v1", "kind": "GitRepository",
+        "metadata": { "name": name, "namespace": NAMESPACE },
+        "spec": { "url": url, "interval": INTERVAL, "ref": { "branch": "main" } },
+    })
+}
+
+/// One of the folder that is called as it is.
+pub fn application(name: &str, source: &str) -> Value {
+    json!({
+        "apiVersion": "kustomize.toolkit.fluxcd.io/v1", "kind": "Kustomization",
+        "metadata": { "name": name, "namespace": NAMESPACE },
+        "spec": {
+            "interval": INTERVAL, "path": format!("./{name}"), "prune": true,
+            "sourceRef": { "kind": "GitRepository", "name": source },
+        },
+    })
+}
+
+pub async fn apply(cluster: &Cluster, object: &Value) -> anyhow::Result<()> {
     let text = |pointer: &str| object.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
     let (group, version) = text("/apiVersion").rsplit_once('/').unwrap_or(("", text("/apiVersion")));
     let id = ObjectId::new(group, text("/kind"), text("/metadata/namespace"), text("/metadata/name"));
-    let kind = cluster.resolve(group, &id.kind, Some(version)).await?;
     let options = ApplyOptions { manager: MANAGER, force: true, dry_run: false, validation: FieldValidation::Strict };
+    let kind = cluster.resolve(group, &id.kind, Some(version)).await?;
     cluster.apply(&kind, &id, object, options).await?;
+    Ok(())
+}
+
+/// Has a source looked at now.
+pub async fn announce(cluster: &Cluster, source: &str) -> anyhow::Result<()> {
+    let token = k8s_openapi::jiff::Timestamp::now().to_string();
+    let patch = json!({ "metadata": { "annotations": { REQUESTED_AT: token } } });
+    let kind = ApiKind::git_repository();
+    cluster.merge_patch(&kind, &kind.object(NAMESPACE, source), &patch, None, MANAGER).await?;
     Ok(())
 }
 

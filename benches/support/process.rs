@@ -5,6 +5,7 @@ use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
+use serde_json::Value;
 use tokio::process::{Child, Command};
 
 use super::{NAMESPACE, PATIENCE};
@@ -46,6 +47,16 @@ impl Daemon {
             .spawn()
             .context("start the daemon")?;
         Ok(Self { child, log: folder.join("daemon.log") })
+    }
+
+    /// Where it serves, once it says so in its log (`--log-format json`).
+    pub async fn address_in_log(&self, what: &str) -> anyhow::Result<String> {
+        let address = || {
+            let log = std::fs::read_to_string(&self.log).ok()?;
+            let line: Value = serde_json::from_str(log.lines().find(|line| line.contains(what))?).ok()?;
+            line["fields"]["address"].as_str().or(line["address"].as_str()).map(str::to_owned)
+        };
+        until_some(&format!("the daemon says {what}"), address).await
     }
 
     /// SIGTERM, and its end.
