@@ -21,7 +21,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use afresh::manifest::{Entry, EntryId, EntryKind, MemoryTree, Tree, TreeError};
-use afresh::render::{AppRef, Failed, Overlay, Rendered, Request, Substitution, render};
+use afresh::render::{AppRef, Failed, Rendered, Request, render};
 use anyhow::{Context as _, ensure};
 use bytes::Bytes;
 
@@ -147,16 +147,7 @@ fn cancelled_after(tree: &Fixed, directory: &str, after: Duration) -> Option<f64
 
 fn build(tree: &dyn Tree, directory: &str, cancelled: &dyn Fn() -> bool) -> Result<Rendered, Failed> {
     let app = AppRef { name: "app".into(), namespace: "default".into() };
-    render(&Request {
-        tree,
-        path: directory,
-        app: &app,
-        overlay: Overlay::default(),
-        common_metadata: None,
-        substitution: Substitution::Off,
-        decryption: None,
-        cancelled,
-    })
+    render(&Request { cancelled, ..Request::of(tree, directory, &app) })
 }
 
 fn milliseconds(work: impl FnOnce()) -> f64 {

@@ -85,6 +85,22 @@ pub struct Request<'a> {
     pub cancelled: &'a dyn Fn() -> bool,
 }
 
+impl<'a> Request<'a> {
+    /// A folder as it is: nothing of a Kustomization comes upon it, and nobody cancels.
+    pub fn of(tree: &'a dyn Tree, path: &'a str, app: &'a AppRef) -> Self {
+        Self {
+            tree,
+            path,
+            app,
+            overlay: Overlay::default(),
+            common_metadata: None,
+            substitution: Substitution::Off,
+            decryption: None,
+            cancelled: &|| false,
+        }
+    }
+}
+
 /// Labels and annotations that are set on every object, over what the files say.
 #[derive(Clone, Copy, Debug)]
 pub struct CommonMetadata<'a> {

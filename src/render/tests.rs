@@ -7,6 +7,10 @@ use serde_json::json;
 use super::*;
 use crate::manifest::{Entry, EntryId, EntryKind, MemoryTree, TreeError};
 
+fn shop() -> AppRef {
+    AppRef { name: "shop".to_owned(), namespace: "flux-system".to_owned() }
+}
+
 /// A rendering with everything at its default.
 pub(super) struct Case<'a> {
     pub(super) tree: &'a MemoryTree,
@@ -23,14 +27,10 @@ impl<'a> Case<'a> {
 
     pub(super) fn render(&self) -> Result<Rendered, Failed> {
         render(&Request {
-            tree: self.tree,
-            path: self.path,
-            app: &AppRef { name: "shop".to_owned(), namespace: "flux-system".to_owned() },
             overlay: self.overlay,
             common_metadata: self.common_metadata,
             substitution: self.substitution,
-            decryption: None,
-            cancelled: &|| false,
+            ..Request::of(self.tree, self.path, &shop())
         })
     }
 
@@ -362,18 +362,7 @@ fn the_digest_is_of_the_objects_not_of_how_they_are_written() {
 #[test]
 fn a_cancelled_rendering_ends_and_is_not_final() {
     let tree = MemoryTree::new().with("a.yaml", config_map("a"));
-    let app = AppRef { name: "shop".to_owned(), namespace: "flux-system".to_owned() };
-    let request = Request {
-        tree: &tree,
-        path: "",
-        app: &app,
-        overlay: Overlay::default(),
-        common_metadata: None,
-        substitution: Substitution::Off,
-        decryption: None,
-        cancelled: &|| true,
-    };
-    let failed = render(&request).expect_err("cancelled");
+    let failed = render(&Request { cancelled: &|| true, ..Request::of(&tree, "", &shop()) }).expect_err("cancelled");
     assert!(matches!(failed.error, RenderError::Cancelled) && !failed.error.is_final());
 }
 
@@ -403,16 +392,6 @@ fn directory(name: &str) -> Entry {
 
 #[test]
 fn a_hundred_million_directories_are_refused() {
-    let request = Request {
-        tree: &Bomb,
-        path: "",
-        app: &AppRef { name: "shop".to_owned(), namespace: "flux-system".to_owned() },
-        overlay: Overlay::default(),
-        common_metadata: None,
-        substitution: Substitution::Off,
-        decryption: None,
-        cancelled: &|| false,
-    };
-    let failed = render(&request).expect_err("refused");
+    let failed = render(&Request::of(&Bomb, "", &shop())).expect_err("refused");
     assert!(failed.error.to_string().starts_with("more than 20000 directories are read, the last is `"));
 }

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use afresh::manifest::MemoryTree;
 use afresh::manifest::{normalise, yaml};
-use afresh::render::{AppRef, Failed, Overlay, Rendered, Request, Substitution, render};
+use afresh::render::{AppRef, Failed, Rendered, Request, render};
 use serde_json::Value;
 
 use corpus::{Answer, Case};
@@ -100,16 +100,7 @@ fn compare(ours: &Objects, theirs: &Objects) -> String {
 
 fn rendered(tree: &MemoryTree, directory: &str) -> Result<Rendered, Failed> {
     let app = AppRef { name: "app".into(), namespace: "default".into() };
-    render(&Request {
-        tree,
-        path: directory,
-        app: &app,
-        overlay: Overlay::default(),
-        common_metadata: None,
-        substitution: Substitution::Off,
-        decryption: None,
-        cancelled: &|| false,
-    })
+    render(&Request::of(tree, directory, &app))
 }
 
 fn build(case: &Case) -> Result<Objects, String> {

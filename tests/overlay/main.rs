@@ -82,18 +82,14 @@ fn build(body: &str) -> Result<Objects, String> {
     let spec: KustomizationSpec = serde_json::from_value(spec).expect("a spec");
     let variables = spec.post_build.as_ref().map(|post_build| &post_build.substitute);
     let strategy = spec.post_build.as_ref().and_then(|post_build| post_build.substitute_strategy).unwrap_or_default();
+    let app = AppRef { name: "app".into(), namespace: "default".into() };
     let request = Request {
-        tree: &tree,
-        path: spec.path.as_deref().unwrap_or(""),
-        app: &AppRef { name: "app".into(), namespace: "default".into() },
         overlay: Overlay::from(&spec),
-        common_metadata: None,
         substitution: variables.map_or(Substitution::Off, |variables| match strategy {
             SubstituteStrategy::WithVariables => Substitution::WithVariables(variables),
             SubstituteStrategy::Always => Substitution::Always(variables),
         }),
-        decryption: None,
-        cancelled: &|| false,
+        ..Request::of(&tree, spec.path.as_deref().unwrap_or(""), &app)
     };
     let rendered = render(&request).map_err(|failed| failed.error.to_string())?;
     Ok(keyed(rendered.objects.iter().map(|object| object.value.clone())))

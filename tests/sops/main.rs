@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use afresh::manifest::{MemoryTree, yaml};
-use afresh::render::{AppRef, Keys, Overlay, Rendered, Request, Substitution, render};
+use afresh::render::{AppRef, Keys, Rendered, Request, render};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
@@ -41,16 +41,8 @@ fn keys(names: &[&str]) -> Keys {
 }
 
 fn built(tree: &MemoryTree, keys: Option<&Keys>) -> Result<Rendered, String> {
-    let request = Request {
-        tree,
-        path: "",
-        app: &AppRef { name: "app".into(), namespace: "default".into() },
-        overlay: Overlay::default(),
-        common_metadata: None,
-        substitution: Substitution::Off,
-        decryption: keys,
-        cancelled: &|| false,
-    };
+    let app = AppRef { name: "app".into(), namespace: "default".into() };
+    let request = Request { decryption: keys, ..Request::of(tree, "", &app) };
     render(&request).map_err(|failed| failed.error.render(false))
 }
 

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use afresh::cli::directory::DirectoryTree;
 use afresh::manifest::yaml;
-use afresh::render::{AppRef, CommonMetadata, Overlay, Request, Substitution, render};
+use afresh::render::{AppRef, CommonMetadata, Request, Substitution, render};
 use serde_json::Value;
 
 /// Renders the Kustomizations of a file and lists what they declare.
@@ -26,18 +26,14 @@ fn declared(root: &Path, cluster: &str) -> String {
             .as_object()
             .map(|labels| labels.iter().map(|(key, value)| (key.clone(), text(value))).collect())
             .unwrap_or_default();
+        let app = AppRef { name: text(&metadata["name"]), namespace: text(&metadata["namespace"]) };
         let rendered = render(&Request {
-            tree: &tree,
-            path: spec["path"].as_str().expect("a path"),
-            app: &AppRef { name: text(&metadata["name"]), namespace: text(&metadata["namespace"]) },
-            overlay: Overlay::default(),
             common_metadata: Some(CommonMetadata { labels: &labels, annotations: &BTreeMap::new() }),
             substitution: match &spec["postBuild"] {
                 Value::Null => Substitution::Off,
                 _ => Substitution::WithVariables(&variables),
             },
-            decryption: None,
-            cancelled: &|| false,
+            ..Request::of(&tree, spec["path"].as_str().expect("a path"), &app)
         })
         .unwrap_or_else(|failed| panic!("{}", failed.error.render(false)));
         let needs: Vec<String> =

@@ -2,21 +2,14 @@
 //! own is shown by tests/kustomize.
 
 use crate::manifest::MemoryTree;
-use crate::render::{AppRef, Failed, Overlay, RenderError, Rendered, Request, Substitution, render};
+use crate::render::{AppRef, Failed, Overlay, RenderError, Rendered, Request, render};
 
 const CONFIG_MAP: &str = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: settings}\ndata: {a: b}\n";
 
 fn build(tree: &MemoryTree, target_namespace: Option<&str>) -> Result<Rendered, Failed> {
-    render(&Request {
-        tree,
-        path: "app",
-        app: &AppRef { name: "app".into(), namespace: "default".into() },
-        overlay: Overlay { target_namespace, ..Overlay::default() },
-        common_metadata: None,
-        substitution: Substitution::Off,
-        decryption: None,
-        cancelled: &|| false,
-    })
+    let app = AppRef { name: "app".into(), namespace: "default".into() };
+    let overlay = Overlay { target_namespace, ..Overlay::default() };
+    render(&Request { overlay, ..Request::of(tree, "app", &app) })
 }
 
 #[test]
@@ -135,16 +128,8 @@ fn a_build_that_is_preempted_stops_where_it_is() {
     tree.insert("app/all.yaml", objects.join("---\n"));
     let asked = std::cell::Cell::new(0_u32);
     let request = |cancelled: &dyn Fn() -> bool| {
-        render(&Request {
-            tree: &tree,
-            path: "app",
-            app: &AppRef { name: "app".into(), namespace: "default".into() },
-            overlay: Overlay::default(),
-            common_metadata: None,
-            substitution: Substitution::Off,
-            decryption: None,
-            cancelled,
-        })
+        let app = AppRef { name: "app".into(), namespace: "default".into() };
+        render(&Request { cancelled, ..Request::of(&tree, "app", &app) })
     };
     let whole = request(&|| {
         asked.set(asked.get() + 1);
