@@ -10,6 +10,7 @@ mod definitions;
 mod duration;
 mod git_repository;
 mod kustomization;
+mod label_selector;
 mod provider;
 mod receiver;
 pub mod service_account;
@@ -26,6 +27,7 @@ pub use kustomization::{
     InventoryEntry, Kustomization, KustomizationSpec, KustomizationStatus, Patch, PatchTarget, PostBuild,
     Snapshot as HistoryEntry, SourceReference, SubstituteReference, SubstituteStrategy,
 };
+pub use label_selector::{LabelSelector, SelectorError};
 pub use provider::{Provider, ProviderSpec};
 pub use receiver::{RECEIVER_PATH, Receiver, ReceiverResource, ReceiverSpec, ReceiverStatus, receiver_path};
 
@@ -70,6 +72,8 @@ pub const CONFIRM_RECREATE: &str = "afresh.dev/confirm-recreate";
 pub const PRUNE_WHEN: &str = "afresh.dev/prune";
 /// On a Kustomization: our own bounded state.
 pub const STATE: &str = "afresh.dev/state";
+/// On a Kustomization: `<namespace>/<name>` of the Lease whose holder serves it, where several instances share the work.
+pub const HELD_BY: &str = "afresh.dev/held-by";
 
 /// The manager of declared objects (server-side apply).
 pub const APPLY_MANAGER: &str = "kustomize-controller";

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context as _, ensure};
+use anyhow::{Context as _, anyhow, ensure};
 use clap::Parser as _;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -15,12 +15,14 @@ use tokio_util::sync::CancellationToken;
 use super::connect::ClusterArgs;
 use super::logging::{self, LogFormat};
 use super::sandbox::Playground;
-use crate::api::{GoDuration, service_account};
+use crate::api::{GoDuration, LabelSelector, service_account};
 use crate::cluster::{Cluster, ClusterOptions, Fence, RequestFacts, RequestObserver};
 use crate::config::{
     self, ClusterChoice, Config, FieldValidation, LeaderElection, SourceRole, WebhookSecret, Webhooks,
 };
-use crate::engine::{self, Election, ElectionOptions, Ended, Leadership, Policies, Settings, Sources};
+use crate::engine::{
+    self, Election, ElectionOptions, Ended, Leadership, Policies, ServedUnder, Settings, Share, Sources,
+};
 use crate::report::{Metrics, Readiness, Traces};
 use crate::sandbox;
 use crate::source::{DataDir, RemoteOptions, Remotes};
@@ -58,6 +60,9 @@ pub struct RunArgs {
     /// Serve only the objects in this namespace
     #[arg(long, value_name = "NAMESPACE", env = "AFRESH_WATCH_NAMESPACE")]
     watch_namespace: Option<String>,
+    /// Serve only the objects with these labels, as Flux's controllers do, for example `sharding.fluxcd.io/key=shard1`: other instances serve the rest
+    #[arg(long, value_name = "SELECTOR", env = "AFRESH_WATCH_LABEL_SELECTOR")]
+    watch_label_selector: Option<String>,
     /// Where the installation's own Secret and Lease live; default: the namespace that is served, else `afresh-system`
     #[arg(long, value_name = "NAMESPACE", env = "RUNTIME_NAMESPACE")]
     runtime_namespace: Option<String>,
@@ -179,6 +184,14 @@ fn resolve(args: RunArgs) -> anyhow::Result<Config> {
             None => Some("flux-system".to_owned()),
         },
     };
+    let watch_selector = args.watch_label_selector.as_deref().filter(|text| !text.is_empty());
+    let watch_selector = watch_selector.map(|text| {
+        LabelSelector::parse(text).map_err(|error| {
+            anyhow!(
+                "`{text}` is not a label selector for --watch-label-selector: {error}\nhint: try `sharding.fluxcd.io/key=shard1`, or `!sharding.fluxcd.io/key`"
+            )
+        })
+    });
     let default_service_account = args.default_service_account.filter(|name| !name.is_empty());
     if let Some(name) = default_service_account.as_deref().filter(|name| !service_account::is_name(name)) {
         anyhow::bail!("--default-service-account is `{name}`, which no service account can be called");
@@ -205,6 +218,7 @@ fn resolve(args: RunArgs) -> anyhow::Result<Config> {
             SourcesChoice::Serve => SourceRole::Serve,
             SourcesChoice::Observe => SourceRole::Observe,
         },
+        watch_selector: watch_selector.transpose()?,
         otlp_endpoint: args.otlp_endpoint.filter(|endpoint| !endpoint.is_empty()),
         version: config::VERSION.to_owned(),
     })
@@ -370,13 +384,20 @@ impl Daemon {
 
     fn election_options(&self) -> anyhow::Result<Option<ElectionOptions>> {
         let Some(election) = &self.config.leader_election else { return Ok(None) };
+        let selector = self.config.watch_selector.as_ref();
         Ok(Some(ElectionOptions {
             identity: identity(&self.config.data_dir)?,
             namespace: self.config.runtime_namespace.clone(),
+            lease: engine::own_lease(selector),
             flux_namespace: election.flux_namespace.clone(),
+            flux_leases: engine::flux_leases(self.config.source_role, selector),
             duration: election.lease_duration,
-            source_role: self.config.source_role,
         }))
+    }
+
+    /// Our part of the work.
+    fn share(&self) -> Share {
+        self.config.watch_selector.clone().map_or(Share::All, Share::Selected)
     }
 
     /// Serves webhooks until cancelled, if that is wanted.
@@ -399,6 +420,7 @@ impl Daemon {
                     watch_namespace: self.config.watch_namespace.clone(),
                     leadership,
                     source_role: self.config.source_role,
+                    share: self.share(),
                 })
             }
             None => None,
@@ -450,9 +472,16 @@ impl Daemon {
             let folder = Folder::open(folder, cluster.clone()).await?;
             cluster.tasks().spawn("the watch of the folder of --config", folder.follow(cancel.clone()));
         }
+        let lease = self.election_options()?.map(|options| ServedUnder {
+            namespace: options.namespace,
+            name: options.lease,
+            identity: options.identity,
+        });
         let settings = Settings {
             cluster,
             fence,
+            share: self.share(),
+            lease,
             remotes: self.remotes.clone(),
             sources: self.sources.clone(),
             metrics: self.metrics.clone(),

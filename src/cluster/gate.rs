@@ -7,7 +7,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, oneshot};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -27,6 +27,8 @@ struct Shared {
     objects: Mutex<HashMap<ObjectId, Queue>>,
     tasks: TaskTracker,
     fence: Fence,
+    /// Rung whenever an object has no write queued or running any more.
+    at_rest: Notify,
     /// Told whenever an object has no write in flight any more.
     listeners: Mutex<Vec<Listener>>,
 }
@@ -86,6 +88,20 @@ impl WriteGate {
         self.0.objects().get(id).is_some_and(|queue| queue.running > 0)
     }
 
+    /// Waits until none of these objects has a write queued or running; new ones are still taken.
+    pub async fn quiet(&self, ids: &[ObjectId]) {
+        loop {
+            let at_rest = self.0.at_rest.notified();
+            tokio::pin!(at_rest);
+            // from here on nothing is missed
+            at_rest.as_mut().enable();
+            if !ids.iter().any(|id| self.0.objects().contains_key(id)) {
+                return;
+            }
+            at_rest.await;
+        }
+    }
+
     /// Calls `listener` whenever a write to an object has been answered. It must not block.
     pub fn on_answer(&self, listener: impl Fn(&ObjectId) + Send + Sync + 'static) {
         self.0.listeners.lock().unwrap_or_else(PoisonError::into_inner).push(Box::new(listener));
@@ -133,6 +149,7 @@ impl Drop for Entry {
             queue.writes = queue.writes.saturating_sub(1);
             if queue.writes == 0 {
                 objects.remove(&self.id);
+                self.shared.at_rest.notify_waiters();
             }
         }
     }
@@ -208,6 +225,29 @@ mod tests {
         assert_eq!(answered.load(Ordering::SeqCst), 2);
         gate.idle().await;
         assert!(!gate.in_flight(&id()));
+    }
+
+    #[tokio::test]
+    async fn an_object_is_quiet_once_all_its_writes_were_answered_whatever_others_do() {
+        let gate = WriteGate::default();
+        let (finish, may_finish) = oneshot::channel::<()>();
+        let write = |gate: &WriteGate, id: ObjectId, work: oneshot::Receiver<()>| {
+            let gate = gate.clone();
+            tokio::spawn(async move { gate.write(&id, &CancellationToken::new(), async { work.await.is_ok() }).await })
+        };
+        let other = ObjectId::new("", "ConfigMap", "a", "other");
+        let (_never, unanswered) = oneshot::channel::<()>();
+        write(&gate, other.clone(), unanswered);
+        let written = write(&gate, id(), may_finish);
+        while !gate.in_flight(&id()) {
+            tokio::task::yield_now().await;
+        }
+        let ids = [id()];
+        let mut quiet = Box::pin(gate.quiet(&ids));
+        assert!(futures::poll!(&mut quiet).is_pending());
+        finish.send(()).unwrap();
+        quiet.await;
+        assert!(written.await.unwrap().unwrap());
     }
 
     #[tokio::test]

@@ -4,6 +4,8 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::api::LabelSelector;
+
 /// Which API server the daemon works on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ClusterChoice {
@@ -93,6 +95,8 @@ pub struct Config {
     pub sops_age_secret: Option<String>,
     pub field_validation: FieldValidation,
     pub source_role: SourceRole,
+    /// Only the objects that these labels select are served; `None`: all.
+    pub watch_selector: Option<LabelSelector>,
     /// The collector that traces of attempts go to, by OTLP over HTTP; `None`: there are none.
     pub otlp_endpoint: Option<String>,
     /// What the API server, metrics and traces are told; nothing that is stored depends on it.
@@ -128,5 +132,7 @@ pub const PREEMPTIONS_IN_A_ROW_MAX: u32 = 3;
 pub const FRESH_WAIT_MAX: Duration = Duration::from_secs(5);
 /// How long the watch may take to show what an apply's answer said.
 pub const SETTLE_MAX: Duration = Duration::from_secs(5);
+/// The same where other instances serve some of them: their statuses come at the pace of the background writer.
+pub const HANDOVER_ELSEWHERE_MAX: Duration = Duration::from_secs(120);
 /// How long others may take to render a revision before deletions are put off to the next attempt.
 pub const HANDOVER_WAIT_MAX: Duration = Duration::from_secs(10);

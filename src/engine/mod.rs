@@ -14,6 +14,7 @@
 mod application;
 mod backoff;
 pub mod bases;
+mod hold;
 mod installation;
 mod leadership;
 mod namespaces;
@@ -25,19 +26,23 @@ mod ready;
 mod references;
 mod registry;
 mod request;
+mod share;
 mod shared;
 mod source;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
 
+use crate::api::Key;
 use crate::apply::{Applier, UnknownFields};
 use crate::cluster::{Cluster, Died, Fence, Observed, ObservedOptions, Pods, WriteGate};
 use crate::config;
 use crate::report::{Events, Metrics, Notices, Readiness, Router, Traces};
 use crate::source::Remotes;
 
+use hold::Hold;
 use namespaces::Namespaces;
 use permits::Permits;
 use references::{Reference, References};
@@ -46,9 +51,10 @@ use shared::{Background, Shared};
 
 pub use application::refusal;
 pub use installation::{InstallationError, reach};
-pub use leadership::{Election, ElectionError, ElectionOptions, Leadership, Standing, Term};
+pub use leadership::{Election, ElectionError, ElectionOptions, Leadership, Standing, Term, flux_leases, own_lease};
 pub use policies::Policies;
 pub use request::request;
+pub use share::Share;
 pub use source::{Hint, Sources};
 
 /// What the engine is built from.
@@ -71,9 +77,21 @@ pub struct Settings {
     pub sops_age_secret: Option<String>,
     pub field_validation: config::FieldValidation,
     pub source_role: config::SourceRole,
+    /// Our part of the work.
+    pub share: Share,
+    /// The Lease that we serve it under; `None`: nobody else is there.
+    pub lease: Option<ServedUnder>,
     pub traces: Traces,
     /// What a revision must pass.
     pub policies: Policies,
+}
+
+/// The Lease of an instance.
+pub struct ServedUnder {
+    pub namespace: String,
+    pub name: String,
+    /// Who we are in it.
+    pub identity: String,
 }
 
 /// Why the engine can't start, or can't go on.
@@ -114,6 +132,8 @@ pub async fn run(settings: Settings, cancel: CancellationToken) -> Result<Ended,
         sops_age_secret,
         field_validation,
         source_role,
+        share,
+        lease,
         traces,
         policies,
     } = settings;
@@ -122,7 +142,12 @@ pub async fn run(settings: Settings, cancel: CancellationToken) -> Result<Ended,
     let (gate, announced) = (WriteGate::behind(fence), sources.clone());
     let (notices, news) = Notices::new(metrics.clone());
     let (events, send_events) = Events::new(cluster.clone(), metrics.clone(), notices);
-    let router = Router::new(cluster.clone(), events.clone(), metrics.clone(), watch_namespace.as_deref());
+    let router = {
+        let share = share.clone();
+        let ours = move |key: &Key, labels: Option<&BTreeMap<String, String>>| share.has(key, labels);
+        Router::new(cluster.clone(), events.clone(), metrics.clone(), watch_namespace.as_deref(), ours)
+    };
+    let hold = lease.map(|lease| Hold::new(cluster.clone(), &lease.namespace, &lease.name, lease.identity));
     let unknown_fields = match field_validation {
         config::FieldValidation::Strict => UnknownFields::Refuse,
         config::FieldValidation::Warn => UnknownFields::Drop,
@@ -153,6 +178,8 @@ pub async fn run(settings: Settings, cancel: CancellationToken) -> Result<Ended,
         unknown_fields,
         default_service_account,
         source_role,
+        share,
+        hold,
         policies,
     });
     let tasks = shared.cluster.tasks().clone();

@@ -11,12 +11,29 @@ use crate::api::{Key, Kustomization};
 use crate::manifest::ObjectId;
 
 use super::ready::ReadyExpression;
+use super::source::CONTENT;
 
 /// A source's revision as one application's render saw it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Rendered {
     revision: String,
     ok: bool,
+}
+
+/// What the status of an application says that another instance serves.
+#[derive(Clone, Debug, Default)]
+pub struct Elsewhere {
+    /// The revision that was attempted last.
+    pub rendered: Option<String>,
+    /// It could be rendered, and what it declares is recorded.
+    pub rendered_ok: bool,
+    /// The recorded inventory: what it declares, and what it has not deleted yet.
+    pub owned: BTreeSet<ObjectId>,
+    /// The revision that it was Ready at.
+    pub ready_at: Option<String>,
+    /// The last attempt came to nothing, or waits for others.
+    pub failing: bool,
+    pub message: Option<String>,
 }
 
 /// Whom an application waits for.
@@ -41,6 +58,9 @@ struct Application {
     ready_at: Option<String>,
     /// Why it is not ready, for those who wait for it.
     message: String,
+    /// Another instance serves it: what is known is what its status says, revisions by their plain names.
+    elsewhere: bool,
+    failing: bool,
 }
 
 #[derive(Default)]
@@ -80,7 +100,8 @@ pub enum Claim {
 pub enum Handover {
     /// All others of the source have rendered the revision: who declares what is known.
     Settled,
-    Pending,
+    /// These have not; `elsewhere`: another instance serves one of them, and its status takes its time.
+    Pending { waiting: Vec<Key>, elsewhere: bool },
     /// These could not render it: what they declare is not known.
     Unknown(Vec<Key>),
 }
@@ -102,6 +123,7 @@ impl Registry {
         self.change(|state| {
             let entry = state.applications.entry(app.clone()).or_default();
             let new = (Some(source), depends_on, suspended);
+            entry.elsewhere = false;
             let same = (&entry.source, &entry.depends_on, entry.suspended) == (&new.0, &new.1, new.2);
             if !same {
                 if entry.source != new.0 {
@@ -110,6 +132,27 @@ impl Registry {
                 (entry.source, entry.depends_on, entry.suspended) = new;
             }
             !same
+        });
+    }
+
+    /// An application that another instance serves was seen.
+    pub fn elsewhere(&self, app: &Key, known: Elsewhere) {
+        self.change(|state| {
+            let mut changed = state.let_go(app, &known.owned);
+            for id in &known.owned {
+                changed |= !state.claims.contains_key(id);
+                state.claims.entry(id.clone()).or_insert_with(|| app.clone());
+            }
+            let entry = state.applications.entry(app.clone()).or_default();
+            let rendered = known.rendered.map(|revision| Rendered { revision, ok: known.rendered_ok });
+            let message = known.message.unwrap_or_default();
+            // losing health later does not take back that it was ready
+            let ready_at = known.ready_at.or_else(|| entry.ready_at.clone());
+            changed |= (&entry.rendered, &entry.declares, &entry.ready_at) != (&rendered, &known.owned, &ready_at);
+            changed |= (&entry.message, entry.failing, entry.elsewhere) != (&message, known.failing, true);
+            (entry.rendered, entry.declares, entry.ready_at) = (rendered, known.owned, ready_at);
+            (entry.message, entry.failing, entry.elsewhere) = (message, known.failing, true);
+            changed
         });
     }
 
@@ -210,6 +253,15 @@ impl Registry {
         result
     }
 
+    /// True if each instance elsewhere that has something of `declared` goes on declaring it at `revision`.
+    pub fn is_kept_elsewhere(&self, app: &Key, revision: &str, declared: &BTreeSet<ObjectId>) -> bool {
+        let state = self.state();
+        let mut owners = declared.iter().filter_map(|id| state.claims.get(id)).filter(|owner| *owner != app);
+        owners.all(|owner| {
+            state.applications.get(owner).is_none_or(|other| !other.elsewhere || other.was_ready_at(revision))
+        })
+    }
+
     /// Whether it is known who declares what at `revision`.
     pub fn handover(&self, app: &Key, revision: &str) -> Handover {
         let state = self.state();
@@ -218,13 +270,19 @@ impl Registry {
             .applications
             .iter()
             .filter(|(key, a)| *key != app && a.source.as_ref() == Some(&source) && !a.suspended);
-        let mut unknown = Vec::new();
+        let (mut unknown, mut waiting, mut is_elsewhere) = (Vec::new(), Vec::new(), false);
         for (key, other) in others {
             match &other.rendered {
-                Some(r) if r.revision == revision && r.ok => {}
-                Some(r) if r.revision == revision => unknown.push(key.clone()),
-                _ => return Handover::Pending,
+                Some(r) if other.is_at(&r.revision, revision) && r.ok => {}
+                Some(r) if other.is_at(&r.revision, revision) => unknown.push(key.clone()),
+                _ => {
+                    waiting.push(key.clone());
+                    is_elsewhere |= other.elsewhere;
+                }
             }
+        }
+        if !waiting.is_empty() {
+            return Handover::Pending { waiting, elsewhere: is_elsewhere };
         }
         if unknown.is_empty() { Handover::Settled } else { Handover::Unknown(unknown) }
     }
@@ -282,7 +340,8 @@ impl Registry {
                 }
             }
             let same_source = dependency.source == entry.source;
-            let met = dependency.ready_at.as_deref().is_some_and(|ready| !same_source || ready == revision);
+            let met =
+                dependency.ready_at.as_deref().is_some_and(|ready| !same_source || dependency.is_at(ready, revision));
             if !met {
                 let needed = if same_source { format!(" at revision {revision}") } else { String::new() };
                 let why = match (dependency.suspended, dependency.message.as_str()) {
@@ -308,6 +367,17 @@ impl Registry {
 }
 
 impl Application {
+    /// Whether a revision that is known of it is the one that is asked for. A status has the name alone, without what
+    /// else decides on the content.
+    fn is_at(&self, known: &str, revision: &str) -> bool {
+        let content = |rest: &str| rest.is_empty() || rest.starts_with(CONTENT);
+        known == revision || (self.elsewhere && revision.strip_prefix(known).is_some_and(content))
+    }
+
+    fn was_ready_at(&self, revision: &str) -> bool {
+        self.ready_at.as_deref().is_some_and(|ready| self.is_at(ready, revision))
+    }
+
     /// Whether an expression of this application holds for another one.
     fn holds(&self, ready: &ReadyExpression, dependency: &Application) -> Result<bool, String> {
         match (&self.object, &dependency.object) {
@@ -348,9 +418,13 @@ impl State {
         let (Some(mine), Some(theirs)) = (self.applications.get(app), self.applications.get(owner)) else {
             return false;
         };
-        mine.source == theirs.source
-            && !theirs.suspended
-            && theirs.rendered.as_ref().is_none_or(|r| r.revision != revision)
+        let rendered = theirs.rendered.as_ref().is_some_and(|r| theirs.is_at(&r.revision, revision));
+        // elsewhere it has let go of what it doesn't declare once it is Ready
+        let settled = match theirs.elsewhere {
+            true => theirs.was_ready_at(revision) || (rendered && theirs.failing),
+            false => rendered,
+        };
+        mine.source == theirs.source && !theirs.suspended && !settled
     }
 
     /// The cycle that `app` is a member of, from it back to it.
@@ -412,6 +486,64 @@ mod tests {
         assert_eq!(registry.dependencies(&key("api"), "r2"), Dependencies::Met);
     }
 
+    fn elsewhere(revision: &str, ready: bool, owned: &[&str]) -> Elsewhere {
+        Elsewhere {
+            rendered: Some(revision.into()),
+            rendered_ok: true,
+            owned: ids(owned),
+            ready_at: ready.then(|| revision.into()),
+            failing: false,
+            message: None,
+        }
+    }
+
+    #[test]
+    fn an_application_elsewhere_is_judged_by_what_its_status_records() {
+        let registry = with(&[("db", &[]), ("api", &["db"])]);
+        registry.elsewhere(&key("db"), elsewhere("main@sha1:1", false, &[]));
+        assert!(matches!(registry.dependencies(&key("api"), "main@sha1:1"), Dependencies::Waiting(_)));
+        registry.elsewhere(&key("db"), elsewhere("main@sha1:1", true, &[]));
+        assert_eq!(registry.dependencies(&key("api"), "main@sha1:1"), Dependencies::Met);
+        // what else decides on the content is not in a status
+        assert_eq!(registry.dependencies(&key("api"), "main@sha1:1 (content 01234567)"), Dependencies::Met);
+        assert!(matches!(registry.dependencies(&key("api"), "main@sha1:11"), Dependencies::Waiting(_)));
+        registry.elsewhere(&key("db"), elsewhere("main@sha1:2", false, &[]));
+        assert_eq!(
+            registry.dependencies(&key("api"), "main@sha1:1"),
+            Dependencies::Met,
+            "losing health later takes nothing back"
+        );
+    }
+
+    #[test]
+    fn an_object_goes_from_one_instance_to_another_without_being_deleted() {
+        // `a` is served here and has `x`; `b`, elsewhere, declares it from r2 on
+        let registry = with(&[("a", &[]), ("b", &[])]);
+        registry.rendered(&key("a"), "r1", Some(&ids(&["x"])));
+        registry.elsewhere(&key("b"), elsewhere("r1", true, &[]));
+        registry.rendered(&key("a"), "r2", Some(&ids(&[])));
+        let pending = Handover::Pending { waiting: vec![key("b")], elsewhere: true };
+        assert_eq!(registry.handover(&key("a"), "r2"), pending, "what `b` declares at r2 is not recorded yet");
+        registry.elsewhere(&key("b"), elsewhere("r2", false, &["x"]));
+        assert_eq!(registry.handover(&key("a"), "r2"), Handover::Settled);
+        assert_eq!(registry.owner(&key("a"), &ids(&["x"]).pop_first().unwrap()), Some(key("b")));
+
+        // the same, seen by the instance that serves `b`
+        let registry = with(&[("a", &[]), ("b", &[])]);
+        registry.elsewhere(&key("a"), elsewhere("r1", true, &["x"]));
+        registry.rendered(&key("b"), "r2", Some(&ids(&["x"])));
+        assert_eq!(registry.claim(&key("b"), "r2", &ids(&["x"])), Claim::Pending);
+        registry.elsewhere(&key("a"), elsewhere("r2", false, &["x"]));
+        assert_eq!(registry.claim(&key("b"), "r2", &ids(&["x"])), Claim::Pending, "`a` is about to let go");
+        assert!(!registry.is_kept_elsewhere(&key("b"), "r2", &ids(&["x"])));
+        registry.elsewhere(&key("a"), elsewhere("r2", true, &[]));
+        assert_eq!(registry.claim(&key("b"), "r2", &ids(&["x"])), Claim::Granted);
+        // at r3 both declare it
+        registry.elsewhere(&key("a"), elsewhere("r3", true, &["y"]));
+        assert!(matches!(registry.claim(&key("b"), "r3", &ids(&["y"])), Claim::Refused(_)));
+        assert!(registry.is_kept_elsewhere(&key("b"), "r3", &ids(&["y"])));
+    }
+
     #[test]
     fn an_expression_takes_the_place_of_the_rule_and_is_asked_whenever_its_objects_change() {
         let registry = with(&[("db", &[])]);
@@ -458,7 +590,7 @@ mod tests {
         registry.rendered(&key("b"), "r2", Some(&ids(&["x"])));
         assert_eq!(registry.claim(&key("b"), "r2", &ids(&["x"])), Claim::Pending);
         assert_eq!(registry.handover(&key("a"), "r2"), Handover::Settled);
-        assert_eq!(registry.handover(&key("b"), "r2"), Handover::Pending);
+        assert_eq!(registry.handover(&key("b"), "r2"), Handover::Pending { waiting: vec![key("a")], elsewhere: false });
         registry.rendered(&key("a"), "r2", Some(&ids(&[])));
         assert_eq!(registry.claim(&key("b"), "r2", &ids(&["x"])), Claim::Granted);
         assert_eq!(registry.owner(&key("a"), ids(&["x"]).first().unwrap()), Some(key("b")));

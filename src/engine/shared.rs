@@ -11,11 +11,13 @@ use crate::manifest::DigestKey;
 use crate::report::{Events, Metrics, Traces};
 use crate::source::Remotes;
 
+use super::hold::Hold;
 use super::namespaces::Namespaces;
 use super::permits::Permits;
 use super::policies::Policies;
 use super::references::{Reference, References};
 use super::registry::Registry;
+use super::share::Share;
 use super::source::{SourceHandle, Sources};
 
 pub(super) struct Shared {
@@ -41,6 +43,9 @@ pub(super) struct Shared {
     pub unknown_fields: UnknownFields,
     pub default_service_account: Option<String>,
     pub source_role: config::SourceRole,
+    pub share: Share,
+    /// Who serves what is marked on it; `None`: nobody else is there to ask.
+    pub hold: Option<Hold>,
     pub sources: Sources,
     pub policies: Policies,
 }

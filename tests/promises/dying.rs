@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use afresh::cluster::{Cluster, ClusterOptions, Fence};
 use afresh::config::{FieldValidation, SourceRole};
-use afresh::engine::{self, Settings, Sources};
+use afresh::engine::{self, Settings, Share, Sources};
 use afresh::report::{Metrics, Readiness};
 use afresh::source::{DataDir, RemoteOptions, Remotes};
 use tokio_util::sync::CancellationToken;
@@ -34,6 +34,8 @@ async fn a_watch_that_dies_ends_the_daemon(env: &mut Env) {
         sops_age_secret: None,
         field_validation: FieldValidation::Warn,
         source_role: SourceRole::Serve,
+        share: Share::All,
+        lease: None,
         traces: Default::default(),
         policies: afresh::engine::Policies::default(),
     };

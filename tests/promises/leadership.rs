@@ -183,7 +183,7 @@ fn leases_of(env: &mut Env, lease: Duration) {
 }
 
 /// Waits for a line of the log.
-async fn said(daemon: &Daemon, text: &str) -> String {
+pub(crate) async fn said(daemon: &Daemon, text: &str) -> String {
     let line = eventually(PATIENCE, async || daemon.said(text)).await;
     line.unwrap_or_else(|| panic!("it never said `{text}`:\n{}", daemon.log_tail()))
 }
@@ -199,7 +199,7 @@ async fn metrics(daemon: &Daemon) -> String {
 }
 
 /// How many requests it sent that write anything but Leases, by verb and code.
-async fn writes(daemon: &Daemon) -> Vec<String> {
+pub(crate) async fn writes(daemon: &Daemon) -> Vec<String> {
     let text = metrics(daemon).await;
     let verbs = ["apply", "patch", "delete", "dry-run"].map(|verb| format!("verb=\"{verb}\""));
     let of_interest = |line: &&str| {

@@ -33,6 +33,7 @@ mod remote_bases;
 mod rights;
 mod rollouts;
 mod secrecy;
+mod shards;
 mod shared_remote;
 mod sources;
 mod takeover;

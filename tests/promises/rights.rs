@@ -12,6 +12,7 @@ use kube::Client;
 use kube::api::{Api, DeleteParams, DynamicObject, Patch, PatchParams, PostParams};
 use serde_json::{Value, json};
 
+use crate::leadership::said;
 use crate::support::control_plane::ControlPlane;
 use crate::support::env::{Env, PATIENCE, SOURCE, is_ready_at};
 use crate::support::forge::Forge;
@@ -35,7 +36,7 @@ async fn the_service_account_needs_each_of_its_rights_and_no_other() {
     let overlay = installation::apply_overlay(
         plane,
         &folder,
-        |refer| json!({ "resources": [refer("")], "components": [refer("webhooks"), refer("impersonation")] }),
+        |refer| json!({ "resources": [refer(""), refer("shards/rbac")], "components": [refer("webhooks"), refer("impersonation")] }),
     );
     overlay.await.unwrap();
     env.arguments = arguments_of_the_deployment(&env.client).await;
@@ -50,6 +51,7 @@ async fn the_service_account_needs_each_of_its_rights_and_no_other() {
     let mut own = rights::rules_in(&installation::manifests().join("rbac/daemon.yaml"), NAMESPACE);
     own.extend(rights::rules_in(&installation::manifests().join("webhooks/rbac.yaml"), NAMESPACE));
     own.extend(rights::rules_in(&installation::manifests().join("impersonation/rbac.yaml"), NAMESPACE));
+    own.extend(rights::rules_in(&installation::manifests().join("shards/rbac/rbac.yaml"), NAMESPACE));
     rights::each_is_needed(plane, &env.client, &own, &narrow, &requests).await;
 
     make_wide_roles(&env).await;
@@ -154,6 +156,20 @@ async fn exercise(env: &mut Env) {
     tokio::time::sleep(Duration::from_secs(11)).await;
     standby.stop().await.unwrap();
     env.daemon.take().unwrap().stop().await.unwrap();
+    share(env).await;
+}
+
+/// Instances that share the work, one after the other, have Leases of their own.
+async fn share(env: &mut Env) {
+    let (namespace, arguments) = (std::mem::take(&mut env.namespace), env.arguments.clone());
+    for (name, selector) in [("rest", "!sharding.fluxcd.io/key"), ("shard1", "sharding.fluxcd.io/key=shard1")] {
+        env.arguments = arguments.clone();
+        env.arguments.extend(["--watch-label-selector".to_owned(), selector.to_owned()]);
+        let daemon = env.start_replica(name, env.kubeconfig());
+        said(&daemon, "\"leading\"").await;
+        daemon.stop().await.unwrap();
+    }
+    (env.namespace, env.arguments) = (namespace, arguments);
 }
 
 /// A Kustomization that is applied, and deleted again, as a service account.

@@ -112,6 +112,7 @@ impl Stage {
             sops_age_secret: None,
             field_validation: config::FieldValidation::Strict,
             source_role: config::SourceRole::Serve,
+            watch_selector: None,
             otlp_endpoint: None,
             version: config::VERSION.to_owned(),
         }

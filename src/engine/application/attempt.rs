@@ -37,21 +37,16 @@ impl Application {
         if unchanged {
             self.memory().applied = applied;
         }
-        self.await_dependencies(work, unchanged).await;
-        self.await_claims(work, &prepared).await;
-
         let declared: Inventory =
             prepared.desired.iter().map(|d| (d.object.id.clone(), d.object.version.clone())).collect();
+        // instances elsewhere learn from the inventory what is declared here, and hand over what was theirs
         let before = self.memory().inventory.clone();
-        let recorded = before.union(&declared);
-        let message = format!("applying revision {}", work.revision());
-        // recorded before anything is created: whatever happens from here on, nothing is orphaned
-        if recorded != before {
-            self.progressing(work, &message, Some(&recorded)).await.map_err(|error| {
-                Failure::new("ReconciliationFailed", format!("the inventory could not be recorded: {error}"))
-            })?;
-            self.memory().inventory = recorded;
+        if self.shared.share.is_partial() {
+            self.record(work, &declared).await?;
         }
+        self.await_dependencies(work, unchanged).await;
+        self.await_claims(work, &prepared, &before).await;
+        self.record(work, &declared).await?;
 
         let mut changes = Changes::default();
         let started = Instant::now();
@@ -88,6 +83,20 @@ impl Application {
         self.memory().inventory = inventory.clone();
         self.memory().mode = Mode::Applied;
         Ok(self.applied(work, &inventory, &changes).await)
+    }
+
+    /// Records what is declared before anything of it is created: whatever happens from then on, nothing is orphaned.
+    async fn record(&self, work: &Work, declared: &Inventory) -> Result<(), Failure> {
+        let before = self.memory().inventory.clone();
+        let recorded = before.union(declared);
+        if recorded != before {
+            let message = format!("applying revision {}", work.revision());
+            self.progressing(work, &message, Some(&recorded)).await.map_err(|error| {
+                Failure::new("ReconciliationFailed", format!("the inventory could not be recorded: {error}"))
+            })?;
+            self.memory().inventory = recorded;
+        }
+        Ok(())
     }
 
     /// True if what is seen in the cluster calls for an attempt: something of ours is not as declared, or an unhealthy

@@ -2,11 +2,11 @@
 
 use std::time::{Duration, Instant};
 
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
 use crate::api::{DeletionPolicy, FINALIZER, Kustomization, STATUS_MANAGER};
-use crate::cluster::{ApiError, ApiKind};
+use crate::cluster::{ApiError, ApiKind, ErrorClass};
 use crate::manifest::ObjectId;
 use crate::plan::{Ground, is_definition};
 use crate::report::{Severity, Verdict};
@@ -127,12 +127,17 @@ impl Application {
         if let Some(version) = &object.metadata.resource_version {
             metadata["resourceVersion"] = json!(version);
         }
-        let patch = json!({"metadata": metadata});
-        self.shared
-            .cluster
-            .merge_patch(&ApiKind::kustomization(), &self.id(), &patch, None, STATUS_MANAGER)
-            .await
-            .map(drop)
+        self.patch_object(json!({"metadata": metadata})).await
+    }
+
+    /// Changes the Kustomization itself; whoever lets go of it knows when that has been answered.
+    pub(super) async fn patch_object(&self, patch: Value) -> Result<(), ApiError> {
+        let (cluster, id) = (self.shared.cluster.clone(), self.id());
+        let write = async move {
+            cluster.merge_patch(&ApiKind::kustomization(), &id, &patch, None, STATUS_MANAGER).await.map(drop)
+        };
+        let written = self.shared.gate.write(&self.id(), &CancellationToken::new(), write).await;
+        written.unwrap_or_else(|abandoned| Err(ApiError::new(ErrorClass::NotLeading, abandoned.to_string())))
     }
 }
 

@@ -1,9 +1,12 @@
 //! Waiting for others: by edge, never by polling.
 
+use std::sync::atomic::Ordering;
+
 use crate::api::KustomizationSpec;
 use crate::engine::ready::ReadyExpression;
 use crate::engine::registry::{Claim, Dependencies};
 use crate::manifest::ObjectId;
+use crate::plan::Inventory;
 
 use super::report::{DEPENDENCY_NOT_READY, listed};
 use super::{Application, Failure, Prepared, Work};
@@ -53,9 +56,20 @@ impl Application {
         .await;
     }
 
-    /// Returns once no other application declares what this one declares.
-    pub async fn await_claims(&self, work: &Work, prepared: &Prepared) {
+    /// Returns once no other application declares what this one declares. `before`: what it owned before this attempt.
+    pub async fn await_claims(&self, work: &Work, prepared: &Prepared, before: &Inventory) {
         let declared = prepared.desired.iter().map(|d| d.object.id.clone()).collect();
+        if self.shared.share.is_partial() {
+            work.claiming.store(true, Ordering::Release);
+            let claim = || self.shared.registry.claim(&self.key, &work.identity(), &declared);
+            self.wait_by_edge(work, None, || if claim() == Claim::Pending { Wait::Brief } else { Wait::Over }).await;
+            // what another keeps is recorded as the other's alone
+            let kept = self.shared.registry.is_kept_elsewhere(&self.key, &work.identity(), &declared);
+            if kept && matches!(claim(), Claim::Refused(_)) {
+                self.memory().inventory = before.clone();
+                self.record_inventory(before).await;
+            }
+        }
         self.wait_by_edge(work, Some("ReconciliationFailed"), || {
             match self.shared.registry.claim(&self.key, &work.identity(), &declared) {
                 Claim::Granted => Wait::Over,
@@ -65,6 +79,7 @@ impl Application {
             }
         })
         .await;
+        work.claiming.store(false, Ordering::Release);
     }
 
     /// Looks at each change of the registry until there is nothing to wait for. What is waited for is said once, in the

@@ -265,7 +265,7 @@ fn offered(state: &SourceState) -> Offered {
 }
 
 /// The source that a Kustomization follows.
-pub(super) fn source_key(object: &Kustomization) -> Key {
+pub(in crate::engine) fn source_key(object: &Kustomization) -> Key {
     let reference = &object.spec.source_ref;
     let namespace = reference.namespace.clone().or_else(|| object.metadata.namespace.clone()).unwrap_or_default();
     Key::new(namespace, reference.name.clone())

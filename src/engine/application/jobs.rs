@@ -7,8 +7,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use crate::api::{self, Kustomization, STATUS_MANAGER};
-use crate::cluster::ApiKind;
+use crate::api::{self, Kustomization};
 use crate::manifest::ObjectId;
 use crate::plan::Desired;
 
@@ -58,8 +57,7 @@ impl Application {
         };
         let text = serde_json::to_string(&new).expect("a map of strings serialises");
         let patch = json!({"metadata": {"annotations": {api::STATE: text}}});
-        let (kind, id) = (ApiKind::kustomization(), self.id());
-        match self.shared.cluster.merge_patch(&kind, &id, &patch, None, STATUS_MANAGER).await {
+        match self.patch_object(patch).await {
             Ok(_) => self.memory().jobs = new,
             Err(error) => {
                 tracing::warn!(object = %self.key, %error, "completed Jobs could not be recorded; tried again with the next change")

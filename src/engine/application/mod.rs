@@ -52,11 +52,12 @@ use super::permits::Urgency;
 use super::shared::Shared;
 use super::source::{Head, SourceHandle};
 
+pub(super) use idle::source_key;
 pub(super) use keys::keys;
 pub(super) use render::Scopes;
 pub(super) use values::{substitutions, unread};
 pub use worker::refusal;
-pub(super) use worker::{declare, recorded_ready, run};
+pub(super) use worker::{declare, declare_of_others, recorded_ready, run};
 
 pub(super) const KIND: &str = "Kustomization";
 
@@ -163,6 +164,9 @@ struct Work {
     stop: CancellationToken,
     /// The attempt is between the first and the last write of declared objects.
     applying: AtomicBool,
+    /// It waits for what an instance elsewhere has, which goes by the revision that is recorded: another one is begun
+    /// with anew.
+    claiming: AtomicBool,
     trace: AttemptTrace,
     /// Preempted too often in a row: it completes its apply.
     unyielding: bool,
@@ -282,6 +286,13 @@ impl Failure {
     fn stalled(mut self) -> Self {
         self.stalled = true;
         self.until_changed()
+    }
+}
+
+/// Whoever ends it, and however: what is queued for it is void.
+impl Drop for Work {
+    fn drop(&mut self) {
+        self.stop.cancel();
     }
 }
 

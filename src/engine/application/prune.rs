@@ -204,26 +204,32 @@ impl Application {
     /// Waits until the other applications of the source have said what they declare at this revision.
     async fn await_handover(&self, work: &Work) -> Result<(), Failure> {
         let mut changes = self.shared.registry.subscribe();
-        let wait = async {
-            loop {
-                changes.borrow_and_update();
-                match self.shared.registry.handover(&self.key, &work.identity()) {
-                    Handover::Pending => {}
-                    other => return other,
+        let put_off = |why: String| Err(Failure::new("PruneFailed", format!("deletions are put off: {why}")));
+        let began = tokio::time::Instant::now();
+        loop {
+            changes.borrow_and_update();
+            let (waiting, elsewhere) = match self.shared.registry.handover(&self.key, &work.identity()) {
+                Handover::Settled => return Ok(()),
+                Handover::Unknown(others) => {
+                    return put_off(format!(
+                        "{} could not be rendered and may declare what this revision has no more",
+                        listed(&others)
+                    ));
                 }
-                if changes.changed().await.is_err() {
-                    return Handover::Settled;
+                Handover::Pending { waiting, elsewhere } => (waiting, elsewhere),
+            };
+            let patience = if elsewhere { config::HANDOVER_ELSEWHERE_MAX } else { config::HANDOVER_WAIT_MAX };
+            match tokio::time::timeout_at(began + patience, changes.changed()).await {
+                Ok(Ok(())) => {}
+                // the registry lives as long as we do
+                Ok(Err(_)) => return Ok(()),
+                Err(_) => {
+                    let others = listed(&waiting);
+                    return put_off(format!(
+                        "not all Kustomizations of this source have rendered this revision yet: {others}"
+                    ));
                 }
             }
-        };
-        let put_off = |why: String| Failure::new("PruneFailed", format!("deletions are put off: {why}"));
-        match tokio::time::timeout(config::HANDOVER_WAIT_MAX, wait).await {
-            Ok(Handover::Settled | Handover::Pending) => Ok(()),
-            Ok(Handover::Unknown(others)) => Err(put_off(format!(
-                "{} could not be rendered and may declare what this revision has no more",
-                listed(&others)
-            ))),
-            Err(_) => Err(put_off("not all Kustomizations of this source have rendered this revision yet".into())),
         }
     }
 

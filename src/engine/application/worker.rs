@@ -1,29 +1,52 @@
 //! The worker's loop: wait for something new, attempt, give way to something newer, wait again.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use tokio_util::sync::CancellationToken;
 
-use crate::api::{Key, Kustomization, KustomizationSpec, READY};
+use crate::api::{Key, Kustomization, KustomizationSpec, READY, Truth};
 use crate::config;
 
 use super::commits::Commits;
 use super::idle::{Goal, Idle, News, source_key};
 use super::report::{self, Report, without_revision};
-use super::{Application, Cause, Ended, Failure, Memory, Retry, Stop, Work, checks, dependencies, identity, jobs};
+use super::{
+    Application, Cause, Ended, Failure, KIND, Memory, Retry, Stop, Work, checks, dependencies, identity, jobs,
+};
 use crate::engine::backoff::Backoff;
+use crate::engine::hold::Acquired;
 use crate::engine::permits::Urgency;
 use crate::engine::ready::ReadyExpression;
-use crate::engine::registry::{Dependency, Registry};
+use crate::engine::registry::{Dependency, Elsewhere, Registry};
 use crate::engine::shared::Shared;
 use crate::engine::source::{Head, SourceHandle, SourceState};
+use crate::manifest::ObjectId;
 use crate::plan::Inventory;
 use crate::report::{ApplicationMetrics, AttemptTrace, CommitState, Stage};
 
-/// Serves one Kustomization until it is gone or the daemon stops.
-pub async fn run(key: Key, shared: Arc<Shared>, goal: Goal, cancel: CancellationToken) {
+/// Serves one Kustomization until it is gone or the daemon stops, or until it is asked to `leave` it to others. Nothing
+/// is done before others have let go of it.
+pub async fn run(key: Key, shared: Arc<Shared>, mut goal: Goal, cancel: CancellationToken, leave: CancellationToken) {
+    let mut taken = false;
+    if let Some(hold) = &shared.hold {
+        let acquired = tokio::select! {
+            acquired = hold.acquire(&key, &mut goal) => acquired,
+            () = leave.cancelled() => return,
+            () = cancel.cancelled() => return,
+        };
+        taken = match acquired {
+            Acquired::Ours => false,
+            Acquired::Taken => true,
+            Acquired::Gone => return shared.forget(&key),
+        };
+        // as others left it
+        if let Some(object) = goal.borrow().as_ref() {
+            declare(&shared.registry, &key, object);
+        }
+    }
     let Some(object) = goal.borrow().clone() else { return };
     let (inventory, unreadable) = Inventory::read(object.status.as_ref().and_then(|s| s.inventory.as_ref()));
     if !unreadable.is_empty() {
@@ -43,10 +66,23 @@ pub async fn run(key: Key, shared: Arc<Shared>, goal: Goal, cancel: Cancellation
         following: std::sync::Mutex::default(),
         checks: std::sync::Mutex::default(),
     });
-    let worker = Worker { idle: Idle::new(&app, goal), app, backoff: Backoff::default(), preempted_in_a_row: 0 };
-    tokio::select! {
-        () = worker.run() => {}
-        () = cancel.cancelled() => {}
+    let worker = Worker {
+        idle: Idle::new(&app, goal),
+        app: app.clone(),
+        backoff: Backoff::default(),
+        preempted_in_a_row: 0,
+        taken,
+    };
+    let left = tokio::select! {
+        () = worker.run() => false,
+        () = cancel.cancelled() => false,
+        () = leave.cancelled() => true,
+    };
+    if left {
+        tokio::select! {
+            () = app.leave() => {}
+            () = cancel.cancelled() => {}
+        }
     }
 }
 
@@ -55,6 +91,8 @@ struct Worker {
     idle: Idle,
     backoff: Backoff,
     preempted_in_a_row: u32,
+    /// Another instance may have served it until now, and may have seen more of its source than we have.
+    taken: bool,
 }
 
 impl Worker {
@@ -206,6 +244,7 @@ impl Worker {
             yield_soon: CancellationToken::new(),
             stop: CancellationToken::new(),
             applying: AtomicBool::new(false),
+            claiming: AtomicBool::new(false),
             trace,
             asked: cause == Cause::Object,
             unyielding: self.preempted_in_a_row >= config::PREEMPTIONS_IN_A_ROW_MAX,
@@ -257,7 +296,7 @@ impl Worker {
                     }
                     same = app.renders_the_same(work, &head) => same,
                 };
-                if same {
+                if same && !work.claiming.load(Ordering::Acquire) {
                     tracing::debug!(object = %app.key, revision = %head.revision, "a newer revision renders the same: going on under it");
                     self.idle.taken_up(&head.identity);
                     work.adopt(head);
@@ -287,8 +326,12 @@ impl Worker {
         let announced = matches!(cause, Cause::Object | Cause::Values | Cause::Configuration);
         let answered = |s: &SourceState| s.head.is_some() || s.failure.is_some() || !s.exists;
         let mut states = source.subscribe();
+        let taken = self.taken;
         let observation = async {
-            if !matches!(cause, Cause::Start | Cause::Revision) {
+            if taken {
+                // what the one before us has applied must not be undone by what was seen here earlier
+                source.fresh(since, true).await;
+            } else if !matches!(cause, Cause::Start | Cause::Revision) {
                 // a server that does not answer must not hold back what does not depend on it
                 let _ = tokio::time::timeout(config::FRESH_WAIT_MAX, source.fresh(since, announced)).await;
             }
@@ -305,8 +348,12 @@ impl Worker {
         }
         let state = source.state();
         self.idle.observed(&state);
-        if let Some(head) = state.head {
-            return Ok(Some(head));
+        match state.head {
+            Some(head) if !taken || state.failure.is_none() => {
+                self.taken = false;
+                return Ok(Some(head));
+            }
+            _ => {}
         }
         let failure = match &state.failure {
             Some(failure) => Failure::new("ArtifactFailed", format!("{}{failure}", without_revision(&source.key)))
@@ -336,6 +383,18 @@ pub fn refusal(spec: &KustomizationSpec) -> Option<String> {
 }
 
 impl Application {
+    /// The worker was stopped: returns once all that it wrote has been answered.
+    async fn leave(&self) {
+        for source in self.shared.sources.all() {
+            source.attention(&self.key, false, false);
+        }
+        self.shared.events.forget(KIND, &self.key);
+        let mut ids: Vec<_> = self.memory().inventory.ids().cloned().collect();
+        ids.push(self.id());
+        self.shared.gate.quiet(&ids).await;
+        drop(self.report.lock().await);
+    }
+
     /// The trace of an attempt: it begins with the look at the source that found its revision, or that was made for it.
     fn trace(&self, cause: Cause, began: Instant, head: &Head) -> AttemptTrace {
         let now = Instant::now();
@@ -384,6 +443,29 @@ pub fn declare(registry: &Registry, key: &Key, object: &Kustomization) {
     });
     registry.declare(key, source_key(object), depends_on.collect(), object.spec.suspended());
 }
+
+/// Says what is known of an application that another instance serves: what its status records.
+pub fn declare_of_others(registry: &Registry, key: &Key, object: &Arc<Kustomization>, owned: BTreeSet<ObjectId>) {
+    declare(registry, key, object);
+    let status = object.status.as_ref();
+    let ready = status.and_then(|status| status.conditions.get(READY));
+    let rendered = status.and_then(|status| status.last_attempted_revision.clone());
+    let known = Elsewhere {
+        // a revision that came to nothing earlier than this may declare anything
+        rendered_ok: ready
+            .is_none_or(|ready| ready.status != Truth::False || AFTER_RENDERING.contains(&ready.reason.as_str())),
+        rendered,
+        owned,
+        ready_at: recorded_ready(object).map(str::to_owned),
+        failing: ready.is_some_and(|ready| ready.status == Truth::False),
+        message: ready.filter(|ready| ready.status != Truth::True).map(|ready| ready.message.clone()),
+    };
+    registry.elsewhere(key, known);
+}
+
+/// Reasons of failures that come after what a revision declares was recorded.
+const AFTER_RENDERING: [&str; 5] =
+    [report::DEPENDENCY_NOT_READY, "HealthCheckFailed", "PruneFailed", "ReconciliationFailed", "Progressing"];
 
 /// The revision that the status records as Ready, if it speaks of the spec as it is.
 pub fn recorded_ready(object: &Kustomization) -> Option<&str> {

@@ -8,7 +8,7 @@ use crate::cluster::{ApiError, ApiKind, Cluster, ErrorClass, Lease, Tenure};
 
 /// Whose Lease it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Whose {
+pub(in crate::engine) enum Whose {
     Ours,
     /// Held so that Flux's controller of that name stands by.
     Flux,
@@ -16,7 +16,7 @@ pub(super) enum Whose {
 
 /// A Lease that we want.
 #[derive(Debug)]
-pub(super) struct Claim {
+pub(in crate::engine) struct Claim {
     pub whose: Whose,
     pub namespace: String,
     pub name: String,
@@ -28,7 +28,7 @@ pub(super) struct Claim {
 
 /// What came of one try.
 #[derive(Debug)]
-pub(super) enum Outcome {
+pub(in crate::engine) enum Outcome {
     Held,
     /// Another's, which is not over yet.
     Others {
@@ -45,6 +45,11 @@ pub(super) enum Outcome {
 impl Claim {
     pub fn new(whose: Whose, namespace: &str, name: &str) -> Self {
         Self { whose, namespace: namespace.into(), name: name.into(), observed: None, held_since: None }
+    }
+
+    /// To look at only.
+    pub fn of_another(namespace: &str, name: &str) -> Self {
+        Self::new(Whose::Ours, namespace, name)
     }
 
     pub fn held_since(&self) -> Option<Instant> {

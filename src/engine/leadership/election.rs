@@ -9,7 +9,6 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::cluster::{ApiError, Cluster, ErrorClass, Fence};
-use crate::config::SourceRole;
 use crate::report::{Metrics, Readiness};
 
 use super::claim::{Claim, Outcome, Whose, silence_max};
@@ -22,19 +21,15 @@ pub struct ElectionOptions {
     pub identity: String,
     /// Where our own Lease lives.
     pub namespace: String,
+    /// Its name.
+    pub lease: String,
     /// Where the Leases of Flux's controllers live; `None`: they are not asked for.
     pub flux_namespace: Option<String>,
+    /// The names of those that are to stand by.
+    pub flux_leases: Vec<String>,
     /// How long a Lease lasts, in whole seconds.
     pub duration: Duration,
-    /// Whether source-controller is to stand by, too.
-    pub source_role: SourceRole,
 }
-
-/// Our own Lease.
-const LEASE: &str = "afresh";
-/// The controllers of Flux that write what we write hold these.
-const KUSTOMIZE_LEASE: &str = "kustomize-controller-leader-election";
-const SOURCE_LEASE: &str = "source-controller-leader-election";
 
 /// Why the election can't go on.
 #[derive(Debug, thiserror::Error)]
@@ -49,13 +44,6 @@ pub enum ElectionError {
 }
 
 impl ElectionOptions {
-    fn flux_leases(&self) -> &'static [&'static str] {
-        match self.source_role {
-            SourceRole::Serve => &[KUSTOMIZE_LEASE, SOURCE_LEASE],
-            SourceRole::Observe => &[KUSTOMIZE_LEASE],
-        }
-    }
-
     /// 10 s of 35 s.
     fn renew_every(&self) -> Duration {
         self.duration * 2 / 7
@@ -112,9 +100,9 @@ impl Election {
         metrics: Metrics,
         readiness: Readiness,
     ) -> (Self, Leadership) {
-        let mut claims = vec![Claim::new(Whose::Ours, &options.namespace, LEASE)];
+        let mut claims = vec![Claim::new(Whose::Ours, &options.namespace, &options.lease)];
         if let Some(namespace) = &options.flux_namespace {
-            claims.extend(options.flux_leases().iter().map(|name| Claim::new(Whose::Flux, namespace, name)));
+            claims.extend(options.flux_leases.iter().map(|name| Claim::new(Whose::Flux, namespace, name)));
         }
         let (standing, receiver) = watch::channel(Standing::Starting);
         metrics.leader(false);

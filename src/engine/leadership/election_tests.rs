@@ -7,8 +7,10 @@ use http::{Method, StatusCode};
 use http_body_util::BodyExt as _;
 use serde_json::{Value, json};
 
+use super::super::names::{flux_leases, own_lease};
 use super::*;
 use crate::cluster::ClusterOptions;
+use crate::config::SourceRole;
 
 #[tokio::test]
 async fn a_keeper_that_dies_ends_its_term() {
@@ -81,8 +83,9 @@ impl Leases {
         let options = ElectionOptions {
             identity: identity.to_owned(),
             namespace: "afresh-system".to_owned(),
+            lease: own_lease(None),
             flux_namespace: Some("flux-system".to_owned()),
-            source_role: SourceRole::Serve,
+            flux_leases: flux_leases(SourceRole::Serve, None),
             duration: LEASE_DURATION,
         };
         Election::new(self.cluster(), options, Metrics::new(), Readiness::default()).0

@@ -17,10 +17,13 @@
 
 mod claim;
 mod election;
+mod names;
 
 use tokio::sync::watch;
 
+pub(super) use claim::{Claim, Outcome};
 pub use election::{Election, ElectionError, ElectionOptions, Term};
+pub use names::{flux_leases, own_lease};
 
 /// Whether this replica leads.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -242,13 +242,16 @@ fn unreadable(source: &SourceHandle, error: &TreeError) -> Unavailable {
     Unavailable { reason: "CopyFailure", message: format!("GitRepository `{}` of `spec.include`: {error}", source.key) }
 }
 
+/// What follows the revision in an identity that is more than that.
+pub(in crate::engine) const CONTENT: &str = " (content ";
+
 /// The revision alone where nothing but the commit says what is seen.
 fn identity(revision: &str, content: &str) -> String {
     if content.is_empty() {
         return revision.to_owned();
     }
     let digest = hex::encode(&Sha256::digest(content)[..4]);
-    format!("{revision} (content {digest})")
+    format!("{revision}{CONTENT}{digest})")
 }
 
 /// The members of a circle that `start` is in, from it back to it.

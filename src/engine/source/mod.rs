@@ -29,6 +29,7 @@ use crate::api::Key;
 use crate::source::Snapshot;
 
 pub use hint::Hint;
+pub(super) use include::CONTENT;
 pub use sources::Sources;
 pub(super) use target::read as read_target;
 pub(super) use worker::run;

@@ -90,7 +90,7 @@ impl Worker {
         let warnings = warnings.iter().map(|text| (Severity::Warning, "PolicyWarning", text));
         let notes = notes.iter().map(|text| (Severity::Normal, "PolicyAudit", text));
         for (severity, reason, text) in warnings.chain(notes).take(EVENTS_MAX) {
-            if self.shared.source_role == SourceRole::Observe {
+            if self.role == SourceRole::Observe {
                 tracing::warn!(object = %self.key, reason, "{text}");
                 continue;
             }
@@ -146,7 +146,7 @@ impl Worker {
         message: String,
         revision: Option<String>,
     ) {
-        if self.shared.source_role == SourceRole::Observe {
+        if self.role == SourceRole::Observe {
             // source-controller says what it sees; what only we see is told by those who apply it
             let state = state_of(&self.status);
             if revision.is_none() && self.told.as_ref() != Some(&state) {
@@ -182,7 +182,7 @@ impl Worker {
     /// A source that source-controller has served holds its finalizer, which nobody else would take away.
     pub(super) async fn let_go(&mut self, object: &GitRepository) {
         let finalizers = object.metadata.finalizers.as_deref().unwrap_or_default();
-        if self.shared.source_role == SourceRole::Observe || !finalizers.iter().any(|f| f == FINALIZER) {
+        if self.role == SourceRole::Observe || !finalizers.iter().any(|f| f == FINALIZER) {
             return;
         }
         let kind = ApiKind::git_repository();

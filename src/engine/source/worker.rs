@@ -24,8 +24,15 @@ use super::{Hint, KIND, SourceHandle, SourceState};
 /// The cell that the API watch writes: the newest object, `None` once it is gone.
 pub type Goal = watch::Receiver<Option<Arc<GitRepository>>>;
 
-/// Serves one GitRepository until it is gone or the daemon stops.
-pub async fn run(key: Key, shared: Arc<Shared>, goal: Goal, cancel: CancellationToken) {
+/// Serves one GitRepository until it is gone or the daemon stops, or until it is asked to `leave` it to others.
+pub async fn run(
+    key: Key,
+    shared: Arc<Shared>,
+    goal: Goal,
+    role: SourceRole,
+    cancel: CancellationToken,
+    leave: CancellationToken,
+) {
     let Some(object) = goal.borrow().clone() else { return };
     let handle = shared.source(&key);
     let _served = handle.serve();
@@ -34,9 +41,10 @@ pub async fn run(key: Key, shared: Arc<Shared>, goal: Goal, cancel: Cancellation
     if let Some(ready) = status.conditions.get(READY) {
         metrics.recall(ready, true);
     }
-    if shared.source_role == SourceRole::Serve {
+    if role == SourceRole::Serve {
         shared.events.known(subject(&key, &object), recorded(&status));
     }
+    let of = key.clone();
     let mut worker = Worker {
         metrics,
         writer: StatusWriter::new(ApiKind::git_repository(), key.clone(), &status),
@@ -51,7 +59,8 @@ pub async fn run(key: Key, shared: Arc<Shared>, goal: Goal, cancel: Cancellation
         handled: requested_at(&object),
         refused: None,
         hint: None,
-        shared,
+        role,
+        shared: shared.clone(),
     };
     // nobody was there to look for it
     if requested_at(&object) != worker.status.last_handled_reconcile_at {
@@ -60,11 +69,14 @@ pub async fn run(key: Key, shared: Arc<Shared>, goal: Goal, cancel: Cancellation
     tokio::select! {
         () = worker.run() => {}
         () = cancel.cancelled() => {}
+        // what was seen of it stays known to our applications that follow it
+        () = leave.cancelled() => shared.events.forget(KIND, &of),
     }
 }
 
 pub(super) struct Worker {
     pub(super) key: Key,
+    pub(super) role: SourceRole,
     pub(super) shared: Arc<Shared>,
     pub(super) metrics: SourceMetrics,
     pub(super) goal: Goal,

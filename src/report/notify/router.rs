@@ -2,7 +2,7 @@
 //!
 //! One task owns all of it and never waits for an endpoint.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -44,7 +44,11 @@ pub struct Router {
     /// Of each Alert and Provider, served or not.
     records: HashMap<(&'static str, Key), Record>,
     standings: Standings,
+    ours: Ours,
 }
+
+/// Whether one of our objects is ours to speak of, where several instances read it.
+type Ours = Box<dyn Fn(&Key, Option<&BTreeMap<String, String>>) -> bool + Send + Sync>;
 
 /// The metrics of one of our objects; they end with it.
 struct Record {
@@ -72,7 +76,14 @@ impl Drop for Post {
 }
 
 impl Router {
-    pub fn new(cluster: Cluster, events: Events, metrics: Metrics, namespace: Option<&str>) -> Self {
+    /// Every instance reads all Alerts and tells of what it serves itself; `ours` says of which of them it complains.
+    pub fn new(
+        cluster: Cluster,
+        events: Events,
+        metrics: Metrics,
+        namespace: Option<&str>,
+        ours: impl Fn(&Key, Option<&BTreeMap<String, String>>) -> bool + Send + Sync + 'static,
+    ) -> Self {
         Self {
             alerts: Objects::new(&cluster, ApiKind::alert(), namespace),
             providers: Objects::new(&cluster, ApiKind::provider(), namespace),
@@ -84,6 +95,7 @@ impl Router {
             posts: HashMap::new(),
             records: HashMap::new(),
             standings: Standings::default(),
+            ours: Box::new(ours),
         }
     }
 
@@ -219,6 +231,9 @@ impl Router {
 
     /// Says why an object of ours is not served; these kinds have no status. Once for each text.
     fn say(&self, kind: &'static str, key: &Key, metadata: &ObjectMeta, reason: &'static str, message: String) {
+        if !(self.ours)(key, metadata.labels.as_ref()) {
+            return;
+        }
         self.events.publish(Event {
             subject: Subject::new(API_VERSION, kind, key, metadata),
             severity: Severity::Warning,

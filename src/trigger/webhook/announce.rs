@@ -43,22 +43,26 @@ pub struct Announcer {
     sources: Sources,
     annotations: Arc<Annotations>,
     source_role: SourceRole,
+    /// Other instances may follow the same source.
+    shared: bool,
 }
 
 impl Announcer {
-    pub fn new(sources: Sources, annotations: Arc<Annotations>, source_role: SourceRole) -> Self {
-        Self { sources, annotations, source_role }
+    pub fn new(sources: Sources, annotations: Arc<Annotations>, source_role: SourceRole, shared: bool) -> Self {
+        Self { sources, annotations, source_role, shared }
     }
 }
 
 impl Announce for Announcer {
     fn source(&self, key: &Key, hint: Option<Hint>) {
-        if self.sources.announce(key, hint) {
+        let told = self.sources.announce(key, hint);
+        if told && !self.shared {
             return;
         }
         match self.source_role {
-            // another replica leads: it sees the annotation
+            // others follow it, or lead: they see the annotation
             SourceRole::Serve => self.annotations.put(Addressee::Source(key.clone()), hint),
+            SourceRole::Observe if told => {}
             SourceRole::Observe => {
                 tracing::warn!(object = %key, "a webhook came to a replica that doesn't lead, and with --sources=observe nothing is written to the source: its leader finds the commit with its next look");
             }

@@ -37,7 +37,7 @@ use tokio_util::sync::CancellationToken;
 use crate::api::Key;
 use crate::cluster::Cluster;
 use crate::config::{SourceRole, WebhookSecret};
-use crate::engine::{Leadership, Sources};
+use crate::engine::{Leadership, Share, Sources};
 use crate::report::Metrics;
 
 use announce::{Annotations, Announcer};
@@ -65,6 +65,8 @@ pub struct Settings {
     pub leadership: Leadership,
     /// Whether sources that other replicas serve may be annotated.
     pub source_role: SourceRole,
+    /// Our part of the work: deliveries are taken for all Receivers, statuses are written for these.
+    pub share: Share,
 }
 
 /// Why webhooks can't be served, or not any longer.
@@ -81,7 +83,8 @@ pub enum WebhookError {
 
 /// Serves until cancelled.
 pub async fn serve(settings: Settings, cancel: CancellationToken) -> Result<(), WebhookError> {
-    let Settings { socket, secret, cluster, sources, metrics, watch_namespace, leadership, source_role } = settings;
+    let Settings { socket, secret, cluster, sources, metrics, watch_namespace, leadership, source_role, share } =
+        settings;
     let known = Arc::new(Known::default());
     let annotations = Arc::new(Annotations::default());
     let mut tasks = JoinSet::new();
@@ -105,13 +108,15 @@ pub async fn serve(settings: Settings, cancel: CancellationToken) -> Result<(), 
     let (client, scope, knowledge) = context();
     tasks.spawn(async move { cluster::follow_applications(&client, scope.as_deref(), &knowledge).await });
     let (client, scope, knowledge) = context();
-    let counters = metrics.clone();
-    tasks.spawn(async move { receivers::follow(&client, scope.as_deref(), &knowledge, leadership, &counters).await });
+    let (counters, part) = (metrics.clone(), share.clone());
+    tasks.spawn(async move {
+        receivers::follow(&client, scope.as_deref(), &knowledge, leadership, part, &counters).await;
+    });
     let (client, pending) = (cluster.clone(), annotations.clone());
     tasks.spawn(async move { pending.write(&client).await });
     let (journal, notes) = Journal::new();
     let log = journal::write(notes);
-    let desk = Desk::new(known, Arc::new(Announcer::new(sources, annotations, source_role)));
+    let desk = Desk::new(known, Arc::new(Announcer::new(sources, annotations, source_role, share.is_partial())));
     // ends with this future, however it ends
     let stop = cancel.child_token();
     let _stop = stop.clone().drop_guard();

@@ -25,7 +25,7 @@ use crate::api::{
     receiver_path,
 };
 use crate::cluster::{ApiError, ApiKind, Cluster, Collection, WatchEvent, Watcher};
-use crate::engine::Leadership;
+use crate::engine::{Leadership, Share};
 use crate::manifest::ObjectId;
 use crate::report::{Metrics, ObjectMetrics, StatusWriter};
 
@@ -42,6 +42,7 @@ pub async fn follow(
     namespace: Option<&str>,
     known: &Arc<Known>,
     leadership: Leadership,
+    share: Share,
     metrics: &Metrics,
 ) {
     let collection = Collection { namespace: namespace.map(str::to_owned), ..Collection::all(kind()) };
@@ -98,8 +99,8 @@ pub async fn follow(
             let (cell, goal) = watch::channel(object);
             cells.insert(key.clone(), cell);
             let (cluster, known, leadership) = (cluster.clone(), known.clone(), leadership.clone());
-            let metrics = metrics.object(KIND, &key);
-            workers.spawn(async move { serve(key, cluster, &known, leadership, metrics, goal).await });
+            let (metrics, share) = (metrics.object(KIND, &key), share.clone());
+            workers.spawn(async move { serve(key, cluster, &known, leadership, share, metrics, goal).await });
         }
     }
 }
@@ -110,6 +111,7 @@ async fn serve(
     cluster: Cluster,
     known: &Known,
     mut leadership: Leadership,
+    share: Share,
     metrics: ObjectMetrics,
     mut goal: Goal,
 ) {
@@ -125,9 +127,10 @@ async fn serve(
             (secret, token) = (wanted.map(|wanted| SecretToken::new(&cluster, wanted)), None);
         }
         let mut again = false;
+        let reports = leadership.leads() && share.has(&key, object.metadata.labels.as_ref());
         if object.metadata.deletion_timestamp.is_some() {
             known.set_hook(&key, None);
-            if leadership.leads()
+            if reports
                 && let Err(error) = release(&cluster, &key, &object).await
                 && !error.is_not_found()
             {
@@ -152,7 +155,7 @@ async fn serve(
                 troubled = trouble;
                 report(&mut status, &object, path, &verdict.trouble);
             }
-            if leadership.leads()
+            if reports
                 && !suspended
                 && writer.differs(&status)
                 && let Err(error) = writer.write(&cluster, &status).await
