@@ -1,5 +1,7 @@
 //! A working copy in which trees of other repositories are seen, once a render asked for them and it is allowed.
 
+use std::path::{Path, PathBuf};
+
 use bytes::Bytes;
 use tempfile::TempDir;
 
@@ -7,12 +9,30 @@ use super::directory::DirectoryTree;
 use crate::engine::bases::{BASES_MAX, Bases};
 use crate::manifest::{Entry, EntryId, EntryKind, Tree, TreeError};
 use crate::render::{Failed, RemoteBase, RenderError, Rendered};
+use crate::source::credentials::SshKey;
 use crate::source::{DataDir, RemoteOptions, Remotes};
+
+/// Whether other repositories are fetched, and with what.
+#[derive(clap::Args, Clone, Debug, Default)]
+pub struct BasesArgs {
+    /// Fetch what kustomizations name in other Git repositories, as `afresh run --allow-remote-bases` does
+    #[arg(long)]
+    allow_remote_bases: bool,
+    /// File with the private key for those that are named by `ssh://` or `git@host:path`
+    #[arg(long, value_name = "FILE", requires = "ssh_known_hosts")]
+    ssh_identity: Option<PathBuf>,
+    /// File with the host keys that are trusted, as `~/.ssh/known_hosts`
+    #[arg(long, value_name = "FILE", requires = "ssh_identity")]
+    ssh_known_hosts: Option<PathBuf>,
+}
+
+/// What to do about a base that is named by ssh.
+const NO_KEY: &str = "give `--ssh-identity FILE` and `--ssh-known-hosts FILE`, or copy it into the repository";
 
 pub struct TreeWithBases {
     tree: DirectoryTree,
     bases: Bases,
-    is_allowed: bool,
+    args: BasesArgs,
     /// Made when the first is fetched. The folder goes last: the trees are read from it.
     fetching: Option<Fetching>,
 }
@@ -20,6 +40,7 @@ pub struct TreeWithBases {
 struct Fetching {
     remotes: Remotes,
     runtime: tokio::runtime::Runtime,
+    key: Option<SshKey>,
     _folder: TempDir,
 }
 
@@ -31,8 +52,8 @@ pub enum Refused {
 }
 
 impl TreeWithBases {
-    pub fn new(tree: DirectoryTree, is_allowed: bool) -> Self {
-        Self { tree, bases: Bases::default(), is_allowed, fetching: None }
+    pub fn new(tree: DirectoryTree, args: BasesArgs) -> Self {
+        Self { tree, bases: Bases::default(), args, fetching: None }
     }
 
     /// Renders, and again with what a render lacked.
@@ -44,7 +65,7 @@ impl TreeWithBases {
                 Err(failed) => failed,
             };
             match &failed.error {
-                RenderError::RemoteBase { base, .. } if self.is_allowed && fetched < BASES_MAX => {
+                RenderError::RemoteBase { base, .. } if self.args.allow_remote_bases && fetched < BASES_MAX => {
                     self.fetch(base).map_err(Refused::Fetch)?;
                     fetched += 1;
                 }
@@ -55,24 +76,38 @@ impl TreeWithBases {
 
     fn fetch(&mut self, base: &RemoteBase) -> Result<(), String> {
         if self.fetching.is_none() {
-            self.fetching = Some(Fetching::new().map_err(|error| format!("can't fetch `{base}`: {error}"))?);
+            self.fetching = Some(Fetching::new(&self.args).map_err(|error| format!("can't fetch `{base}`: {error}"))?);
         }
         let Some(fetching) = &self.fetching else { return Ok(()) };
-        let commit = fetching.runtime.block_on(self.bases.fetch(&fetching.remotes, base))?;
+        let key = fetching.key.as_ref().ok_or(NO_KEY);
+        let commit = fetching.runtime.block_on(self.bases.fetch(&fetching.remotes, base, key))?;
         tracing::info!(%base, commit, "a remote base is pinned");
         Ok(())
     }
 }
 
 impl Fetching {
-    fn new() -> anyhow::Result<Self> {
+    fn new(args: &BasesArgs) -> anyhow::Result<Self> {
+        let key = match (&args.ssh_identity, &args.ssh_known_hosts) {
+            (Some(identity), Some(known_hosts)) => Some(key(identity, known_hosts)?),
+            _ => None,
+        };
         let folder = tempfile::tempdir()?;
         let remotes = Remotes::new(
             DataDir::open(folder.path())?,
             RemoteOptions { allow_local_sources: true, ..RemoteOptions::default() },
         );
-        Ok(Self { remotes, runtime: tokio::runtime::Runtime::new()?, _folder: folder })
+        Ok(Self { remotes, runtime: tokio::runtime::Runtime::new()?, key, _folder: folder })
     }
+}
+
+fn key(identity: &Path, known_hosts: &Path) -> anyhow::Result<SshKey> {
+    let read = |file: &Path| {
+        std::fs::read_to_string(file).map_err(|error| anyhow::anyhow!("`{}` can't be read: {error}", file.display()))
+    };
+    let key = SshKey { identity: read(identity)?.into(), password: None, known_hosts: read(known_hosts)? };
+    key.check().map_err(|why| anyhow::anyhow!("`{}` is no private key that can be used: {why}", identity.display()))?;
+    Ok(key)
 }
 
 impl Tree for TreeWithBases {

@@ -11,6 +11,7 @@ use std::process::ExitCode;
 use anstream::{AutoStream, ColorChoice};
 use serde_json::{Value, json};
 
+use super::bases::BasesArgs;
 use super::directory::repository_root;
 use super::kustomization::{absolute, assignment};
 use super::render::{self, Format, RenderArgs};
@@ -46,9 +47,8 @@ pub struct CheckArgs {
     /// File with age identities, for files that are encrypted with SOPS
     #[arg(long, value_name = "FILE", env = "SOPS_AGE_KEY_FILE")]
     sops_age_key_file: Option<PathBuf>,
-    /// Fetch what kustomizations name in other Git repositories, as `afresh run --allow-remote-bases` does
-    #[arg(long)]
-    allow_remote_bases: bool,
+    #[command(flatten)]
+    bases: BasesArgs,
     #[arg(long, short, value_enum, default_value_t = Output::Text)]
     output: Output,
 }
@@ -91,7 +91,7 @@ pub fn run(args: &CheckArgs) -> ExitCode {
         namespace: args.namespace.clone(),
         target_namespace: None,
         set: args.set.clone(),
-        allow_remote_bases: args.allow_remote_bases,
+        bases: args.bases.clone(),
         sops_age_key_file: args.sops_age_key_file.clone(),
         output: Format::Yaml,
         show_secrets: false,

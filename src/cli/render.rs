@@ -12,7 +12,7 @@ use anstream::{AutoStream, ColorChoice};
 use clap::{Args, ValueEnum};
 use serde_json::{Value, json};
 
-use super::bases::{Refused, TreeWithBases};
+use super::bases::{BasesArgs, Refused, TreeWithBases};
 use super::directory::{DirectoryTree, repository_root};
 use super::identities::identities;
 use super::kustomization::{self, InputError, absolute, assignment};
@@ -48,9 +48,8 @@ pub struct RenderArgs {
     pub set: Vec<(String, String)>,
     #[arg(long, short, value_enum, default_value_t = Format::Yaml)]
     pub output: Format,
-    /// Fetch what kustomizations name in other Git repositories, as `afresh run --allow-remote-bases` does
-    #[arg(long)]
-    pub allow_remote_bases: bool,
+    #[command(flatten)]
+    pub bases: BasesArgs,
     /// File with age identities, for files that are encrypted with SOPS
     #[arg(long, value_name = "FILE", env = "SOPS_AGE_KEY_FILE")]
     pub sops_age_key_file: Option<PathBuf>,
@@ -162,7 +161,7 @@ pub(super) fn rendered(args: &RenderArgs) -> Result<Rendered, Error> {
     };
     // the daemon opens nothing where the Kustomization doesn't say so
     let keys = keys.as_ref().filter(|_| args.kustomization.is_none() || object.spec.decryption.is_some());
-    let mut tree = TreeWithBases::new(DirectoryTree::new(root), args.allow_remote_bases);
+    let mut tree = TreeWithBases::new(DirectoryTree::new(root), args.bases.clone());
     tree.render(|tree| render(&request(&object.spec, &app, tree, variables, keys, &|| false))).map_err(|refused| {
         match refused {
             Refused::Render(failed) => {

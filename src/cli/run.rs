@@ -78,7 +78,7 @@ pub struct RunArgs {
     /// Allow sources that are paths on this machine (implied by --sandbox and --config)
     #[arg(long)]
     allow_local_sources: bool,
-    /// Fetch what kustomizations name in other Git repositories (`https://host/org/repo//path?ref=<commit or tag>`), without credentials
+    /// Fetch what kustomizations name in other Git repositories (`https://host/org/repo//path?ref=<commit or tag>`): over HTTP without credentials, over ssh with the key of the GitRepository
     #[arg(long)]
     allow_remote_bases: bool,
     /// Apply as this service account of each Kustomization's namespace where `spec.serviceAccountName` names none; default: as Afresh's own

@@ -2,15 +2,18 @@
 //! on.
 //!
 //! A revision is pinned: a full commit id, or a tag, which is looked up once and stays what it was as long as this
-//! memory lasts. Nobody's credentials are used.
+//! memory lasts. Over HTTP nobody's credentials are used; over ssh the key of whoever renders, with the host keys that
+//! belong to it.
 
 use std::collections::BTreeMap;
 
 use tokio_util::sync::CancellationToken;
 
 use crate::render::{Pin, RemoteBase};
+use crate::source::credentials::{Access, Credentials, SshKey};
 use crate::source::reference::Fields;
-use crate::source::{Access, Mount, Reference, Remotes, Snapshot, SourceUrl};
+use crate::source::url::Location;
+use crate::source::{Class, Mount, Reference, Remotes, Snapshot, SourceError, SourceUrl};
 
 /// Revisions of other repositories in one render: more is a mistake, and each is a fetch and a render anew.
 pub const BASES_MAX: usize = 32;
@@ -45,34 +48,55 @@ impl Bases {
         self.0.keys().any(|place| place.strip_prefix(path).is_some_and(|rest| rest.starts_with('/')))
     }
 
-    /// Fetches one that a render asked for; gives the commit. The error says what to do.
-    pub async fn fetch(&mut self, remotes: &Remotes, base: &RemoteBase) -> Result<String, String> {
+    /// Fetches one that a render asked for; gives the commit. The error says what to do. `key`: the one for ssh, or what
+    /// helps where there is none.
+    pub async fn fetch(
+        &mut self,
+        remotes: &Remotes,
+        base: &RemoteBase,
+        key: Result<&SshKey, &str>,
+    ) -> Result<String, String> {
         // those of kustomizations that changed meanwhile are let go
         if self.0.len() >= 2 * BASES_MAX {
             self.0.clear();
         }
-        let snapshot = fetch(remotes, base).await.map_err(|why| format!("remote base `{base}`: {why}"))?;
+        let snapshot = fetch(remotes, base, key).await.map_err(|why| format!("remote base `{base}`: {why}"))?;
         let commit = snapshot.revision.commit.to_string();
         self.0.insert(base.mount(), snapshot);
         Ok(commit)
     }
 }
 
-async fn fetch(remotes: &Remotes, base: &RemoteBase) -> Result<Snapshot, String> {
+async fn fetch(remotes: &Remotes, base: &RemoteBase, key: Result<&SshKey, &str>) -> Result<Snapshot, String> {
     let url = SourceUrl::parse(&base.url).map_err(|error| error.to_string())?;
-    let remote = remotes.get(&url, &Access::default()).map_err(|error| error.to_string())?;
+    let access = match (url.location(), key) {
+        (Location::Ssh(_), Ok(key)) => Access { credentials: Credentials::Ssh(key.clone()), ..Access::default() },
+        (Location::Ssh(_), Err(advice)) => return Err(format!("there is no key for ssh here\nhint: {advice}")),
+        (Location::Http(_) | Location::Local(_), _) => Access::default(),
+    };
+    let remote = remotes.get(&url, &access).map_err(|error| error.to_string())?;
     let fields = match &base.pin {
         Pin::Commit(id) => Fields { commit: Some(id), ..Fields::default() },
         Pin::Tag(name) => Fields { tag: Some(name), ..Fields::default() },
     };
     let reference = Reference::from_spec(fields).map_err(|error| error.to_string())?;
-    let revision = remote.probe(&reference, base.timeout).await.map_err(|error| {
-        let hint = match base.pin {
-            Pin::Tag(_) => "\nhint: `ref` must be a tag or a full commit id: a branch would change by itself",
-            Pin::Commit(_) => "",
-        };
-        format!("{error}{hint}")
-    })?;
+    let told =
+        |error: SourceError| hint(base, &error).map_or_else(|| error.to_string(), |h| format!("{error}\nhint: {h}"));
+    let revision = remote.probe(&reference, base.timeout).await.map_err(told)?;
     let fetched = remote.snapshot(&reference, &revision, None, base.timeout, CancellationToken::new()).await;
-    fetched.map_err(|error| error.to_string())
+    fetched.map_err(told)
+}
+
+/// What a person can do, where the hints for sources don't say it.
+fn hint(base: &RemoteBase, error: &SourceError) -> Option<&'static str> {
+    match (error, &base.pin) {
+        (SourceError::RefNotFound { .. }, Pin::Tag(_)) => {
+            Some("`ref` must be a tag or a full commit id: a branch would change by itself")
+        }
+        (SourceError::Unauthorized { .. } | SourceError::NotFound { .. }, _) if !base.url.starts_with("ssh:") => {
+            Some("it is asked for without credentials: what isn't public is named by `ssh://`, or copied")
+        }
+        _ if error.class() == Class::Auth => error.hint(),
+        _ => None,
+    }
 }

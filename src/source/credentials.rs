@@ -215,12 +215,12 @@ const ENCRYPTED_ELSEWHERE: &str =
 
 impl SshKey {
     /// Finds what can be found without decrypting.
-    fn check(&self) -> Result<(), &'static str> {
+    pub fn check(&self) -> Result<(), &'static str> {
         let pem = self.identity.expose_secret();
         if pem.contains("BEGIN OPENSSH PRIVATE KEY") {
             let key = ssh_key::PrivateKey::from_openssh(pem).map_err(|_| "it is malformed")?;
             if key.is_encrypted() && self.password.is_none() {
-                return Err("it is encrypted, and the Secret has no `password`");
+                return Err("it is encrypted, and there is no `password` for it");
             }
             return Ok(());
         }

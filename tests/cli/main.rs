@@ -1,6 +1,9 @@
 //! The commands as a person runs them: what they print, and how they end.
 
 mod policies;
+#[allow(dead_code, reason = "each test binary uses its part of it")]
+#[path = "../support/sshd.rs"]
+mod sshd;
 
 use std::path::Path;
 use std::process::{Child, Stdio};
@@ -8,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use afresh::cluster::{Cluster, ClusterOptions};
 use afresh::manifest::ObjectId;
+use afresh::sandbox::repository::TestRepository;
 use afresh::sandbox::{Options, Sandbox};
 use assert_cmd::Command;
 use tempfile::TempDir;
@@ -333,4 +337,49 @@ async fn a_broken_edit_in_the_configuration_folder_keeps_the_last_good_one() {
     let kind = cluster.resolve("", "ConfigMap", Some("v1")).await.unwrap();
     eventually("the new document is applied", async || cluster.get(&kind, &two).await.ok()?).await;
     assert_eq!(value().await.as_deref(), Some("second"), "a document that vanishes deletes nothing");
+}
+
+#[test]
+fn a_base_over_ssh_is_rendered_with_the_key_and_the_host_keys_that_were_given() {
+    const IDENTITY: &str = include_str!("../source/keys/identity");
+    if !sshd::Sshd::is_installed() {
+        println!("skipped: there is no sshd");
+        return;
+    }
+    let home = TempDir::new().unwrap();
+    let path = home.path();
+    let other = TestRepository::create(&path.join("other")).unwrap();
+    let map = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: far}\n";
+    let files = [("maps/kustomization.yaml", Some("resources: [map.yaml]\n")), ("maps/map.yaml", Some(map))];
+    let commit = other.commit("one", &files).unwrap();
+    let sshd = sshd::Sshd::start(IDENTITY);
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while !sshd.listens() {
+        assert!(Instant::now() < deadline, "{}", sshd.log());
+        std::thread::yield_now();
+    }
+    std::fs::create_dir(path.join("app")).unwrap();
+    let base = format!("namePrefix: near-\nresources: ['{}//maps?ref={commit}']\n", sshd.url(other.path()));
+    std::fs::write(path.join("app/kustomization.yaml"), base).unwrap();
+    std::fs::write(path.join("identity"), IDENTITY).unwrap();
+    std::fs::write(path.join("known_hosts"), sshd.known_hosts()).unwrap();
+    std::fs::write(path.join("nobody"), "[127.0.0.1]:1 ssh-ed25519 AAAA\n").unwrap();
+    let render = |more: &[&str]| {
+        let mut command = afresh(path);
+        command.args(["render", "app"]).args(more);
+        command
+    };
+
+    let (_, text) = failure(&mut render(&[]));
+    assert!(text.contains("give --allow-remote-bases"), "{text}");
+    let (_, text) = failure(&mut render(&["--allow-remote-bases"]));
+    assert!(text.contains("give `--ssh-identity FILE` and `--ssh-known-hosts FILE`"), "{text}");
+    let with = |known_hosts| ["--allow-remote-bases", "--ssh-identity", "identity", "--ssh-known-hosts", known_hosts];
+    let (_, text) = failure(&mut render(&with("nobody")));
+    assert!(text.contains("`known_hosts` has no key of the host of"), "{text}");
+    let (_, text) = failure(&mut render(&with("nowhere")));
+    assert!(text.contains("`nowhere` can't be read"), "{text}");
+    let output = render(&with("known_hosts")).timeout(Duration::from_secs(60)).output().unwrap();
+    let shown = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success() && shown.contains("name: near-far"), "{output:?}");
 }

@@ -17,6 +17,7 @@ use crate::render::{AppRef, Keys, ReadSet, RemoteBase, RenderError};
 use crate::report::{Severity, Stage, Verdict};
 use crate::source::Snapshot;
 
+use super::idle::source_key;
 use super::{Application, Failure, Prepared, Work};
 
 /// What besides the tree goes into a render, as a digest: values may be secret and are not kept.
@@ -148,7 +149,9 @@ impl Application {
         bases: &mut Bases,
         base: &RemoteBase,
     ) -> Result<(), Failure> {
-        let fetched = bases.fetch(&self.shared.remotes, base).await;
+        let source = self.shared.source(&source_key(object)).state();
+        let key = source.ssh_key.as_deref().ok_or(NO_KEY);
+        let fetched = bases.fetch(&self.shared.remotes, base, key).await;
         let commit = fetched.map_err(|message| Failure::new("BuildFailed", message))?;
         tracing::info!(app = %self.key, %base, commit, "a remote base is pinned");
         let message = format!("remote base `{base}` is commit {commit}");
@@ -199,6 +202,10 @@ impl Application {
         }
     }
 }
+
+/// What to do about a base that is named by ssh, where the source is not.
+const NO_KEY: &str = "it is fetched with the key of the application's GitRepository: give that one an `ssh://` URL and a Secret \
+                      with `identity` and `known_hosts`, name the base by `https://`, or copy it into the repository";
 
 /// Errors shown in a condition: more than a person reads at once would hide the first.
 pub(super) const ERRORS_SHOWN_MAX: usize = 5;

@@ -27,6 +27,7 @@ use tokio::sync::{Notify, watch};
 
 use crate::api::Key;
 use crate::source::Snapshot;
+use crate::source::credentials::SshKey;
 
 pub use hint::Hint;
 pub(super) use include::CONTENT;
@@ -65,6 +66,8 @@ pub struct SourceState {
     pub suspended: bool,
     /// The sources that `spec.include` names.
     pub includes: Vec<Key>,
+    /// What it is reached with over ssh: its applications' bases in other repositories are fetched with it.
+    pub ssh_key: Option<Arc<SshKey>>,
     /// The newest revision seen; stays when later probes fail.
     pub head: Option<Arc<Head>>,
     /// Why the last probe or fetch failed, or why the object can't be served.

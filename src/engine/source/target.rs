@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use crate::api::{GitRepository, Key, LocalReference};
 use crate::cluster::Cluster;
 use crate::config;
-use crate::source::credentials::{self, Access, CredentialsError};
+use crate::source::credentials::{self, Access, Credentials, CredentialsError, SshKey};
 use crate::source::pacing::{ATTENTION_PERIOD, ATTENTION_PERIOD_SSH};
 use crate::source::url::Location;
 use crate::source::{self, Remote, Remotes, Snapshot, SourceError, SourceUrl, Sparse, proxy};
@@ -26,6 +26,8 @@ const PROVIDER_GITHUB: &str = "github";
 pub(in crate::engine) struct Target {
     pub object: Arc<GitRepository>,
     pub remote: Arc<Remote>,
+    /// `None` where it isn't reached over ssh.
+    pub ssh_key: Option<Arc<SshKey>>,
     pub reference: source::Reference,
     pub ignore: Option<String>,
     pub sparse: Sparse,
@@ -88,6 +90,10 @@ pub(in crate::engine) async fn read(
     .map_err(|e| Refusal::stalled("URLInvalid", e.to_string()))?;
     let access = Secrets { cluster, key }.access(object, &url).await?;
     let remote = remotes.get(&url, &access).map_err(|e| Refusal::stalled("URLInvalid", e.to_string()))?;
+    let ssh_key = match access.credentials {
+        Credentials::Ssh(key) => Some(Arc::new(key)),
+        _ => None,
+    };
     let directories = spec.sparse_checkout.as_deref().unwrap_or_default();
     let sparse = Sparse::parse(directories)
         .map_err(|e| Refusal::stalled("InvalidSparseCheckout", format!("`spec.sparseCheckout`: {e}")))?;
@@ -96,7 +102,7 @@ pub(in crate::engine) async fn read(
         (ignore, directories) => serde_json::json!([ignore, directories]).to_string(),
     };
     let ignore = spec.ignore.clone();
-    Ok(Target { object: object.clone(), remote, reference, ignore, sparse, view })
+    Ok(Target { object: object.clone(), remote, ssh_key, reference, ignore, sparse, view })
 }
 
 impl Target {

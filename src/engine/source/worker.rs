@@ -137,7 +137,10 @@ impl Worker {
 
     /// Follows one remote until the spec or the Secret changes.
     async fn follow(&mut self, target: Target, mut includes: Includes) -> Changed {
-        self.publish(|state| state.includes = includes.keys());
+        self.publish(|state| {
+            state.includes = includes.keys();
+            state.ssh_key = target.ssh_key.clone();
+        });
         let mut running = Running::default();
         let rules = self.policies.borrow_and_update().clone();
         let mut follower = target.remote.follow(&target.reference);

@@ -15,13 +15,14 @@ const TIMEOUT_DEFAULT: Duration = Duration::from_secs(27);
 const TIMEOUT_MAX: Duration = Duration::from_secs(60);
 /// A full commit id.
 const COMMIT_LENGTH: usize = 40;
-const SCHEMES: [&str; 4] = ["https://", "http://", "ssh://", "file://"];
+const SSH: &str = "ssh://";
+const SCHEMES: [&str; 4] = ["https://", "http://", SSH, "file://"];
 const FILES: [&str; 3] = [".yaml", ".yml", ".json"];
 
 /// A directory of another repository at a pinned revision.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RemoteBase {
-    /// Of the repository, without credentials.
+    /// Of the repository, without credentials: over ssh it names a user, and the key is somebody else's to give.
     pub url: String,
     pub pin: Pin,
     /// The directory in it.
@@ -58,34 +59,32 @@ impl RemoteBase {
         let address = without(address, "git::").unwrap_or(address);
         let scheme = SCHEMES.into_iter().find(|scheme| without(address, scheme).is_some());
         let rest = scheme.and_then(|scheme| without(address, scheme)).unwrap_or(address);
-        let user = rest.split_once('@').filter(|(user, _)| {
-            user.starts_with(|c: char| c.is_ascii_alphabetic())
-                && user.chars().all(|c| c.is_ascii_alphanumeric() || c == '-')
-        });
-        // without a scheme, only `user@host:path` is no file's name
-        let user = user.filter(|_| scheme.is_some() || rest.contains(':'));
+        let (user, rest) = user_of(rest);
         let is_github = without(rest, "github.com/").or_else(|| without(rest, "github.com:")).is_some();
-        if scheme.is_none() && user.is_none() && !is_github {
+        // without a scheme, only `user@host:path` is no file's name
+        let is_short = user.is_some() && rest.find(['/', ':']).is_some_and(|at| rest[at..].starts_with(':'));
+        if scheme.is_none() && !is_short && !is_github {
             return None;
         }
-        Some(Self::read(scheme, rest, user.is_some(), query))
+        Some(Self::read(scheme, user, rest, query))
     }
 
-    fn read(scheme: Option<&str>, rest: &str, has_user: bool, query: &str) -> Result<Self, String> {
-        let is_ssh = scheme == Some("ssh://") || (scheme.is_none() && (has_user || rest.contains("github.com:")));
-        if is_ssh {
-            return Err("it would be fetched over ssh, for which there is no key here".into());
-        }
+    fn read(scheme: Option<&str>, user: Option<&str>, rest: &str, query: &str) -> Result<Self, String> {
+        let is_local = scheme == Some("file://");
+        let is_ssh = scheme == Some(SSH) || (scheme.is_none() && user.is_some());
         let authority = rest.split('/').next().unwrap_or_default();
-        if scheme != Some("file://") && authority.contains('@') {
+        if !is_local && (authority.contains('@') || (user.is_some() && !is_ssh)) {
             return Err("an address with credentials in it is never used".into());
         }
-        let (host, path) = match scheme {
-            Some("file://") => (String::new(), rest),
-            _ => match rest.split_once('/') {
-                Some((host, path)) if !host.is_empty() => (format!("{host}/"), path),
-                _ => return Err("it names no repository".into()),
-            },
+        let (start, path) = match scheme {
+            Some("file://") => (format!("file://{}", user.map(|user| format!("{user}@")).unwrap_or_default()), rest),
+            _ => {
+                let end = if scheme.is_none() { rest.find(['/', ':']) } else { rest.find('/') };
+                let end = end.filter(|end| *end > 0).ok_or("it names no repository")?;
+                let (host, path) = (&rest[..end], rest[end + 1..].trim_start_matches('/'));
+                let scheme = if is_ssh { SSH } else { scheme.unwrap_or("https://") };
+                (format!("{scheme}{}{host}/", user.map(|user| format!("{user}@")).unwrap_or_default()), path)
+            }
         };
         let parameter = |name: &str| {
             let pairs = query.split('&').filter_map(|pair| pair.split_once('='));
@@ -96,7 +95,7 @@ impl RemoteBase {
         if reference.is_none() && FILES.iter().any(|ending| last.ends_with(ending)) {
             return Err("single files are not fetched".into());
         }
-        let (repository, directory) = split(path, scheme == Some("file://"))?;
+        let (repository, directory) = split(path, is_local)?;
         if directory.split('/').any(|part| part == "..") {
             return Err("its path leads out of the repository".into());
         }
@@ -111,7 +110,7 @@ impl RemoteBase {
             Some(text) => duration(text).ok_or_else(|| format!("`timeout={text}` is no duration"))?,
             None => TIMEOUT_DEFAULT,
         };
-        let url = format!("{}{host}{repository}", scheme.unwrap_or("https://"));
+        let url = format!("{start}{repository}");
         let path: Vec<&str> = directory.split('/').filter(|part| !matches!(*part, "" | ".")).collect();
         Ok(Self { url, pin, path: path.join("/"), timeout: timeout.min(TIMEOUT_MAX) })
     }
@@ -128,6 +127,18 @@ pub fn mount_of(path: &str) -> Option<&str> {
     let name = path.strip_prefix(MOUNTS)?.strip_prefix('/')?;
     let end = name.find('/').unwrap_or(name.len());
     Some(&path[..MOUNTS.len() + 1 + end])
+}
+
+/// The user of an address, and the rest of it.
+fn user_of(rest: &str) -> (Option<&str>, &str) {
+    let is_name = |user: &str| {
+        user.starts_with(|c: char| c.is_ascii_alphabetic())
+            && user.chars().all(|c| c.is_ascii_alphanumeric() || c == '-')
+    };
+    match rest.split_once('@') {
+        Some((user, rest)) if is_name(user) => (Some(user), rest),
+        _ => (None, rest),
+    }
 }
 
 fn without<'a>(text: &'a str, prefix: &str) -> Option<&'a str> {
@@ -192,6 +203,13 @@ mod tests {
             ("git::https://host/o/r//./a/?ref=v1&submodules=false", "https://host/o/r", "a", "v1"),
             ("file:///srv/repo//a?ref=v1", "file:///srv/repo", "a", "v1"),
             ("HTTPS://host/o/r/x.yaml?ref=v1", "https://host/o/r", "x.yaml", "v1"),
+            ("github.com:org/repo/a?ref=v1", "https://github.com/org/repo", "a", "v1"),
+            ("git@github.com/org/repo/a?ref=v1", "ssh://git@github.com/org/repo", "a", "v1"),
+            ("git@host:org/repo/a/b?ref=v1", "ssh://git@host/org/repo", "a/b", "v1"),
+            ("git@host:deep/er/repo.git/a?ref=v1", "ssh://git@host/deep/er/repo.git", "a", "v1"),
+            ("git@host:/srv/repo//a?ref=v1", "ssh://git@host/srv/repo", "a", "v1"),
+            ("git::ssh://me@host:2222/o/r//a?ref=v1", "ssh://me@host:2222/o/r", "a", "v1"),
+            ("ssh://host/o/r?ref=v1", "ssh://host/o/r", "", "v1"),
         ] {
             let base = RemoteBase::parse(text).expect("an address").expect(text);
             assert_eq!((base.url.as_str(), base.path.as_str(), base.pin.text()), (url, path, pin), "{text}");
@@ -206,8 +224,11 @@ mod tests {
             ("https://host/o/r", "names no revision"),
             ("https://host/o/r/x.yaml", "single files"),
             ("https://raw.example/o/r/main/x.yaml", "single files"),
-            ("git@host:o/r?ref=v1", "over ssh"),
-            ("ssh://git@host/o/r?ref=v1", "over ssh"),
+            ("git@host:o/r", "names no revision"),
+            ("ssh://git@host/o/r?version=", "names no revision"),
+            ("ssh://git:secret@host/o/r?ref=v1", "credentials"),
+            ("https://git@host/o/r?ref=v1", "credentials"),
+            ("git@host:?ref=v1", "names no repository"),
             ("https://me:secret@host/o/r?ref=v1", "credentials"),
             ("https://host/o/r//../../x?ref=v1", "leads out"),
             ("https://host/o?ref=v1", "names no repository"),
@@ -216,7 +237,7 @@ mod tests {
             let said = RemoteBase::parse(text).expect("an address").expect_err(text);
             assert!(said.contains(why), "{text}: {said}");
         }
-        for path in ["../base", "a/b.yaml", "base", "a@b/c", "github.computer/x"] {
+        for path in ["../base", "a/b.yaml", "base", "a@b/c", "a@b/c:d", "github.computer/x"] {
             assert_eq!(RemoteBase::parse(path).map(|parsed| parsed.is_ok()), None, "{path}");
         }
     }
