@@ -32,9 +32,17 @@ const ON_PURPOSE: &[(&str, &str)] = &[
     ("a name that is a number", NO_OBJECT),
     ("a cluster-scoped object with a namespace", NO_OBJECT),
     ("one name in two versions", "both are the same object of the cluster"),
-    ("inside YAML", "kustomize writes the whole text anew; it is refused by name"),
+    ("inside YAML with an empty line under a comment", MOVED),
+    ("inside YAML with aliases", MOVED),
+    (
+        "inside YAML with paragraphs that are folded",
+        "the writer of YAML would fold them otherwise; it is refused by name",
+    ),
+    ("structured data within structured data", "kustomize leaves it as it is without a word"),
+    ("inside YAML with several documents", "the others would be lost without a word"),
     ("labels of bases and overlays", "kustomize changes a selector along with a label that isn't meant for it"),
 ];
+const MOVED: &str = "kustomize moves comments and aliases by rules of its own; it is refused by name";
 const OUTSIDE: &str = "Flux builds without kustomize's load restrictor; nothing leaves the repository";
 const BAD_KEY: &str = "the API server refuses such a key; here the error has its place";
 const LENIENT: &str = "it is YAML or JSON, though kustomize's reader doesn't know it";

@@ -8,6 +8,7 @@ use std::sync::LazyLock;
 use afresh::manifest::MemoryTree;
 use proptest::prelude::*;
 use proptest::test_runner::{TestCaseError, TestError, TestRunner};
+use serde_json::json;
 
 use crate::corpus::{self, Answer, Case, Content};
 use crate::random::{self, Choices};
@@ -18,6 +19,32 @@ const LIVE_TREES: u32 = 60;
 /// Trees that are only built.
 const TREES: u32 = 128;
 const CHOICES_MAX: usize = 400;
+
+/// Lines of YAML, some of which go together.
+const PIECES: [&str; 22] = [
+    "d: e",
+    "- f",
+    "g:",
+    "# h",
+    "",
+    "i: |",
+    "j: >-",
+    "k: 'l'",
+    "m: {n: o, p: [q]}",
+    "r: !!str s",
+    "t: &u v",
+    "w: *u",
+    "---",
+    "...",
+    "? x",
+    ": y",
+    "\"z\": \"\\t\"",
+    "- - 1",
+    "é: ü # ö",
+    "\t1",
+    "%YAML 1.1",
+    "- {",
+];
 
 static CASES: LazyLock<Vec<Case>> = LazyLock::new(corpus::cases);
 
@@ -90,6 +117,29 @@ proptest! {
             .with("p.yaml", file(2, "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: a}\ndata: {a: b}\n"))
             .with("c.yaml", file(3, "images: []\n"));
         let _ = rendered(&tree, "");
+    }
+
+    #[test]
+    fn no_text_that_a_replacement_leads_into_ends_in_a_panic(
+        pieces in proptest::collection::vec((0..PIECES.len(), 0..4_usize), 0..24), value in "[ -~\\n]{0,12}",
+    ) {
+        let lines: Vec<String> =
+            pieces.iter().map(|(piece, depth)| format!("{}{}", "  ".repeat(*depth), PIECES[*piece])).collect();
+        let map = |text: &str| {
+            json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "a"}, "data": {"text": text}}).to_string()
+        };
+        let replacements = json!({"resources": ["r.yaml"], "replacements": [{
+            "sourceValue": value, "targets": [{"select": {"kind": "ConfigMap"}, "fieldPaths": ["data.text.a.b", "data.text.a.c"]}]}]});
+        let text = format!("a:\n  b: 1\n  c: x\n{}", lines.join("\n"));
+        let tree = MemoryTree::new().with("kustomization.yaml", replacements.to_string()).with("r.yaml", map(&text));
+        if let Ok(built) = rendered(&tree, "") {
+            let text = built.objects[0].value["data"]["text"].as_str().unwrap_or_default().to_owned();
+            // the same again: what was written is laid out as it would be
+            let tree = MemoryTree::new().with("kustomization.yaml", replacements.to_string()).with("r.yaml", map(&text));
+            if let Ok(again) = rendered(&tree, "") {
+                prop_assert_eq!(again.objects[0].value["data"]["text"].as_str(), Some(&*text));
+            }
+        }
     }
 
     #[test]
@@ -175,9 +225,9 @@ fn ten_megabytes_are_a_value_and_what_is_beyond_the_limit_an_error() {
     };
     let built = rendered(&tree(10 << 20), "").expect("it is built");
     assert_eq!(built.objects[0].value["data"]["large.txt"].as_str().map(str::len), Some(10 << 20));
-    let literal = format!("configMapGenerator:\n- name: a\n  literals: [k={}]\n", "x".repeat(1 << 20));
+    let literal = format!("configMapGenerator:\n- name: a\n  literals: [k={}]\n", "x".repeat(10 << 20));
     let built = rendered(&MemoryTree::new().with("kustomization.yaml", literal), "").expect("it is built");
-    assert_eq!(built.objects[0].value["data"]["k"].as_str().map(str::len), Some(1 << 20));
+    assert_eq!(built.objects[0].value["data"]["k"].as_str().map(str::len), Some(10 << 20));
     let literal = format!("configMapGenerator:\n- name: a\n  literals: [k={}]\n", "x".repeat(17 << 20));
     let refused = rendered(&MemoryTree::new().with("kustomization.yaml", literal), "").err();
     let refused = refused.expect("it is refused").error.to_string();

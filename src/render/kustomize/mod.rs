@@ -13,6 +13,7 @@ mod budget;
 mod build;
 mod configuration;
 mod crds;
+mod embedded;
 mod field_spec;
 mod file;
 mod generate;

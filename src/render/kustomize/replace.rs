@@ -1,12 +1,11 @@
 //! Replacements: a value of one object, or a constant, written into fields of others.
 
 use regex::Regex;
-use serde_json::Value;
 
 use super::budget::{Budget, weight};
+use super::embedded;
 use super::field_spec::split_path;
 use super::file::{FieldOptions, Replacement, ReplacementSource, ReplacementTarget};
-use super::generate::as_go_writes;
 use super::node::{Node, Scalar, Tag};
 use super::resource::{Id, Resource};
 
@@ -96,17 +95,10 @@ fn write(all: &mut [Resource], value: &Node, target: &ReplacementTarget, budget:
         }
         let id = resource.id();
         for path in paths {
-            let mut count = 0;
-            let options = target.options.as_ref();
-            let create = options.is_some_and(|options| options.create).then_some(value);
-            let mut set = |node: &mut Node| {
-                count += 1;
-                budget.spend(weight)?;
-                put(node, value, options)
-            };
-            visit(&mut resource.node, &parts(path), create, &mut set)
-                .map_err(|error| format!("`{id}`, `{path}`: {error}"))?;
-            if count == 0 {
+            let mut writing =
+                Writing { value, weight, options: target.options.as_ref(), budget, is_inside: false, count: 0 };
+            writing.visit(&mut resource.node, &parts(path)).map_err(|error| format!("`{id}`, `{path}`: {error}"))?;
+            if writing.count == 0 {
                 return Err(format!("`{id}` has no field `{path}` to replace"));
             }
         }
@@ -177,65 +169,87 @@ pub(super) fn look_up<'a>(node: &'a Node, path: &[String]) -> Option<&'a Node> {
     })
 }
 
-type Set<'a> = dyn FnMut(&mut Node) -> Result<(), String> + 'a;
-
-/// Calls `set` for all that a path leads to. `create`: the value whose shape a missing end is given.
-fn visit(node: &mut Node, path: &[String], create: Option<&Node>, set: &mut Set<'_>) -> Result<(), String> {
-    let Some((part, rest)) = path.split_first() else { return set(node) };
-    match node {
-        Node::Map(_) => {
-            if node.get(part).is_none() {
-                let Some(value) = create else { return Ok(()) };
-                node.set(part, empty_for(rest.first(), value));
-            }
-            match node.get_mut(part) {
-                Some(Node::Scalar(scalar)) if !rest.is_empty() && !scalar.is_null() => {
-                    inside_text(scalar, rest, create, set)
-                }
-                Some(field) => visit(field, rest, create, set),
-                None => Ok(()),
-            }
-        }
-        Node::List(items) => items_of(items, part, rest, create, set),
-        Node::Scalar(scalar) if scalar.is_null() => Ok(()),
-        Node::Scalar(_) => Err(format!("a mapping or a list was expected before `{part}`")),
-    }
+/// A value on its way to all that a path leads to.
+struct Writing<'a> {
+    value: &'a Node,
+    weight: usize,
+    options: Option<&'a FieldOptions>,
+    budget: &'a Budget<'a>,
+    /// Within a text that holds structured data itself.
+    is_inside: bool,
+    /// Where it was written.
+    count: usize,
 }
 
-fn items_of(
-    items: &mut Vec<Node>,
-    part: &str,
-    rest: &[String],
-    create: Option<&Node>,
-    set: &mut Set<'_>,
-) -> Result<(), String> {
-    if part == "*" {
-        return items.iter_mut().try_for_each(|item| visit(item, rest, create, set));
+impl Writing<'_> {
+    /// The value whose shape a missing end is given.
+    fn create(&self) -> Option<&Node> {
+        self.options.is_some_and(|options| options.create).then_some(self.value)
     }
-    if let Ok(index) = part.parse::<usize>() {
-        if index == items.len()
-            && let Some(value) = create
-        {
-            items.push(empty_for(rest.first(), value));
+
+    fn write(&mut self, node: &mut Node) -> Result<(), String> {
+        self.count += 1;
+        self.budget.spend(self.weight)?;
+        // kustomize knows no parts of a value within a text
+        put(node, self.value, self.options.filter(|_| !self.is_inside))
+    }
+
+    fn visit(&mut self, node: &mut Node, path: &[String]) -> Result<(), String> {
+        let Some((part, rest)) = path.split_first() else { return self.write(node) };
+        match node {
+            Node::Map(_) => {
+                if node.get(part).is_none() {
+                    let Some(value) = self.create() else { return Ok(()) };
+                    node.set(part, empty_for(rest.first(), value));
+                }
+                match node.get_mut(part) {
+                    Some(Node::Scalar(scalar)) if !rest.is_empty() && !scalar.is_null() && !self.is_inside => {
+                        self.is_inside = true;
+                        let budget = self.budget;
+                        let written = embedded::rewrite(&scalar.text, budget, |node| self.visit(node, rest));
+                        self.is_inside = false;
+                        scalar.text = written?;
+                        Ok(())
+                    }
+                    Some(field) => self.visit(field, rest),
+                    None => Ok(()),
+                }
+            }
+            Node::List(items) => self.items(items, part, rest),
+            Node::Scalar(scalar) if scalar.is_null() => Ok(()),
+            Node::Scalar(_) => Err(format!("a mapping or a list was expected before `{part}`")),
         }
-        let count = items.len();
-        let item = items.get_mut(index).ok_or_else(|| format!("there is no item {index}, but {count}"))?;
-        return visit(item, rest, create, set);
     }
-    let Some((key, wanted)) = item_selector(part) else {
-        return Err(format!("`{part}` picks no item of a list: write its number, `*` or `[name=value]`"));
-    };
-    let pattern = Regex::new(wanted).map_err(|_| format!("`{wanted}` is not a regular expression"))?;
-    let is_wanted = |item: &Node| {
-        let text = if key.is_empty() { item.text() } else { item.get(key).and_then(Node::text) };
-        text.is_some_and(|text| pattern.is_match(text))
-    };
-    if !items.iter().any(is_wanted) && create.is_some() {
-        let value = Node::Scalar(Scalar::plain(wanted, Tag::Any));
-        items.push(if key.is_empty() { value } else { Node::Map(vec![(key.to_owned(), value)]) });
+
+    fn items(&mut self, items: &mut Vec<Node>, part: &str, rest: &[String]) -> Result<(), String> {
+        if part == "*" {
+            return items.iter_mut().try_for_each(|item| self.visit(item, rest));
+        }
+        if let Ok(index) = part.parse::<usize>() {
+            if index == items.len()
+                && let Some(value) = self.create()
+            {
+                items.push(empty_for(rest.first(), value));
+            }
+            let count = items.len();
+            let item = items.get_mut(index).ok_or_else(|| format!("there is no item {index}, but {count}"))?;
+            return self.visit(item, rest);
+        }
+        let Some((key, wanted)) = item_selector(part) else {
+            return Err(format!("`{part}` picks no item of a list: write its number, `*` or `[name=value]`"));
+        };
+        let pattern = Regex::new(wanted).map_err(|_| format!("`{wanted}` is not a regular expression"))?;
+        let is_wanted = |item: &Node| {
+            let text = if key.is_empty() { item.text() } else { item.get(key).and_then(Node::text) };
+            text.is_some_and(|text| pattern.is_match(text))
+        };
+        if !items.iter().any(is_wanted) && self.create().is_some() {
+            let value = Node::Scalar(Scalar::plain(wanted, Tag::Any));
+            items.push(if key.is_empty() { value } else { Node::Map(vec![(key.to_owned(), value)]) });
+        }
+        let rest = if key.is_empty() { &[][..] } else { rest };
+        items.iter_mut().filter(|item| is_wanted(item)).try_for_each(|item| self.visit(item, rest))
     }
-    let (chosen, rest) = (items.iter_mut().filter(|item| is_wanted(item)), if key.is_empty() { &[][..] } else { rest });
-    chosen.into_iter().try_for_each(|item| visit(item, rest, create, set))
 }
 
 /// What stands at the end of a path, or before its next part.
@@ -251,25 +265,6 @@ fn empty_for(next: Option<&String>, value: &Node) -> Node {
         }
         Some(_) => Node::Map(Vec::new()),
     }
-}
-
-/// A path that goes on inside a text: JSON is understood.
-fn inside_text(scalar: &mut Scalar, path: &[String], create: Option<&Node>, set: &mut Set<'_>) -> Result<(), String> {
-    let text = scalar.text.trim_start();
-    if !text.starts_with(['{', '[']) {
-        return Err(format!(
-            "`{}` leads into a text that is not JSON, which is not served by this version of Afresh",
-            path.join(".")
-        ));
-    }
-    let value: Value = serde_json::from_str(text).map_err(|error| format!("the text is not JSON: {error}"))?;
-    let mut node = Node::from_value(&value);
-    visit(&mut node, path, create, set)?;
-    let value = node.value()?;
-    let is_pretty = scalar.text.contains('\n') && scalar.text.contains("  ");
-    let written = if is_pretty { serde_json::to_string_pretty(&value) } else { serde_json::to_string(&value) };
-    scalar.text = as_go_writes(written.map_err(|error| error.to_string())?);
-    Ok(())
 }
 
 #[cfg(test)]
