@@ -40,6 +40,7 @@ const ON_PURPOSE: &[(&str, &str)] = &[
     ),
     ("structured data within structured data", "kustomize leaves it as it is without a word"),
     ("inside YAML with several documents", "the others would be lost without a word"),
+    ("an empty kustomization", "Flux builds nothing of it; whether all that it had goes is asked before it does"),
     ("labels of bases and overlays", "kustomize changes a selector along with a label that isn't meant for it"),
 ];
 const MOVED: &str = "kustomize moves comments and aliases by rules of its own; it is refused by name";

@@ -11,6 +11,7 @@ use crate::support::scenarios;
 scenarios! {
     a_claim_is_deleted_only_after_a_person_agreed,
     an_application_that_comes_out_empty_waits_for_a_person,
+    a_kustomization_that_is_emptied_waits_for_a_person_and_not_for_its_fix,
     a_namespace_with_contents_is_deleted_only_after_a_person_agreed,
     a_namespace_that_holds_nothing_else_is_deleted_without_a_question,
     a_definition_is_deleted_only_after_a_person_agreed_on_that_definition,
@@ -58,6 +59,27 @@ async fn an_application_that_comes_out_empty_waits_for_a_person(env: &mut Env) {
     annotate(env, CONFIRM_PRUNE, &b).await;
     env.until_gone("ConfigMap", "x").await;
     env.until_gone("ConfigMap", "y").await;
+}
+
+async fn a_kustomization_that_is_emptied_waits_for_a_person_and_not_for_its_fix(env: &mut Env) {
+    let full = "resources: [x.yaml]\n";
+    env.begin(&[("app/x.yaml", &config_map("x", "a")), ("app/kustomization.yaml", full)]).await;
+    let emptied = env.push("B", &[("app/kustomization.yaml", "kind: Kustomization\n")]);
+    env.announce().await;
+    until_it_asks(env, &emptied, "all 1 objects").await;
+    assert!(env.live("ConfigMap", "x").await.is_some());
+
+    let fix = env.push("C", &[("app/kustomization.yaml", full), ("app/x.yaml", &config_map("x", "b"))]);
+    env.announce().await;
+    env.ready_at("app", &fix).await;
+    env.until_live("ConfigMap", "x", "it is the fix's", |x| x["data"]["value"] == "b").await;
+
+    let nothing = env.push("D", &[("app/kustomization.yaml", "")]);
+    env.announce().await;
+    until_it_asks(env, &nothing, "all 1 objects").await;
+    annotate(env, CONFIRM_PRUNE, &nothing).await;
+    env.until_gone("ConfigMap", "x").await;
+    env.ready_at("app", &nothing).await;
 }
 
 /// Makes an application of these files that puts nothing into a namespace by itself: `targetNamespace` would rename

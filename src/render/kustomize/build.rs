@@ -28,7 +28,8 @@ use crate::render::{MAX_OBJECTS, Request, check_cancelled, path, template};
 const DEPTH_MAX: usize = 32;
 /// What to do about a base in another repository.
 const VENDOR: &str = "copy it into the repository, for example with `git subtree add`; or pin a directory of a Git \
-                      repository (`https://host/org/repo//path?ref=<commit or tag>`) and give --allow-remote-bases";
+                      repository (`https://host/org/repo//path?ref=<commit or tag>`, also by `ssh://`) and give \
+                      --allow-remote-bases";
 /// What to do about a directory without a kustomization.
 const NAME_FILES: &str = "name its files one by one, or give it a kustomization.yaml";
 /// Objects of this annotation are for those who read the repository.
@@ -279,10 +280,16 @@ impl Build<'_> {
         directory: &str,
         origin: Origin,
     ) -> Result<Current, RenderError> {
-        self.open(directory, origin)?.ok_or_else(|| {
+        let named = self.open(directory, origin)?.ok_or_else(|| {
             let message = format!("`{directory}` has no kustomization file");
-            current.file.error(&[field.into(), index.into()], message).with_hint(NAME_FILES).into()
-        })
+            current.file.error(&[field.into(), index.into()], message).with_hint(NAME_FILES)
+        })?;
+        match named.file.is_empty {
+            true => {
+                Err(SourceError::new(&named.file.path, &named.file.text, 1, 1, "the kustomization is empty").into())
+            }
+            false => Ok(named),
+        }
     }
 
     pub(super) fn text_at(&self, place: Place) -> &Text {

@@ -235,6 +235,8 @@ pub struct File {
     pub path: String,
     pub text: String,
     pub fields: Kustomization,
+    /// It says nothing but what it is: kustomize refuses that, Flux takes it at the path of its object.
+    pub is_empty: bool,
     /// What the Kustomization object has added.
     pub origins: Origins,
 }
@@ -246,11 +248,20 @@ impl File {
             let (line, column) = yaml::locate(&text, document.index, &[field.into()]).unwrap_or((document.line, 1));
             SourceError::new(path, &text, line, column, message)
         };
-        let Value::Object(map) = &document.value else {
-            return Err(SourceError::new(path, &text, document.line, 1, "the kustomization is empty"));
+        let mut given = match &document.value {
+            Value::Object(map) => map.clone(),
+            Value::Null => serde_json::Map::new(),
+            _ => {
+                return Err(SourceError::new(
+                    path,
+                    &text,
+                    document.line,
+                    1,
+                    "the kustomization is no mapping of fields",
+                ));
+            }
         };
         // null counts as absent
-        let mut given = map.clone();
         given.retain(|_, value| !value.is_null());
         for (field, hint) in UNSERVED {
             if given.contains_key(field) {
@@ -272,9 +283,7 @@ impl File {
         }
         let mut fields: Kustomization = serde_json::from_value(Value::Object(given.clone()))
             .map_err(|error| SourceError::new(path, &text, document.line, 1, error.to_string()))?;
-        if given.keys().all(|field| field == "apiVersion" || field == "kind") {
-            return Err(SourceError::new(path, &text, document.line, 1, "the kustomization is empty"));
-        }
+        let is_empty = given.keys().all(|field| field == "apiVersion" || field == "kind");
         if fields.kind.is_empty() {
             fields.kind = KUSTOMIZATION.0.into();
         }
@@ -288,7 +297,7 @@ impl File {
         for generator in fields.config_map_generator.iter_mut().chain(&mut fields.secret_generator) {
             generator.take_env();
         }
-        Ok(Self { path: path.to_owned(), text, fields, origins: Origins::default() })
+        Ok(Self { path: path.to_owned(), text, fields, is_empty, origins: Origins::default() })
     }
 
     pub fn is_component(&self) -> bool {

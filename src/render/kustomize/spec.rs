@@ -141,6 +141,7 @@ pub fn generated(directory: &str) -> File {
         path: path::child(directory, KUSTOMIZATION_FILES[0]),
         text: String::new(),
         fields: Kustomization { kind: "Kustomization".into(), ..Kustomization::default() },
+        is_empty: false,
         origins: Origins::default(),
     }
 }
