@@ -49,7 +49,9 @@ pub(super) fn read(request: &Request<'_>, reader: &Reader<'_>) -> Result<Found, 
     // nothing is left to kustomize: what it names is what comes out
     for (index, text) in found.texts.iter().enumerate() {
         check_cancelled(request)?;
-        objects::read(index, text, &mut found.drafts)?;
+        let read = objects::read(index, text, request.cancelled, &mut found.drafts);
+        check_cancelled(request)?;
+        read?;
         if found.drafts.len() > MAX_OBJECTS {
             return Err(RenderError::TooManyObjects { limit: MAX_OBJECTS });
         }

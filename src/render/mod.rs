@@ -149,6 +149,7 @@ fn render_with(request: &Request<'_>, reader: &Reader<'_>) -> Result<Rendered, R
     }
     if let Some(metadata) = &request.common_metadata {
         for draft in &mut drafts {
+            check_cancelled(request)?;
             transform::set_common_metadata(&mut draft.value, metadata);
         }
     }

@@ -79,9 +79,15 @@ impl Text {
     }
 }
 
-/// Reads the objects of a text.
-pub(super) fn read(index: usize, text: &Text, drafts: &mut Vec<Draft>) -> Result<(), SourceError> {
-    let documents = yaml::documents(&text.path, text.content.as_bytes()).map_err(|error| text.noted(error))?;
+/// Reads the objects of a text; what it says of one that was left because it is `cancelled` is not for anybody.
+pub(super) fn read(
+    index: usize,
+    text: &Text,
+    cancelled: &dyn Fn() -> bool,
+    drafts: &mut Vec<Draft>,
+) -> Result<(), SourceError> {
+    let documents = yaml::documents_while(&text.path, text.content.as_bytes(), &|| !cancelled());
+    let documents = documents.map_err(|error| text.noted(error))?;
     for document in documents {
         let place = Place { text: index, document: document.index, item: None, line: document.line };
         match document.value {

@@ -13,7 +13,8 @@ mod write;
 pub(crate) use events::{EventReader, GAVE_UP, Unread};
 pub use position::{PathSegment, item_lines, locate};
 pub use read::{
-    Document, MAX_DEPTH, MAX_DOCUMENTS, MAX_EXPANDED_BYTES, MAX_FILE_BYTES, MAX_NODES, documents, single, text,
+    Document, MAX_DEPTH, MAX_DOCUMENTS, MAX_EXPANDED_BYTES, MAX_FILE_BYTES, MAX_NODES, documents, documents_while,
+    single, single_while, text,
 };
 pub use scalar::{Leaf, Number, binary, leaf, number};
 pub use write::write;

@@ -5,7 +5,7 @@ use std::collections::{BTreeSet, HashMap};
 use libyaml_safer::{Error as YamlError, Event, EventData, Mark};
 use serde_json::{Map, Value};
 
-use super::events::{EventReader, GAVE_UP, Unread};
+use super::events::{EventReader, GAVE_UP, TO_THE_END, Unread};
 use super::position::first_key;
 use super::scalar::{self, Scalar};
 use crate::manifest::SourceError;
@@ -35,12 +35,22 @@ pub struct Document {
 
 /// Reads all documents of a file; empty ones are `null`.
 pub fn documents(path: &str, bytes: &[u8]) -> Result<Vec<Document>, SourceError> {
-    Reader::new(path, bytes)?.stream()
+    documents_while(path, bytes, TO_THE_END)
+}
+
+/// As long as `go_on` says so: what the error says of a text that was left is not for anybody.
+pub fn documents_while(path: &str, bytes: &[u8], go_on: &dyn Fn() -> bool) -> Result<Vec<Document>, SourceError> {
+    Reader::new(path, bytes, go_on)?.stream()
 }
 
 /// Reads a file that holds one document, as values and settings do. An empty file is `null`.
 pub fn single(path: &str, bytes: &[u8]) -> Result<Document, SourceError> {
-    let mut documents = documents(path, bytes)?.into_iter();
+    single_while(path, bytes, TO_THE_END)
+}
+
+/// See [`documents_while`].
+pub fn single_while(path: &str, bytes: &[u8], go_on: &dyn Fn() -> bool) -> Result<Document, SourceError> {
+    let mut documents = documents_while(path, bytes, go_on)?.into_iter();
     let first = documents.next().unwrap_or(Document { value: Value::Null, line: 1, index: 0 });
     match documents.find(|d| !d.value.is_null()) {
         None => Ok(first),
@@ -105,9 +115,9 @@ struct Reader<'a> {
 }
 
 impl<'a> Reader<'a> {
-    fn new(path: &'a str, bytes: &'a [u8]) -> Result<Self, SourceError> {
+    fn new(path: &'a str, bytes: &'a [u8], go_on: &'a dyn Fn() -> bool) -> Result<Self, SourceError> {
         let text = text(path, bytes)?;
-        let events = EventReader::new(text);
+        let events = EventReader::watched(text, go_on);
         Ok(Self { path, text, events, anchors: HashMap::new(), nodes: 0, bytes: 0, deepest: 0 })
     }
 

@@ -186,6 +186,11 @@ impl Build<'_> {
         result.map_err(|error| self.budget.stopped().unwrap_or(error))
     }
 
+    /// What stopped a build, or the error, whose place is looked for only then.
+    pub(super) fn stopped_or_else(&self, error: impl FnOnce() -> RenderError) -> RenderError {
+        self.budget.stopped().unwrap_or_else(error)
+    }
+
     /// Writes what the Kustomization object adds into the kustomization at the root.
     fn overlay(&mut self, root: &mut Current) -> Result<(), RenderError> {
         let directory = &root.directory;
@@ -266,7 +271,7 @@ impl Build<'_> {
             let message = format!("beside it there is a kustomization called `{other}`");
             return Err(SourceError::new(&path, &text, 1, 1, message).into());
         }
-        let file = File::read(&path, text)?;
+        let file = File::read(&path, text, &self.budget)?;
         let text = self.text(&path, file.text.clone());
         Ok(Some(Current { file, text, directory: directory.to_owned(), origin }))
     }
@@ -557,25 +562,23 @@ impl Build<'_> {
     }
 
     /// The last steps, once for all: hashes, references, and what stays in the repository.
-    fn finish(&mut self, root: &Current, built: &mut Built) -> Result<Vec<Draft>, RenderError> {
+    fn finish(&self, root: &Current, built: &mut Built) -> Result<Vec<Draft>, RenderError> {
         let all = &mut built.resources;
-        let failed = |texts: &[Text], place: Place, message: String| -> RenderError {
-            texts[place.text].error(place, &[], message).into()
+        let failed = |place: Place, message: String| {
+            self.stopped_or_else(|| self.texts[place.text].error(place, &[], message).into())
         };
         for resource in all.iter_mut() {
-            let go_on = self.budget.go_on();
-            go_on
-                .and_then(|()| transform::add_hash(resource))
-                .map_err(|message| failed(self.texts, resource.place, message))?;
+            let hashed = self.budget.go_on().and_then(|()| transform::add_hash(resource));
+            hashed.map_err(|message| failed(resource.place, message))?;
         }
         if let Some(options) = &root.file.fields.sort_options {
             sort::sort(all, options);
         }
         let fixed = names::fix(all, &built.tables, &self.budget);
-        fixed.map_err(|(index, message)| failed(self.texts, all[index].place, message))?;
+        fixed.map_err(|(index, message)| failed(all[index].place, message))?;
         built.vars.sort_by(|a, b| a.name.cmp(&b.name));
         vars::resolve(all, &built.vars, &built.tables.var_reference).map_err(|problem| match problem {
-            Problem::Resource(index, message) => failed(self.texts, all[index].place, message),
+            Problem::Resource(index, message) => failed(all[index].place, message),
             Problem::Var(index, message) => {
                 let (text, index) = built.vars[index].declared;
                 let place = Place { text, document: 0, item: None, line: 1 };
@@ -585,10 +588,8 @@ impl Build<'_> {
         origin::finish(&root.file.fields, all);
         let mut drafts = Vec::with_capacity(all.len());
         for resource in all.iter() {
-            let go_on = self.budget.go_on();
-            let value = go_on
-                .and_then(|()| resource.written())
-                .map_err(|message| failed(self.texts, resource.place, message))?;
+            let written = self.budget.go_on().and_then(|()| resource.written());
+            let value = written.map_err(|message| failed(resource.place, message))?;
             let local = resource.node.text_at(&["metadata", "annotations", LOCAL_CONFIG]);
             if local.is_none_or(|local| local == "false") {
                 drafts.push(Draft { value, place: resource.place });

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 use serde_json::Value;
 
+use super::budget::Budget;
 use super::selector::Selector;
 use super::spec::Origins;
 use super::vars::Var;
@@ -242,8 +243,8 @@ pub struct File {
 }
 
 impl File {
-    pub fn read(path: &str, text: String) -> Result<Self, SourceError> {
-        let document = yaml::single(path, text.as_bytes())?;
+    pub fn read(path: &str, text: String, budget: &Budget<'_>) -> Result<Self, SourceError> {
+        let document = yaml::single_while(path, text.as_bytes(), &|| budget.go_on().is_ok())?;
         let at = |field: &str, message: String| {
             let (line, column) = yaml::locate(&text, document.index, &[field.into()]).unwrap_or((document.line, 1));
             SourceError::new(path, &text, line, column, message)

@@ -19,7 +19,11 @@ struct Known {
 }
 
 pub fn fix(all: &mut [Resource], tables: &Tables, budget: &Budget<'_>) -> Result<(), (usize, String)> {
-    let known: Vec<Known> = all.iter().map(Known::of).collect();
+    let known = all.iter().enumerate().map(|(index, resource)| {
+        budget.go_on().map_err(|message| (index, message))?;
+        Ok(Known::of(resource))
+    });
+    let known = known.collect::<Result<Vec<Known>, _>>()?;
     let mut by_old_name: HashMap<&str, Vec<usize>> = HashMap::new();
     for (index, one) in known.iter().enumerate() {
         let names: HashSet<&str> = one.previous.iter().map(|id| id.name.as_str()).collect();

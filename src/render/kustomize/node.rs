@@ -185,7 +185,8 @@ pub fn keep_style(old: &Node, new: &mut Node) {
 /// The documents of a file; empty ones are left out.
 pub fn documents(path: &str, bytes: &[u8], budget: &Budget<'_>) -> Result<Vec<Document>, SourceError> {
     let text = yaml::text(path, bytes)?;
-    let events = EventReader::new(text);
+    let go_on = || budget.go_on().is_ok();
+    let events = EventReader::watched(text, &go_on);
     let reader = Reader { path, text, events, budget, anchors: HashMap::new(), nodes: 0, asked: 0, bytes: 0 };
     reader.stream()
 }
@@ -230,6 +231,7 @@ impl Reader<'_> {
 
     fn next(&mut self) -> Result<Event, SourceError> {
         self.events.next().map_err(|error| match error {
+            Unread::Syntax(_) if self.budget.stopped().is_some() => SourceError::whole_file(self.path, "cancelled"),
             Unread::Syntax(error) => {
                 let mark = error.problem_mark().unwrap_or_default();
                 self.in_words(self.error(mark, error.to_string()))

@@ -130,8 +130,7 @@ impl Step {
                 value_add.apply(all, budget)?;
             }
             Self::Hash => {
-                budget.go_on()?;
-                all.iter_mut().try_for_each(transform::add_hash)?;
+                all.iter_mut().try_for_each(|resource| budget.go_on().and_then(|()| transform::add_hash(resource)))?;
             }
             Self::Both(steps) => steps.iter().try_for_each(|step| step.apply(all, schema, budget))?,
         }

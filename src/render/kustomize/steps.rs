@@ -144,7 +144,7 @@ impl Build<'_> {
                     (Asked::Field(field), Some(index)) => Asked::Entry(field, index),
                     (asked, _) => asked,
                 };
-                self.failed(current, asked, message)
+                self.stopped_or_else(|| self.failed(current, asked, message))
             })?;
             if self.is_tracked {
                 origin.note_change(all);
@@ -163,7 +163,8 @@ impl Build<'_> {
             _ => return Err(failed("`patch` and `path` exclude each other".into())),
         };
         // a patch is merged into what stands elsewhere: its own place is never told
-        patch::read(&name, &text, entry.options.as_ref(), current.place(1), &self.budget).map_err(failed)
+        let read = patch::read(&name, &text, entry.options.as_ref(), current.place(1), &self.budget);
+        read.map_err(|message| self.stopped_or_else(|| failed(message)))
     }
 
     pub(super) fn json_patch(&self, current: &Current, asked: Asked, entry: &PatchEntry) -> Result<Step, RenderError> {
