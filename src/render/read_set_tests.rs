@@ -205,3 +205,154 @@ proptest! {
         }
     }
 }
+
+/// An application of every way of rendering, whose parts lie all over the tree.
+fn kustomized() -> MemoryTree {
+    MemoryTree::new()
+        .with(
+            "overlays/prod/kustomization.yaml",
+            "resources: [../../bases/web, more.yaml]\ncomponents: [../../components/extra]\nnamePrefix: prod-\n\
+             patches: [{path: patch.yaml}]\n\
+             configMapGenerator: [{name: settings, files: [data.txt], envs: [settings.env]}]\n\
+             replacements: [{path: replacement.yaml}]\n",
+        )
+        .with("overlays/prod/more.yaml", "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: more}\ndata: {a: \"${colour}\"}\n")
+        .with("overlays/prod/patch.yaml", "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: web}\ndata: {patched: really}\n")
+        .with("overlays/prod/data.txt", "one ${colour:=red}\n")
+        .with("overlays/prod/settings.env", "A=1\nB=${size}\n")
+        .with(
+            "overlays/prod/replacement.yaml",
+            "source: {kind: ConfigMap, name: web, fieldPath: data.key}\n\
+             targets: [{select: {kind: ConfigMap, name: more}, fieldPaths: [data.a]}]\n",
+        )
+        .with("bases/web/kustomization.yaml", "resources: [web.yaml, ../deep]\n")
+        .with("bases/web/web.yaml", "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: web}\ndata: {key: \"${colour}\"}\n")
+        .with("bases/deep/kustomization.yaml", "secretGenerator: [{name: token, literals: [t=1]}]\n")
+        .with(
+            "components/extra/kustomization.yaml",
+            "apiVersion: kustomize.config.k8s.io/v1alpha1\nkind: Component\nresources: [extra.yaml]\nlabels: [{pairs: {x: z}}]\n",
+        )
+        .with("components/extra/extra.yaml", "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: extra}\n")
+        .with("plain/a.yaml", "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: a}\ndata: {a: \"${colour}\"}\n")
+        .with_symlink("plain/b.yaml", "../bases/web/web.yaml")
+        .with("templated/afresh.yaml", "render: template\ntemplates: ../plain\nvalues: [values.yaml]\n")
+        .with("templated/values.yaml", "x: 1\n")
+        .with("elsewhere/readme.md", "text")
+}
+
+fn edits_of_parts() -> impl Strategy<Value = Edit> {
+    let places = prop::sample::select(vec![
+        "overlays/prod/kustomization.yaml",
+        "overlays/prod/more.yaml",
+        "overlays/prod/patch.yaml",
+        "overlays/prod/data.txt",
+        "overlays/prod/settings.env",
+        "overlays/prod/replacement.yaml",
+        "overlays/prod/unused.yaml",
+        "bases/web/kustomization.yaml",
+        "bases/web/kustomization.yml",
+        "bases/web/web.yaml",
+        "bases/web",
+        "bases/deep/kustomization.yaml",
+        "bases/deep/Kustomization",
+        "components/extra/kustomization.yaml",
+        "components/extra/extra.yaml",
+        "components/more/kustomization.yaml",
+        "plain/a.yaml",
+        "plain/b.yaml",
+        "plain/c.yaml",
+        "plain/.sourceignore",
+        "templated/values.yaml",
+        "templated/afresh.yaml",
+        "elsewhere/readme.md",
+        "overlays/.sourceignore",
+    ])
+    .prop_map(str::to_owned);
+    let contents = prop::sample::select(vec![
+        "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: web}\ndata: {key: \"${size}\"}\n",
+        "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: more}\ndata: {a: b}\n",
+        "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: extra}\ndata: {a: \"${nothing:-default}\"}\n",
+        "resources: []\n",
+        "resources: [web.yaml]\n",
+        "resources: [web.yaml, ../deep]\nnameSuffix: -x\n",
+        "configMapGenerator: [{name: made, literals: [a=b]}]\n",
+        "apiVersion: kustomize.config.k8s.io/v1alpha1\nkind: Component\nnameSuffix: -c\n",
+        "resources: [../../bases/web, more.yaml]\ncomponents: [../../components/more]\n",
+        "x: 2\n",
+        "A=2\n",
+        "a: [",
+        "",
+        "*.yaml\n",
+        "!a.yaml\nb.yaml\n",
+    ]);
+    let targets = prop::sample::select(vec!["../../bases/web/web.yaml", "more.yaml", "../plain/a.yaml", "../../.."]);
+    prop_oneof![
+        5 => (places.clone(), contents).prop_map(|(path, content)| Edit::Write(path, content)),
+        1 => (places.clone(), targets).prop_map(|(path, target)| Edit::Link(path, target)),
+        2 => places.prop_map(Edit::Remove),
+    ]
+}
+
+/// What a Kustomization may ask for, by number.
+fn requested<'a>(case: &mut Case<'a>, how: u8, variables: &'a std::collections::BTreeMap<String, String>) {
+    static COMPONENTS: std::sync::LazyLock<Vec<String>> =
+        std::sync::LazyLock::new(|| vec!["../../components/more".to_owned()]);
+    if how & 1 != 0 {
+        case.substitution = super::Substitution::WithVariables(variables);
+    }
+    if how & 2 != 0 {
+        case.overlay.target_namespace = Some("shop");
+        case.overlay.name_prefix = Some("p-");
+    }
+    if how & 4 != 0 {
+        case.overlay.components = &COMPONENTS;
+        case.overlay.ignore_missing_components = true;
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(96))]
+    #[test]
+    fn a_memory_of_renders_agrees_with_fresh_ones_over_any_history(
+        history in prop::collection::vec(prop::collection::vec(edits_of_parts(), 1..4), 1..6),
+        how in 0..8_u8,
+        colour in prop::sample::select(vec!["blue", "", "a: b", "${size}"]),
+    ) {
+        let variables = [("colour", colour), ("size", "3")].map(|(name, value)| (name.to_owned(), value.to_owned()));
+        let variables = std::collections::BTreeMap::from(variables);
+        let fresh = |tree: &MemoryTree, path: &str| {
+            let mut case = Case::new(tree, path);
+            requested(&mut case, how, &variables);
+            match case.render() {
+                Ok(rendered) => (Ok(rendered.digest), rendered.read_set),
+                Err(failed) => (Err(failed.error.render(false)), failed.read_set),
+            }
+        };
+        for path in ["overlays/prod", "plain", "templated", "bases/web"] {
+            let mut tree = kustomized();
+            // as the engine keeps it: the last outcome, as long as what it read is unchanged
+            let mut remembered = fresh(&tree, path);
+            for edits in &history {
+                tree = apply(tree, edits);
+                let now = fresh(&tree, path);
+                if remembered.1.unchanged(&tree).expect("a tree in memory") {
+                    prop_assert_eq!(&remembered.0, &now.0, "{}", path);
+                } else {
+                    remembered = now;
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn each_part_of_a_kustomization_is_in_the_read_set_and_nothing_else_is() {
+    let tree = kustomized();
+    let (outcome_before, read_set) = outcome(&tree, "overlays/prod");
+    assert!(outcome_before.is_ok(), "{outcome_before:?}");
+    for path in tree.paths() {
+        let edited = tree.clone().with(path, "edited: [");
+        let is_part = ["overlays/", "bases/", "components/extra/"].iter().any(|part| path.starts_with(part));
+        assert_eq!(!read_set.unchanged(&edited).expect("a tree in memory"), is_part, "{path}");
+    }
+}

@@ -62,7 +62,7 @@ impl Application {
         let decryption = self.decryption(object).await?;
         let inputs = inputs(
             object,
-            head,
+            &head.view,
             substitutions.as_ref().map(|s| &s.variables),
             decryption.as_ref().map(|decryption| &decryption.digest),
         );
@@ -300,7 +300,7 @@ fn failure(error: &RenderError) -> Failure {
 
 fn inputs(
     object: &Kustomization,
-    head: &Head,
+    view: &str,
     substitutions: Option<&BTreeMap<String, String>>,
     keys: Option<&[u8; 32]>,
 ) -> Inputs {
@@ -316,7 +316,57 @@ fn inputs(
         spec.post_build.as_ref().and_then(|p| p.substitute_strategy),
         substitutions,
         keys,
-        head.view
+        view
     ]);
     Inputs(Sha256::digest(parts.to_string()).into())
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn object(change: impl FnOnce(&mut Value)) -> Kustomization {
+        let mut spec = json!({
+            "interval": "10m", "prune": true, "path": "./app", "sourceRef": {"kind": "GitRepository", "name": "platform"},
+        });
+        change(&mut spec);
+        let object = json!({
+            "apiVersion": "kustomize.toolkit.fluxcd.io/v1", "kind": "Kustomization",
+            "metadata": {"name": "app", "namespace": "flux-system"}, "spec": spec,
+        });
+        serde_json::from_value(object).unwrap()
+    }
+
+    #[test]
+    fn whatever_goes_into_a_render_besides_the_tree_makes_a_new_one_and_nothing_else_does() {
+        let values = |text: &str| BTreeMap::from([("colour".to_owned(), text.to_owned())]);
+        let same = inputs(&object(|_| {}), "", Some(&values("red")), None);
+        let with = |change: fn(&mut Value)| inputs(&object(change), "", Some(&values("red")), None);
+        for (what, other) in [
+            ("a value of substituteFrom", inputs(&object(|_| {}), "", Some(&values("blue")), None)),
+            ("none of them", inputs(&object(|_| {}), "", None, None)),
+            ("keys", inputs(&object(|_| {}), "", Some(&values("red")), Some(&[1; 32]))),
+            ("what hides parts of the tree", inputs(&object(|_| {}), "*.md", Some(&values("red")), None)),
+            ("the path", with(|spec| spec["path"] = json!("./other"))),
+            ("the namespace", with(|spec| spec["targetNamespace"] = json!("shop"))),
+            ("patches", with(|spec| spec["patches"] = json!([{"patch": "[]", "target": {"kind": "Pod"}}]))),
+            ("images", with(|spec| spec["images"] = json!([{"name": "web", "newTag": "2"}]))),
+            ("components", with(|spec| spec["components"] = json!(["../part"]))),
+            ("common metadata", with(|spec| spec["commonMetadata"] = json!({"labels": {"a": "b"}}))),
+            ("a prefix", with(|spec| spec["namePrefix"] = json!("x-"))),
+            ("the strategy", with(|spec| spec["postBuild"] = json!({"substituteStrategy": "Always"}))),
+        ] {
+            assert_ne!(other, same, "{what}");
+        }
+        for (what, other) in [
+            ("nothing", with(|_| {})),
+            ("the interval", with(|spec| spec["interval"] = json!("1m"))),
+            ("pruning", with(|spec| spec["prune"] = json!(false))),
+            ("waiting", with(|spec| spec["wait"] = json!(true))),
+        ] {
+            assert_eq!(other, same, "{what}");
+        }
+    }
 }
