@@ -8,6 +8,9 @@ use tokio::sync::oneshot;
 /// Whether somebody is known to wait for the work.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Urgency {
+    /// What failed, or was still under way, got something newer: perhaps the fix, which must not stand behind all that
+    /// roll out at the same time.
+    Repair,
     /// A person asked, a push was announced, or a spec changed.
     Announced,
     Routine,
@@ -19,6 +22,7 @@ pub struct Permits(Arc<Mutex<State>>);
 
 struct State {
     free: usize,
+    repair: VecDeque<oneshot::Sender<Permit>>,
     announced: VecDeque<oneshot::Sender<Permit>>,
     routine: VecDeque<oneshot::Sender<Permit>>,
 }
@@ -28,7 +32,8 @@ pub struct Permit(Option<Permits>);
 
 impl Permits {
     pub fn new(count: usize) -> Self {
-        Self(Arc::new(Mutex::new(State { free: count, announced: VecDeque::new(), routine: VecDeque::new() })))
+        let (repair, announced, routine) = (VecDeque::new(), VecDeque::new(), VecDeque::new());
+        Self(Arc::new(Mutex::new(State { free: count, repair, announced, routine })))
     }
 
     /// Waits for a permit. Dropping the future gives up the place in the queue.
@@ -41,6 +46,7 @@ impl Permits {
             }
             let (sender, receiver) = oneshot::channel();
             match urgency {
+                Urgency::Repair => state.repair.push_back(sender),
                 Urgency::Announced => state.announced.push_back(sender),
                 Urgency::Routine => state.routine.push_back(sender),
             }
@@ -52,7 +58,7 @@ impl Permits {
     /// True while somebody waits: background work stands back.
     pub fn contended(&self) -> bool {
         let state = self.state();
-        state.announced.iter().chain(&state.routine).any(|waiting| !waiting.is_closed())
+        state.repair.iter().chain(&state.announced).chain(&state.routine).any(|waiting| !waiting.is_closed())
     }
 
     fn state(&self) -> std::sync::MutexGuard<'_, State> {
@@ -63,7 +69,8 @@ impl Permits {
         loop {
             let next = {
                 let mut state = self.state();
-                match state.announced.pop_front().or_else(|| state.routine.pop_front()) {
+                let State { repair, announced, routine, .. } = &mut *state;
+                match repair.pop_front().or_else(|| announced.pop_front()).or_else(|| routine.pop_front()) {
                     Some(next) => next,
                     None => {
                         state.free += 1;
@@ -92,6 +99,21 @@ impl Drop for Permit {
 mod tests {
     use super::*;
     use futures::FutureExt;
+
+    #[tokio::test]
+    async fn a_repair_goes_before_all_that_was_announced_before_it() {
+        let permits = Permits::new(1);
+        let held = permits.acquire(Urgency::Announced).await;
+        let mut announced = Box::pin(permits.acquire(Urgency::Announced));
+        let mut repair = Box::pin(permits.acquire(Urgency::Repair));
+        assert!((&mut announced).now_or_never().is_none());
+        assert!((&mut repair).now_or_never().is_none());
+        drop(held);
+        assert!((&mut announced).now_or_never().is_none());
+        let done = (&mut repair).now_or_never().expect("the repair is served first");
+        drop(done);
+        assert!((&mut announced).now_or_never().is_some());
+    }
 
     #[tokio::test]
     async fn announced_work_goes_first_and_a_place_given_up_is_not_lost() {

@@ -5,6 +5,21 @@ use std::collections::BTreeMap;
 use crate::api::{self, InventoryEntry};
 use crate::manifest::ObjectId;
 
+/// What an inventory may take in the status, in bytes of JSON: etcd stores at most 1.5 MiB with an object, and spec,
+/// conditions and others' fields need their part.
+pub const INVENTORY_BYTES_MAX: usize = 1024 * 1024;
+
+/// What would have to be recorded is more than can be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "{objects} objects are too many for one Kustomization: the list of them would take {kib} KiB of its status, which holds {max} KiB; nothing was applied\nhint: split the folder, and give each part a Kustomization of its own",
+    kib = .bytes / 1024, max = INVENTORY_BYTES_MAX / 1024
+)]
+pub struct TooLarge {
+    pub objects: usize,
+    pub bytes: usize,
+}
+
 /// The owned objects with the version each was last applied in.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Inventory(BTreeMap<ObjectId, String>);
@@ -25,6 +40,14 @@ impl Inventory {
     pub fn record(&self) -> api::Inventory {
         let entries = self.0.iter().map(|(id, v)| InventoryEntry { id: id.inventory_id(), v: v.clone() }).collect();
         api::Inventory { entries }
+    }
+
+    /// Whether it can be recorded.
+    pub fn check_size(&self) -> Result<(), TooLarge> {
+        // `{"id":"","v":""},`
+        const ENTRY: usize = 17;
+        let bytes = self.0.iter().map(|(id, v)| id.inventory_id().len() + v.len() + ENTRY).sum();
+        if bytes > INVENTORY_BYTES_MAX { Err(TooLarge { objects: self.0.len(), bytes }) } else { Ok(()) }
     }
 
     pub fn insert(&mut self, id: ObjectId, version: String) {
@@ -69,6 +92,21 @@ impl FromIterator<(ObjectId, String)> for Inventory {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_can_not_be_recorded_is_told_by_its_size() {
+        let of = |count: usize| -> Inventory {
+            let id = |n: usize| ObjectId::new("", "ConfigMap", "shop", format!("settings-{n:05}"));
+            (0..count).map(|n| (id(n), "v1".to_owned())).collect()
+        };
+        let bytes = |inventory: &Inventory| serde_json::to_string(&inventory.record().entries).unwrap().len();
+        let few = of(100);
+        assert_eq!(few.check_size(), Ok(()));
+        let many = of(30_000);
+        let error = many.check_size().unwrap_err();
+        assert_eq!((error.objects, error.bytes), (30_000, bytes(&many) - 1), "as it is written, but for the brackets");
+        assert!(error.to_string().contains("30000 objects are too many"), "{error}");
+    }
 
     #[test]
     fn an_inventory_reads_back_and_names_what_it_cant_read() {

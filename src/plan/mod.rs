@@ -10,6 +10,6 @@ mod recreate;
 
 pub use desired::{Application, Desired, Handling, PlanError, Scopes, desired};
 pub use flux::{Ground, controllers, is_of_flux};
-pub use inventory::Inventory;
+pub use inventory::{INVENTORY_BYTES_MAX, Inventory, TooLarge};
 pub use prune::{Consent, Prune, is_definition, prune};
 pub use recreate::Recreation;

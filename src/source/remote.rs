@@ -339,6 +339,20 @@ impl Remote {
         shown
     }
 
+    /// Opens a commit that is held; `None` if it is not. Never asks the server.
+    pub async fn held(
+        &self,
+        reference: &Reference,
+        revision: &Revision,
+        spec_ignore: Option<&str>,
+        timeout: Duration,
+    ) -> Result<Option<Snapshot>, SourceError> {
+        self.touch();
+        let attempt = Attempt::new(&self.url, timeout, CancellationToken::new());
+        let (reference, revision) = (reference.clone(), revision.clone());
+        self.open(&Opener { reference, revision, spec_ignore: spec_ignore.map(str::to_owned) }, &attempt).await
+    }
+
     /// Makes the commit present and opens it. Asks the server only if the commit is not held.
     pub async fn snapshot(
         &self,

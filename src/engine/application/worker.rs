@@ -71,6 +71,7 @@ pub async fn run(key: Key, shared: Arc<Shared>, mut goal: Goal, cancel: Cancella
         app: app.clone(),
         backoff: Backoff::default(),
         preempted_in_a_row: 0,
+        broken: false,
         taken,
     };
     let left = tokio::select! {
@@ -93,6 +94,8 @@ struct Worker {
     preempted_in_a_row: u32,
     /// Another instance may have served it until now, and may have seen more of its source than we have.
     taken: bool,
+    /// The last attempt failed, or gave way before it had succeeded.
+    broken: bool,
 }
 
 impl Worker {
@@ -130,6 +133,7 @@ impl Worker {
                     Ended::Failed(failure)
                 }
             };
+            self.broken = !matches!(ended, Ended::Applied);
             let source = self.app.shared.source(&source_key(&object));
             (cause, since) = match ended {
                 Ended::Applied => {
@@ -232,8 +236,11 @@ impl Worker {
             Err(failure) => return Ended::Failed(failure),
         };
         let trace = app.trace(cause, began, &head);
-        let urgency =
-            if matches!(cause, Cause::Object | Cause::Revision) { Urgency::Announced } else { Urgency::Routine };
+        let urgency = match cause {
+            Cause::Object | Cause::Revision if self.broken => Urgency::Repair,
+            Cause::Object | Cause::Revision => Urgency::Announced,
+            _ => Urgency::Routine,
+        };
         let work = Work {
             object,
             identity,

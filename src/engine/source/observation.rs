@@ -108,6 +108,9 @@ impl Worker {
                 if matches!(error, SourceError::RefNotFound { .. } | SourceError::EmptyRepository { .. }) {
                     self.on_shown(None);
                 }
+                if running.own.is_none() && matches!(error.class(), Class::Unreachable | Class::Transient) {
+                    self.recall(target, includes, running, started).await;
+                }
                 return self.on_failure(&target.object, &error, started).await;
             }
         };
@@ -138,6 +141,32 @@ impl Worker {
             Some(fetch) if fetch.revision == found => fetch.since = started,
             // what was being fetched is no longer the newest
             _ => running.fetch = Some(self.fetch(target, found, started)),
+        }
+    }
+
+    /// The server can't be asked, and was not since the start: what it showed last, as the status says, is published from
+    /// the cache. Whoever is served by it is not held up, and nothing is said to be seen that was not.
+    async fn recall(&mut self, target: &Target, includes: &Includes, running: &mut Running, began: Instant) {
+        let object = &target.object;
+        // another spec may follow something else
+        let shown = object.status.as_ref().filter(|status| status.observed_generation == object.metadata.generation);
+        let recorded = shown.and_then(|status| status.artifact.as_ref());
+        let Some(revision) = recorded.and_then(|artifact| source::Revision::parse(&artifact.revision)) else { return };
+        let (url, policies) = (target.remote.url().clone(), self.policies.borrow().clone());
+        let repository = policy::Repository { key: self.key.clone(), object: object.clone(), url };
+        let passed = match target.held(&revision).await {
+            Ok(Some(snapshot)) => policy::judge(policies, repository, snapshot, CancellationToken::new()).await,
+            Ok(None) => return,
+            Err(error) => Err(error),
+        };
+        match passed {
+            Ok(Passed { snapshot, .. }) => {
+                tracing::info!(source = %self.key, %revision, "the server can't be asked: going on with what it showed last");
+                let found = Found { probed_at: began, seen_at: began, fetched_at: Instant::now() };
+                running.own = Some(Own { snapshot, since: began, found });
+                self.compose(target, includes, running).await;
+            }
+            Err(error) => tracing::debug!(source = %self.key, %error, "what was fetched before can't be used"),
         }
     }
 

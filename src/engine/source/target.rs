@@ -123,6 +123,17 @@ impl Target {
             if sparse.directories().is_empty() { Ok(snapshot) } else { sparsely(&remote, snapshot, sparse).await }
         }
     }
+
+    /// A revision that was fetched once, seen as the spec says, if it is still there. Asks nobody.
+    pub async fn held(&self, revision: &source::Revision) -> Result<Option<Snapshot>, SourceError> {
+        let held = self.remote.held(&self.reference, revision, self.ignore.as_deref(), self.timeout()).await?;
+        match held {
+            Some(snapshot) if !self.sparse.directories().is_empty() => {
+                sparsely(&self.remote, snapshot, self.sparse.clone()).await.map(Some)
+            }
+            held => Ok(held),
+        }
+    }
 }
 
 async fn sparsely(remote: &Remote, snapshot: Snapshot, sparse: Sparse) -> Result<Snapshot, SourceError> {
