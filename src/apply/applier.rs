@@ -55,7 +55,7 @@ pub struct Applier {
 
 /// Objects of one stage that are on their way at the same time: enough to hide the latency, few enough that one
 /// application doesn't take the API server's whole share for us.
-pub(super) const PARALLEL: usize = 8;
+pub const PARALLEL: usize = 8;
 /// A definition is served within a second or two of its creation, a namespace at once.
 const JUST_MADE: Duration = Duration::from_secs(10);
 const JUST_MADE_PAUSE: Duration = Duration::from_millis(250);

@@ -19,7 +19,7 @@ mod prune;
 mod recreation;
 mod unknown;
 
-pub use applier::{Applier, Stop, Work};
+pub use applier::{Applier, PARALLEL, Stop, Work};
 pub use order::{Stage, stage_of};
 pub use outcome::{Action, Applied, ApplyError, Dropped, Outcome, Progress, Refusal, UnknownFields};
 pub use preview::{Fate, Outlook, Preview, comparable};

@@ -87,6 +87,9 @@ pub struct RunArgs {
     /// Secret of age identities (in the runtime namespace) for Kustomizations whose `spec.decryption` names none
     #[arg(long, value_name = "NAME", env = "AFRESH_SOPS_AGE_SECRET")]
     sops_age_secret: Option<String>,
+    /// Requests to the API server that may be under way at a time; fewer while it answers 429, asks for a pause or doesn't answer in time
+    #[arg(long, value_name = "N", default_value_t = DEFAULT_API_CONCURRENCY, value_parser = clap::value_parser!(u16).range(1..=API_CONCURRENCY_MAX), env = "AFRESH_API_CONCURRENCY")]
+    api_concurrency: u16,
     /// What to do with fields that the API server doesn't know
     #[arg(long, value_enum, default_value = "warn")]
     field_validation: Validation,
@@ -116,6 +119,9 @@ enum SourcesChoice {
     /// Flux's source-controller, which goes on running for Helm or Terraform: Afresh follows Git by itself, writes nothing to GitRepositories and holds the Lease of kustomize-controller alone
     Observe,
 }
+
+const DEFAULT_API_CONCURRENCY: u16 = config::API_CONCURRENCY as u16;
+const API_CONCURRENCY_MAX: i64 = config::API_CONCURRENCY_MAX as i64;
 
 /// On Linux, macOS and the BSDs.
 const SIGXFSZ: i32 = 25;
@@ -210,6 +216,7 @@ fn resolve(args: RunArgs) -> anyhow::Result<Config> {
         leader_election: (!args.no_leader_election && !args.sandbox).then_some(leader_election),
         default_service_account,
         sops_age_secret: args.sops_age_secret.filter(|name| !name.is_empty()),
+        api_concurrency: usize::from(args.api_concurrency),
         field_validation: match args.field_validation {
             Validation::Warn => FieldValidation::Warn,
             Validation::Strict => FieldValidation::Strict,
@@ -289,7 +296,8 @@ pub async fn daemon(config: Config, cancel: CancellationToken) -> anyhow::Result
     let (metrics, readiness) = (Metrics::of(&config.version), Readiness::default());
     let observer = Arc::new(Observer(metrics.clone()));
     let version = config.version.clone();
-    let options = ClusterOptions { request_timeout: config::API_REQUEST_TIMEOUT, observer, version };
+    let concurrency = config.api_concurrency;
+    let options = ClusterOptions { request_timeout: config::API_REQUEST_TIMEOUT, concurrency, observer, version };
     // lives as long as the daemon
     let _playground;
     let cluster = match &config.cluster {
@@ -525,5 +533,17 @@ struct Observer(Metrics);
 impl RequestObserver for Observer {
     fn finished(&self, request: RequestFacts<'_>) {
         self.0.request(request.verb, request.code, request.duration);
+    }
+
+    fn concurrency(&self, limit: usize) {
+        self.0.api_concurrency(limit);
+    }
+
+    fn watch(&self, resource: &str, namespace: Option<&str>, state: &'static str) {
+        self.0.watch(resource, namespace.unwrap_or_default(), Some(state));
+    }
+
+    fn watch_ended(&self, resource: &str, namespace: Option<&str>) {
+        self.0.watch(resource, namespace.unwrap_or_default(), None);
     }
 }

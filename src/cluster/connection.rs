@@ -10,17 +10,20 @@ use http_body_util::{BodyExt, Limited};
 use kube::client::Body;
 use kube::config::{Config, KubeConfigOptions, Kubeconfig};
 
+use super::congestion::{Congestion, Load, Turn};
 use super::discovery::Discovery;
 use super::error::{ApiError, ErrorClass};
 use super::fence::{Closed, Fence};
 use super::tasks::Tasks;
-use crate::config::VERSION;
+use crate::config::{API_CONCURRENCY, VERSION};
 
 /// How calls are made.
 #[derive(Clone)]
 pub struct ClusterOptions {
     /// The deadline of one call, body included. Watches have their own.
     pub request_timeout: Duration,
+    /// Requests under way at a time, at most; fewer while the API server asks for less.
+    pub concurrency: usize,
     pub observer: Arc<dyn RequestObserver>,
     /// Of this program, as the API server's audit log shows it.
     pub version: String,
@@ -29,7 +32,12 @@ pub struct ClusterOptions {
 impl Default for ClusterOptions {
     fn default() -> Self {
         // client-go's default for one request against a loaded server is 32 s; an apply waits for webhooks of up to 30 s
-        Self { request_timeout: Duration::from_secs(32), observer: Arc::new(NoObserver), version: VERSION.to_owned() }
+        Self {
+            request_timeout: Duration::from_secs(32),
+            concurrency: API_CONCURRENCY,
+            observer: Arc::new(NoObserver),
+            version: VERSION.to_owned(),
+        }
     }
 }
 
@@ -48,6 +56,16 @@ pub struct RequestFacts<'a> {
 /// Is told of every call, for metrics. Must not block.
 pub trait RequestObserver: Send + Sync {
     fn finished(&self, request: RequestFacts<'_>);
+
+    /// So many requests may be under way from now on.
+    fn concurrency(&self, _limit: usize) {}
+
+    /// A kind of what applications declare is watched, in one namespace if that is all that is watched: `starting`,
+    /// `current`, `lost`, `forbidden` or `unserved`.
+    fn watch(&self, _resource: &str, _namespace: Option<&str>, _state: &'static str) {}
+
+    /// It is not watched any more.
+    fn watch_ended(&self, _resource: &str, _namespace: Option<&str>) {}
 }
 
 /// Tells nobody.
@@ -82,6 +100,7 @@ pub struct Cluster {
     headers: HeaderMap,
     /// What every write passes.
     fence: Fence,
+    congestion: Congestion,
     pub(super) discovery: Arc<Discovery>,
     tasks: Tasks,
 }
@@ -111,7 +130,21 @@ pub(super) struct Reply {
     pub body: Bytes,
 }
 
+/// An answer that is none of success, or no answer.
+struct Failed {
+    error: ApiError,
+    load: Load,
+}
+
+impl From<ApiError> for Failed {
+    fn from(error: ApiError) -> Self {
+        Self { error, load: Load::Unknown }
+    }
+}
+
 pub(super) const JSON: &str = "application/json";
+/// The resource by which it is decided who leads.
+const LEASES: &str = "leases.coordination.k8s.io";
 
 impl Cluster {
     /// Connects as the kubeconfig says or, without one, as a pod's service account. Nothing is sent yet.
@@ -143,6 +176,7 @@ impl Cluster {
     pub fn from_client(client: kube::Client, options: ClusterOptions) -> Self {
         Self {
             client,
+            congestion: Congestion::new(options.concurrency, options.observer.clone()),
             options,
             headers: HeaderMap::new(),
             fence: Fence::default(),
@@ -160,6 +194,16 @@ impl Cluster {
         let mut other = self.clone();
         other.headers.insert(HeaderName::from_static("impersonate-user"), value);
         Ok(other)
+    }
+
+    /// Who is told of what happens here.
+    pub(super) fn observer(&self) -> &dyn RequestObserver {
+        &*self.options.observer
+    }
+
+    /// Requests under way at a time, at most.
+    pub fn concurrency_max(&self) -> usize {
+        self.congestion.ceiling()
     }
 
     /// The tasks that keep watching, and which of them died. Clones share them.
@@ -184,19 +228,23 @@ impl Cluster {
         })
     }
 
-    /// Sends one request and reads its whole answer, within the deadline.
+    /// Sends one request when it is its turn, and reads its whole answer, within the deadline.
     pub(super) async fn call(&self, call: Call) -> Result<Reply, ApiError> {
+        // who leads must be able to go on leading, however busy the server is
+        let mut turn = if call.resource == LEASES { Turn::exempt() } else { self.congestion.turn().await };
         let started = Instant::now();
         let (verb, resource) = (call.verb, call.resource.clone());
         let timeout =
             self.deadline(&call).map_err(|closed| ApiError::new(ErrorClass::NotLeading, closed.to_string()))?;
-        let result = match tokio::time::timeout(timeout, self.exchange(call)).await {
-            Ok(result) => result,
-            Err(_) => Err(ApiError::new(
-                ErrorClass::Timeout,
-                format!("no answer from the API server within {} s", timeout.as_secs()),
-            )),
+        let (result, load) = match turn.during(tokio::time::timeout(timeout, self.exchange(call))).await {
+            Ok(Ok(reply)) => (Ok(reply), Load::Served),
+            Ok(Err(failed)) => (Err(failed.error), failed.load),
+            Err(_) => {
+                let text = format!("no answer from the API server within {} s", timeout.as_secs());
+                (Err(ApiError::new(ErrorClass::Timeout, text)), Load::Overloaded)
+            }
         };
+        turn.ended(load);
         let code = match &result {
             Ok(reply) => reply.code,
             Err(error) => error.code,
@@ -205,7 +253,7 @@ impl Cluster {
         result
     }
 
-    async fn exchange(&self, call: Call) -> Result<Reply, ApiError> {
+    async fn exchange(&self, call: Call) -> Result<Reply, Failed> {
         let response = self.send(call).await?;
         let code = response.status().as_u16();
         let warnings = warnings(response.headers());
@@ -218,7 +266,9 @@ impl Cluster {
         if (200..300).contains(&code) {
             Ok(Reply { code, warnings, body })
         } else {
-            Err(ApiError::from_answer(code, &body, retry_after))
+            let error = ApiError::from_answer(code, &body, retry_after);
+            let load = load_of(code, retry_after, &error);
+            Err(Failed { error, load })
         }
     }
 
@@ -296,6 +346,21 @@ fn warnings(headers: &HeaderMap) -> Vec<String> {
 /// Warnings kept of one answer: they are shown to people.
 const WARNINGS_MAX: usize = 16;
 
+/// What an answer other than success says of the server's load.
+fn load_of(code: u16, retry_after: Option<Duration>, error: &ApiError) -> Load {
+    match code {
+        // of one kind, while its definition changes
+        429 if error.message.contains(INITIALIZING) => Load::Served,
+        408 | 429 | 504 => Load::Overloaded,
+        _ if retry_after.is_some() => Load::Overloaded,
+        500.. => Load::Unknown,
+        _ => Load::Served,
+    }
+}
+
+/// The words by which the API server asks for a moment because of one custom resource.
+const INITIALIZING: &str = "storage is (re)initializing";
+
 fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     let seconds: u64 = headers.get(http::header::RETRY_AFTER)?.to_str().ok()?.trim().parse().ok()?;
     Some(Duration::from_secs(seconds.min(RETRY_AFTER_S_MAX)))
@@ -337,6 +402,25 @@ mod tests {
         headers.append("warning", HeaderValue::from_static(r#"299 - "unknown field \"spec.foo\"""#));
         headers.append("warning", HeaderValue::from_static("nonsense"));
         assert_eq!(warnings(&headers), [r#"unknown field "spec.foo""#]);
+    }
+
+    #[test]
+    fn only_what_is_about_the_servers_load_asks_for_less() {
+        let second = Some(Duration::from_secs(1));
+        for (code, retry_after, message, expected) in [
+            (429, second, "too many requests, please try again later", Load::Overloaded),
+            (429, None, "slow down", Load::Overloaded),
+            (429, second, "storage is (re)initializing", Load::Served),
+            (503, second, "not now", Load::Overloaded),
+            (503, None, "shutting down", Load::Unknown),
+            (504, None, "timeout", Load::Overloaded),
+            (500, None, "etcdserver: no leader", Load::Unknown),
+            (409, None, "conflict", Load::Served),
+            (422, None, "invalid", Load::Served),
+        ] {
+            let error = ApiError::new(ErrorClass::Other, message);
+            assert_eq!(load_of(code, retry_after, &error), expected, "{code} {message}");
+        }
     }
 
     #[tokio::test]

@@ -3,6 +3,7 @@
 //! ```text
 //!  kubeconfig, service account ─▶ Cluster ─▶ apply · patch · delete · get · events     each call has a deadline
 //!                                    │
+//!                                    │       ▲ as many at a time as the server takes without complaint
 //!                                    └─────▶ Watcher ─▶ Observed   what is seen of our objects, kept current
 //!                                                  ├──▶ Followed   what health checks ask about, while they do
 //!                                                  └──▶ Pods       Pods and ReplicaSets, while someone asks
@@ -11,6 +12,7 @@
 //! What it never does: retry a call, read a whole Secret in a watch, keep what nobody asks about, read the environment
 //! (but for the two variables by which a pod finds its API server).
 
+mod congestion;
 mod connection;
 mod discovery;
 mod error;

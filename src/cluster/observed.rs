@@ -91,6 +91,22 @@ pub enum WatchState {
     Current,
     /// The connection is down; what is known may be outdated.
     Lost(ApiError),
+    /// It was told twice in a row that we may not: what was known is worth nothing any more.
+    Refused(ApiError),
+}
+
+impl WatchState {
+    /// As the metric calls it.
+    fn label(&self) -> &'static str {
+        match self {
+            Self::Starting => "starting",
+            Self::Current => "current",
+            Self::Refused(_) => "forbidden",
+            Self::Lost(error) if error.class == ErrorClass::Forbidden => "forbidden",
+            Self::Lost(error) if error.is_not_found() => "unserved",
+            Self::Lost(_) => "lost",
+        }
+    }
 }
 
 /// The store. Clones share it; the watches end with the last clone.
@@ -132,6 +148,10 @@ type Watching = (GroupKind, Option<String>);
 
 struct KindWatch {
     content: bool,
+    /// The plural, with the group behind a dot.
+    resource: String,
+    /// Who asked for it and has not let go of it yet.
+    users: HashSet<OwnerKey>,
     /// The first list is in, and what the connection is doing.
     state: watch::Sender<(bool, WatchState)>,
     task: AbortHandle,
@@ -162,29 +182,35 @@ impl Observed {
         Self(shared)
     }
 
-    /// Watches these kinds from now on, and returns once everything of them is known.
+    /// Watches these kinds for an owner from now on, and returns once everything of them is known.
     ///
     /// Fails at once where the server says no, else after the timeout; the watches go on in any case.
-    pub async fn ensure_watched(&self, kinds: &[ApiKind]) -> Result<(), WatchError> {
-        self.ensure_watched_in(kinds.iter().map(|kind| (kind, ""))).await
+    pub async fn ensure_watched(&self, owner: &OwnerKey, kinds: &[ApiKind]) -> Result<(), WatchError> {
+        self.ensure_watched_in(owner, kinds.iter().map(|kind| (kind, ""))).await
     }
 
     /// As [`Observed::ensure_watched`]; where watches are by namespace, these are enough.
     pub async fn ensure_watched_in(
         &self,
+        owner: &OwnerKey,
         wanted: impl Iterator<Item = (&ApiKind, &str)> + Send,
     ) -> Result<(), WatchError> {
         let mut waiting = Vec::new();
         for (kind, namespace) in wanted.filter(|(kind, _)| kind.watchable) {
-            waiting.push((kind.resource(), self.0.start(kind, namespace)));
+            waiting.push((kind.resource(), self.0.start(owner, kind, namespace)));
         }
         let deadline = tokio::time::Instant::now() + self.0.options.list_timeout;
         for (resource, mut state) in waiting {
             let known = state.wait_for(|(listed, state)| {
-                *listed || matches!(state, WatchState::Lost(e) if e.class == ErrorClass::Forbidden || e.is_not_found())
+                *listed
+                    || matches!(state, WatchState::Refused(_))
+                    || matches!(state, WatchState::Lost(e) if e.class == ErrorClass::Forbidden || e.is_not_found())
             });
             let known = tokio::time::timeout_at(deadline, known).await.map(|state| state.map(|s| s.clone()));
             match known {
+                Ok(Ok((_, WatchState::Refused(e)))) => {
+                    return Err(WatchError::Forbidden { resource, message: e.message });
+                }
                 Ok(Ok((true, _))) => {}
                 Ok(Ok((false, WatchState::Lost(e)))) if e.is_not_found() => {
                     return Err(WatchError::NotServed { resource });
@@ -203,6 +229,35 @@ impl Observed {
             }
         }
         Ok(())
+    }
+
+    /// The owner has objects of these kinds only (a namespace is given where watches are by namespace): what nobody else
+    /// asked for is not watched any more.
+    pub fn keep_watched(&self, owner: &OwnerKey, needed: impl Fn(&GroupKind, Option<&str>) -> bool) {
+        let mut store = self.0.store();
+        let mut ended = Vec::new();
+        store.kinds.retain(|(kind, namespace), watch| {
+            if !watch.users.contains(owner) || needed(kind, namespace.as_deref()) {
+                return true;
+            }
+            watch.users.remove(owner);
+            if watch.users.is_empty() {
+                watch.task.abort();
+                self.0.cluster.observer().watch_ended(&watch.resource, namespace.as_deref());
+                ended.push((kind.clone(), namespace.clone()));
+            }
+            !watch.users.is_empty()
+        });
+        for (kind, namespace) in ended {
+            store.forget(&kind, namespace.as_deref());
+        }
+    }
+
+    /// Whether anything of what the owner has may not be watched any more.
+    pub fn is_blind(&self, owner: &OwnerKey) -> bool {
+        let store = self.0.store();
+        let refused = |watch: &KindWatch| matches!(watch.state.borrow().1, WatchState::Refused(_));
+        store.kinds.values().any(|watch| watch.users.contains(owner) && refused(watch))
     }
 
     pub fn get(&self, id: &ObjectId) -> Option<Arc<Seen>> {
@@ -277,20 +332,57 @@ impl Shared {
     }
 
     /// The state of the kind's watch, which is begun if there is none.
-    fn start(self: &Arc<Self>, kind: &ApiKind, namespace: &str) -> watch::Receiver<(bool, WatchState)> {
+    fn start(
+        self: &Arc<Self>,
+        owner: &OwnerKey,
+        kind: &ApiKind,
+        namespace: &str,
+    ) -> watch::Receiver<(bool, WatchState)> {
         let restricted = self.options.by_namespace && kind.namespaced && !namespace.is_empty();
         let namespace = restricted.then(|| namespace.to_owned());
         let key = (GroupKind { group: kind.group.to_string(), kind: kind.kind.to_string() }, namespace.clone());
         let mut store = self.store();
-        if let Some(watch) = store.kinds.get(&key) {
+        if let Some(watch) = store.kinds.get_mut(&key) {
+            watch.users.insert(owner.clone());
             return watch.state.subscribe();
         }
         let content = has_health(&kind.group, &kind.kind);
         let (state, receiver) = watch::channel((false, WatchState::Starting));
         let following = follow(Arc::downgrade(self), kind.clone(), namespace, content, state.clone());
         let task = self.cluster.tasks().spawn(format!("the watch of `{}`", kind.resource()), following);
-        store.kinds.insert(key, KindWatch { content, state, task });
+        let (resource, users) = (kind.resource(), HashSet::from([owner.clone()]));
+        self.cluster.observer().watch(&resource, key.1.as_deref(), WatchState::Starting.label());
+        store.kinds.insert(key, KindWatch { content, resource, users, state, task });
         receiver
+    }
+
+    /// The state of a watch; who asked for it hears when it may not be watched any more, and when it may again.
+    fn turn(
+        &self,
+        kind: &GroupKind,
+        namespace: Option<&str>,
+        state: &watch::Sender<(bool, WatchState)>,
+        now: WatchState,
+    ) {
+        let (is_refused, label) = (matches!(now, WatchState::Refused(_)), now.label());
+        let before = std::cell::Cell::new(None);
+        state.send_if_modified(|(_, state)| {
+            let changed = *state != now;
+            before.set(Some((state.label(), matches!(state, WatchState::Refused(_)))));
+            *state = now;
+            changed
+        });
+        let Some((before, was_refused)) = before.into_inner() else { return };
+        if before == label && was_refused == is_refused {
+            return;
+        }
+        let mut store = self.store();
+        let Some(watch) = store.kinds.get(&(kind.clone(), namespace.map(str::to_owned))) else { return };
+        self.cluster.observer().watch(&watch.resource, namespace, label);
+        if was_refused != is_refused {
+            let users: Vec<OwnerKey> = watch.users.iter().cloned().collect();
+            users.iter().for_each(|user| store.ring(Some(user)));
+        }
     }
 
     fn release(&self, id: &ObjectId) {
@@ -312,6 +404,10 @@ impl Shared {
             Told::Deleted(id) => id,
         };
         let mut store = self.store();
+        // the watch was ended while this was on its way
+        if store.watch_of(id).is_none() {
+            return;
+        }
         if self.gate.in_flight(id) {
             store.held_back.insert(id.clone(), told);
             return;
@@ -322,8 +418,12 @@ impl Shared {
         }
     }
 
+    /// All that there is of a kind; no version: the kind itself is gone.
     fn listed(&self, kind: &GroupKind, namespace: Option<&str>, items: Vec<(Seen, Option<FieldTree>)>, version: &str) {
         let mut store = self.store();
+        if !store.kinds.contains_key(&(kind.clone(), namespace.map(str::to_owned))) {
+            return;
+        }
         let present: HashSet<&ObjectId> = items.iter().map(|(seen, _)| &seen.id).collect();
         let gone: Vec<ObjectId> = store
             .objects
@@ -333,8 +433,8 @@ impl Shared {
                     && id.group == kind.group
                     && namespace.is_none_or(|namespace| id.namespace == namespace)
                     && !present.contains(id)
-                    // what we wrote after the list was read
-                    && !is_newer(&slot.seen.resource_version, version)
+                    // what we wrote after the list was read; where the kind is gone, there was none
+                    && (version.is_empty() || !is_newer(&slot.seen.resource_version, version))
                     && !self.gate.in_flight(id)
             })
             .map(|(id, _)| id.clone())
@@ -363,6 +463,7 @@ async fn follow(
 ) {
     let key = GroupKind { group: kind.group.to_string(), kind: kind.kind.to_string() };
     let mut kind = kind;
+    let mut refusals = 0;
     'kind: loop {
         let mut watcher = {
             let Some(shared) = shared.upgrade() else { return };
@@ -377,11 +478,16 @@ async fn follow(
         loop {
             let event = watcher.next().await;
             let Some(shared) = shared.upgrade() else { return };
+            refusals = match &event {
+                WatchEvent::Lost { error, .. } if error.class == ErrorClass::Forbidden => refusals + 1,
+                _ => 0,
+            };
             match event {
                 WatchEvent::Listed { items, resource_version } => {
                     let items = items.into_iter().map(|o| o.into_seen(&kind, content)).collect();
                     shared.listed(&key, namespace.as_deref(), items, &resource_version);
-                    state.send_replace((true, WatchState::Current));
+                    state.send_modify(|(listed, _)| *listed = true);
+                    shared.turn(&key, namespace.as_deref(), &state, WatchState::Current);
                 }
                 WatchEvent::Changed(object) => {
                     let (seen, fields) = object.into_seen(&kind, content);
@@ -389,18 +495,20 @@ async fn follow(
                         refresh_kinds_of(&shared.cluster, &seen.id.name);
                     }
                     shared.take(Told::Changed(Box::new(seen), fields));
-                    recovered(&state);
+                    shared.turn(&key, namespace.as_deref(), &state, WatchState::Current);
                 }
                 WatchEvent::Deleted(object) => {
                     let (seen, _) = object.into_seen(&kind, content);
                     shared.take(Told::Deleted(seen.id));
-                    recovered(&state);
+                    shared.turn(&key, namespace.as_deref(), &state, WatchState::Current);
                 }
-                WatchEvent::Resumed => recovered(&state),
+                WatchEvent::Resumed => shared.turn(&key, namespace.as_deref(), &state, WatchState::Current),
                 WatchEvent::Lost { error, .. } => {
                     let gone = error.is_not_found();
                     tracing::debug!(resource = kind.resource(), %error, "the watch is down");
-                    state.send_modify(|(_, state)| *state = WatchState::Lost(error));
+                    // one alone may be a server that has not read its rules yet
+                    let now = if refusals >= REFUSALS { WatchState::Refused(error) } else { WatchState::Lost(error) };
+                    shared.turn(&key, namespace.as_deref(), &state, now);
                     if gone {
                         // no kind, no objects; or another version of it is served now
                         shared.listed(&key, namespace.as_deref(), Vec::new(), "");
@@ -419,9 +527,9 @@ async fn follow(
     }
 }
 
-fn recovered(state: &watch::Sender<(bool, WatchState)>) {
-    state.send_if_modified(|(_, state)| std::mem::replace(state, WatchState::Current) != WatchState::Current);
-}
+/// So often in a row the server has to say that we may not watch before it is believed: when it starts, it may not have
+/// read its roles yet.
+const REFUSALS: u32 = 2;
 
 /// A definition changed: what is known of its group's kinds may be outdated. Its name is `<plural>.<group>`.
 fn refresh_kinds_of(cluster: &Cluster, definition: &str) {
@@ -439,6 +547,20 @@ impl Store {
     fn watch_of(&self, id: &ObjectId) -> Option<&KindWatch> {
         let everywhere = self.kinds.get(&(id.group_kind(), None));
         everywhere.or_else(|| self.kinds.get(&(id.group_kind(), Some(id.namespace.clone()))))
+    }
+
+    /// Nothing of this kind is watched any more, in this namespace if one is given.
+    fn forget(&mut self, kind: &GroupKind, namespace: Option<&str>) {
+        let of_it = |id: &ObjectId| {
+            id.kind == kind.kind
+                && id.group == kind.group
+                && namespace.is_none_or(|namespace| id.namespace == namespace)
+        };
+        self.held_back.retain(|id, _| !of_it(id));
+        let gone: Vec<ObjectId> = self.objects.keys().filter(|id| of_it(id)).cloned().collect();
+        for id in gone {
+            self.remove(&id);
+        }
     }
 
     fn owner(&mut self, key: &OwnerKey) -> &mut Owner {
@@ -574,6 +696,59 @@ mod tests {
         store.remove(&seen("x", 3, "b").id);
         assert_eq!(rung(&a, &b), (2, 2));
         assert!(store.owners[&key("b")].objects.is_empty());
+    }
+
+    fn watched(users: &[&str]) -> KindWatch {
+        KindWatch {
+            content: false,
+            resource: "configmaps".into(),
+            users: users.iter().map(|name| OwnerKey::new("flux-system", *name)).collect(),
+            state: watch::Sender::new((true, WatchState::Current)),
+            task: tokio::spawn(std::future::pending::<()>()).abort_handle(),
+        }
+    }
+
+    async fn observed() -> Observed {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let config = kube::Config::new("http://127.0.0.1:1".parse().unwrap());
+        let client = kube::Client::try_from(config).unwrap();
+        let cluster = Cluster::from_client(client, crate::cluster::ClusterOptions::default());
+        Observed::new(cluster, WriteGate::default(), ObservedOptions::default())
+    }
+
+    #[tokio::test]
+    async fn a_watch_ends_with_its_last_user_and_what_it_showed_with_it() {
+        let observed = observed().await;
+        let kind = GroupKind { group: String::new(), kind: "ConfigMap".into() };
+        observed.0.store().kinds.insert((kind.clone(), None), watched(&["a", "b"]));
+        observed.0.take(Told::Changed(Box::new(seen("x", 1, "a")), None));
+        let (a, b) = (OwnerKey::new("flux-system", "a"), OwnerKey::new("flux-system", "b"));
+        let id = seen("x", 1, "a").id;
+        observed.keep_watched(&a, |_, _| true);
+        observed.keep_watched(&a, |_, _| false);
+        assert!(observed.get(&id).is_some(), "the other one needs it");
+        observed.keep_watched(&OwnerKey::new("flux-system", "c"), |_, _| false);
+        observed.keep_watched(&b, |_, _| false);
+        assert!(observed.get(&id).is_none() && observed.0.store().kinds.is_empty());
+        // what the watch had on its way when it was ended
+        observed.0.take(Told::Changed(Box::new(seen("x", 2, "a")), None));
+        observed.0.listed(&kind, None, vec![(seen("x", 3, "a"), None)], "3");
+        assert!(observed.get(&id).is_none());
+    }
+
+    #[tokio::test]
+    async fn nothing_is_left_of_a_kind_that_is_gone_and_whoever_had_it_hears_of_it() {
+        let observed = observed().await;
+        let kind = GroupKind { group: String::new(), kind: "ConfigMap".into() };
+        observed.0.store().kinds.insert((kind.clone(), None), watched(&["a"]));
+        let mut bell = observed.subscribe(&OwnerKey::new("flux-system", "a"));
+        observed.0.listed(&kind, None, vec![(seen("x", 7, "a"), None)], "5");
+        // a list that was read before our own write knows nothing of it
+        observed.0.listed(&kind, None, Vec::new(), "6");
+        assert!(observed.get(&seen("x", 7, "a").id).is_some());
+        bell.mark_unchanged();
+        observed.0.listed(&kind, None, Vec::new(), "");
+        assert!(observed.get(&seen("x", 7, "a").id).is_none() && bell.has_changed().unwrap());
     }
 
     #[test]

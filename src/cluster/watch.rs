@@ -204,6 +204,9 @@ impl<T: Watchable> Watcher<T> {
     /// Reads up to the next line; `None` if the state changed or the line was none of the caller's business.
     async fn read(&mut self) -> Option<WatchEvent<T>> {
         let State::Streaming { version, body, buffer, since } = &mut self.state else { return None };
+        if since.elapsed() >= LIVED {
+            self.back_off = BACK_OFF_MIN;
+        }
         let Some(end) = buffer.iter().position(|b| *b == b'\n') else {
             let lived = since.elapsed() >= LIVED;
             let ended = match tokio::time::timeout(SILENCE_MAX, body.frame()).await {
@@ -223,9 +226,6 @@ impl<T: Watchable> Watcher<T> {
                 Err(_) => None,
             };
             let version = std::mem::take(version);
-            if lived {
-                self.back_off = BACK_OFF_MIN;
-            }
             return match ended {
                 None => {
                     self.state = State::Idle { version };
@@ -242,19 +242,16 @@ impl<T: Watchable> Watcher<T> {
         match serde_json::from_slice::<Line<T>>(&line) {
             Ok(Line(Told::Changed(item))) => {
                 item.resource_version().clone_into(version);
-                self.back_off = BACK_OFF_MIN;
                 Some(WatchEvent::Changed(item))
             }
             Ok(Line(Told::Deleted(item))) => {
                 item.resource_version().clone_into(version);
-                self.back_off = BACK_OFF_MIN;
                 Some(WatchEvent::Deleted(item))
             }
             Ok(Line(Told::Bookmark(at))) => {
                 if !at.is_empty() {
                     *version = at;
                 }
-                self.back_off = BACK_OFF_MIN;
                 None
             }
             Ok(Line(Told::Error(status))) => {
@@ -579,19 +576,41 @@ mod tests {
         let steps = vec![
             list(5, "", &["a"]),
             Step::Stream(vec![expired]),
-            list(7, "", &["a", "b"]),
+            list(7, "more", &["a"]),
+            list(7, "", &["b"]),
             Step::Say(410, json!({"message": "too old", "reason": "Expired"})),
             list(9, "", &["b"]),
             Step::Stream(vec![unreadable]),
             list(11, "", &["c"]),
         ];
-        let (cluster, _) = server(steps).await;
+        let (cluster, asked) = server(steps).await;
         let mut watcher = watcher(cluster);
         for expected in ["listed a at 5", "listed a,b at 7", "listed b at 9"] {
             assert_eq!(next(&mut watcher).await, expected);
         }
+        let lists = asked.lock().unwrap().iter().filter(|query| query.contains("limit=500")).count();
+        assert_eq!(lists, 4, "in pages, each time");
         assert!(next(&mut watcher).await.starts_with("lost: an event of the watch can't be read"));
         assert_eq!(next(&mut watcher).await, "listed c at 11");
+    }
+
+    #[tokio::test]
+    async fn a_watch_that_never_lives_is_asked_for_less_and_less_often_whatever_it_says_before() {
+        let garbled = || Step::Stream(vec![line("ADDED", "a", 6), json!("garbage")]);
+        let steps = (0..8).flat_map(|_| [list(5, "", &[]), garbled()]).collect();
+        let (cluster, _) = server(steps).await;
+        let mut watcher = watcher(cluster);
+        let mut pauses = Vec::new();
+        while pauses.len() < 8 {
+            if let WatchEvent::Lost { retry_in, .. } = watcher.next().await {
+                pauses.push(retry_in.as_secs_f64());
+            }
+            // nobody waits for the end of it here
+            if let State::Waiting { until, .. } = &mut watcher.state {
+                *until = Instant::now();
+            }
+        }
+        assert!(pauses[0] < 0.5 && pauses[4] > 2.0 && pauses[7] > 20.0, "{pauses:?}");
     }
 
     #[tokio::test]

@@ -93,6 +93,8 @@ pub struct Config {
     pub default_service_account: Option<String>,
     /// The Secret, in the runtime namespace, whose age identities serve where `spec.decryption` names no other.
     pub sops_age_secret: Option<String>,
+    /// Requests to the API server that are under way at a time, at most.
+    pub api_concurrency: usize,
     pub field_validation: FieldValidation,
     pub source_role: SourceRole,
     /// Only the objects that these labels select are served; `None`: all.
@@ -118,8 +120,11 @@ pub const LEASE_DURATION_MAX: Duration = Duration::from_secs(600);
 pub const SOURCE_TIMEOUT: Duration = Duration::from_secs(60);
 /// Renders at a time: they are bound by the processor, and the smallest machines we serve have two cores.
 pub const RENDERS_MAX: usize = 2;
-/// Applications that write at a time; each sends up to `APPLY_PARALLEL` objects of a stage at once.
-pub const APPLYING_MAX: usize = 8;
+/// Requests to the API server that are under way at a time, unless it asks for less: enough for the 200 changes a second
+/// that one of two cores makes at 300 ms each, and a share of the 600 that API Priority and Fairness lets in from all.
+pub const API_CONCURRENCY: usize = 64;
+/// More connections than that help no API server.
+pub const API_CONCURRENCY_MAX: usize = 1024;
 /// Status writes at a time, apart from applies: a quarter of what may be under way, so that applies never starve them.
 pub const STATUS_WRITES_MAX: usize = 4;
 /// Background status writes a second, for applications that a new revision did not change.

@@ -36,7 +36,7 @@ use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 
 use crate::api::Key;
-use crate::apply::{Applier, UnknownFields};
+use crate::apply::{self, Applier, UnknownFields};
 use crate::cluster::{Cluster, Died, Fence, Observed, ObservedOptions, Pods, WriteGate};
 use crate::config;
 use crate::report::{Events, Metrics, Notices, Readiness, Router, Traces};
@@ -164,7 +164,8 @@ pub async fn run(settings: Settings, cancel: CancellationToken) -> Result<Ended,
         keys_by_default: sops_age_secret.map(|name| Reference::secret(&runtime_namespace, &name)),
         registry: Registry::default(),
         renders: Permits::new(config::RENDERS_MAX),
-        applies: Permits::new(config::APPLYING_MAX),
+        // applications that write at a time: each sends up to so many objects of a stage at once
+        applies: Permits::new((cluster.concurrency_max() / apply::PARALLEL).max(1)),
         statuses: Permits::new(config::STATUS_WRITES_MAX),
         background: Background::new(),
         sources,

@@ -60,6 +60,7 @@ impl Shared {
     pub fn forget(&self, app: &Key) {
         self.registry.remove(app);
         self.events.forget("Kustomization", app);
+        self.observed.keep_watched(app, |_, _| false);
         for source in self.sources.all() {
             source.attention(app, false, false);
         }

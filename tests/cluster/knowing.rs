@@ -86,7 +86,7 @@ async fn the_store_knows_how_each_object_stands_also_after_a_restart() {
     for (group, kind) in [("", "ConfigMap"), ("", "Secret"), ("apps", "Deployment")] {
         kinds.push(bench.cluster.resolve(group, kind, None).await.unwrap());
     }
-    restarted.ensure_watched(&kinds).await.unwrap();
+    restarted.ensure_watched(&bench.owner, &kinds).await.unwrap();
     assert_eq!(holding(&restarted), [Holding::Held; 3], "the fields that are ours show it");
 
     let again = bench.applier.apply(&work(all), &Stop::default(), |_| {}).await.unwrap();
@@ -107,7 +107,7 @@ async fn the_store_knows_how_each_object_stands_also_after_a_restart() {
     })
     .await;
     let later = Observed::new(bench.cluster.clone(), WriteGate::default(), ObservedOptions::default());
-    later.ensure_watched(&kinds).await.unwrap();
+    later.ensure_watched(&bench.owner, &kinds).await.unwrap();
     assert_eq!(later.holding(&config.id, "c1", &config.value), Holding::Undecided, "only an apply can tell");
 }
 
@@ -117,6 +117,6 @@ async fn a_watch_that_is_forbidden_says_so_at_once() {
     let nobody = bench.cluster.as_service_account(&bench.namespace, "nobody").unwrap();
     let observed = Observed::new(nobody, WriteGate::default(), ObservedOptions::default());
     let kind = bench.cluster.resolve("apps", "StatefulSet", None).await.unwrap();
-    let error = observed.ensure_watched(&[kind]).await.unwrap_err();
+    let error = observed.ensure_watched(&bench.owner, &[kind]).await.unwrap_err();
     assert!(matches!(&error, WatchError::Forbidden { resource, .. } if resource == "statefulsets.apps"), "{error}");
 }

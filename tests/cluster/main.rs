@@ -98,7 +98,7 @@ impl Bench {
         for (group, kind) in kinds {
             found.push(self.cluster.resolve(group, kind, None).await.unwrap());
         }
-        self.observed.ensure_watched(&found).await.unwrap();
+        self.observed.ensure_watched(&self.owner, &found).await.unwrap();
     }
 }
 

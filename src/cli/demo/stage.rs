@@ -110,6 +110,7 @@ impl Stage {
             policies_dir: None,
             default_service_account: None,
             sops_age_secret: None,
+            api_concurrency: config::API_CONCURRENCY,
             field_validation: config::FieldValidation::Strict,
             source_role: config::SourceRole::Serve,
             watch_selector: None,

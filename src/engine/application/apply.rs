@@ -122,7 +122,7 @@ impl Application {
             kinds.insert(key, kind);
         }
         let wanted = kinds.iter().map(|((_, _, namespace), kind)| (kind, namespace.as_str()));
-        self.shared.observed.ensure_watched_in(wanted).await.map_err(|error| {
+        self.shared.observed.ensure_watched_in(&self.key, wanted).await.map_err(|error| {
             // by name: whose kind it is tells what to grant, or what to declare elsewhere
             let of_kind = |desired: &&&Desired| {
                 let id = &desired.object.id;

@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use crate::cluster::{Holding, Ssa};
 use crate::engine::source::Head;
+use crate::manifest::ObjectId;
 use crate::plan::{Desired, Handling, Inventory};
 use crate::report::Stage;
 
@@ -80,6 +81,11 @@ impl Application {
             left = self.prune(work, &prepared, &mut changes).await?;
         }
         let inventory = declared.union(&left);
+        self.shared.observed.keep_watched(&self.key, |kind, namespace| {
+            let mut ids = inventory.ids();
+            let is_in = |id: &ObjectId| namespace.is_none_or(|namespace| id.namespace == namespace);
+            ids.any(|id| id.kind == kind.kind && id.group == kind.group && is_in(id))
+        });
         self.memory().inventory = inventory.clone();
         self.memory().mode = Mode::Applied;
         Ok(self.applied(work, &inventory, &changes).await)
@@ -90,6 +96,7 @@ impl Application {
         let before = self.memory().inventory.clone();
         let recorded = before.union(declared);
         if recorded != before {
+            recorded.check_size().map_err(|error| Failure::new("ReconciliationFailed", error.to_string()))?;
             let message = format!("applying revision {}", work.revision());
             self.progressing(work, &message, Some(&recorded)).await.map_err(|error| {
                 Failure::new("ReconciliationFailed", format!("the inventory could not be recorded: {error}"))
@@ -99,8 +106,8 @@ impl Application {
         Ok(())
     }
 
-    /// True if what is seen in the cluster calls for an attempt: something of ours is not as declared, or an unhealthy
-    /// revision may have healed, or a healthy one broke.
+    /// True if what is seen in the cluster calls for an attempt: something of ours is not as declared or can't be seen any
+    /// more, or an unhealthy revision may have healed, or a healthy one broke.
     pub fn is_disturbed(&self) -> bool {
         let (prepared, mode) = {
             let memory = self.memory();
@@ -112,7 +119,10 @@ impl Application {
         // what is seen of an object that is being written to may be older than the answer
         let at_rest = |desired: &&Desired| !self.shared.gate.in_flight(&desired.object.id);
         let changed = prepared.desired.iter().filter(at_rest).any(|desired| self.decide(desired) == Decision::Send);
-        changed || self.others_changed_keys() || self.health_turned(&prepared, mode)
+        changed
+            || self.shared.observed.is_blind(&self.key)
+            || self.others_changed_keys()
+            || self.health_turned(&prepared, mode)
     }
 
     /// What is to be done with one object, by what is seen of it.

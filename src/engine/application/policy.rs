@@ -136,7 +136,8 @@ impl Application {
     async fn before(&self, work: &Work, desired: &Desired) -> Result<Option<Value>, Failure> {
         let id = &desired.object.id;
         if let Some(kind) = self.shared.cluster.resource(&id.group, &id.kind, Some(&desired.object.version)) {
-            let watched = self.shared.observed.ensure_watched_in([(&kind, &*id.namespace)].into_iter()).await;
+            let watched = [(&kind, &*id.namespace)].into_iter();
+            let watched = self.shared.observed.ensure_watched_in(&self.key, watched).await;
             if watched.is_ok() && self.decide(desired) == Decision::Held {
                 return Ok(Some(desired.object.value.clone()));
             }

@@ -144,6 +144,16 @@ pub const API_REQUESTS: Definition =
     counter("afresh_api_requests_total", &["verb", "code"], "Requests to the API server; code 0: no answer");
 pub const API_DURATION: Definition =
     histogram("afresh_api_request_duration_seconds", &["verb"], "Time to the answer; of a watch, to its opening");
+pub const API_CONCURRENCY: Definition = gauge(
+    "afresh_api_concurrency_limit",
+    &[],
+    "Requests to the API server that may be under way at a time; less than --api-concurrency while it asks for less",
+);
+pub const WATCHES: Definition = gauge(
+    "afresh_watches",
+    &["resource", "namespace", "state"],
+    "1 for the state that the watch of a kind has which applications declare",
+);
 pub const DRY_RUNS: Definition =
     counter("afresh_dry_runs_total", &["result"], "Dry-runs of objects: accepted, refused, unanswered");
 pub const DELIVERIES: Definition =
@@ -205,6 +215,8 @@ pub fn all() -> impl Iterator<Item = Definition> {
         STAGES,
         API_REQUESTS,
         API_DURATION,
+        API_CONCURRENCY,
+        WATCHES,
         DRY_RUNS,
         DELIVERIES,
         CONNECTIONS,

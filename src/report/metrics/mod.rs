@@ -56,6 +56,8 @@ impl Stage {
     }
 }
 
+/// The states of a watch.
+const WATCH_STATES: [&str; 5] = ["starting", "current", "lost", "forbidden", "unserved"];
 /// Seconds of one stage: from a memoised render to a health check's timeout.
 const STAGE_BOUNDS: &[f64] = &[0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 60.0, 600.0];
 /// Seconds of one API request: up to its timeout.
@@ -72,6 +74,8 @@ pub struct Metrics {
     stages: HistogramVec,
     requests: IntCounterVec,
     request_durations: HistogramVec,
+    api_concurrency: IntGauge,
+    watches: IntGaugeVec,
     dry_runs: IntCounterVec,
     deliveries: IntCounterVec,
     connections: IntGauge,
@@ -95,6 +99,8 @@ impl Metrics {
             stages: histograms(&registry, &catalogue::STAGES, STAGE_BOUNDS),
             requests: counters(&registry, &catalogue::API_REQUESTS),
             request_durations: histograms(&registry, &catalogue::API_DURATION, REQUEST_BOUNDS),
+            api_concurrency: gauges(&registry, &catalogue::API_CONCURRENCY).with_label_values::<&str>(&[]),
+            watches: gauges(&registry, &catalogue::WATCHES),
             dry_runs: counters(&registry, &catalogue::DRY_RUNS),
             deliveries: counters(&registry, &catalogue::DELIVERIES),
             connections: gauges(&registry, &catalogue::CONNECTIONS).with_label_values::<&str>(&[]),
@@ -152,6 +158,22 @@ impl Metrics {
                 _ => "refused",
             };
             self.dry_runs.with_label_values(&[result]).inc();
+        }
+    }
+
+    /// Requests to the API server that may be under way at a time.
+    pub fn api_concurrency(&self, limit: usize) {
+        self.api_concurrency.set(i64::try_from(limit).unwrap_or(i64::MAX));
+    }
+
+    /// The state of the watch of a kind; `None`: it is not watched any more.
+    pub fn watch(&self, resource: &str, namespace: &str, state: Option<&str>) {
+        for other in WATCH_STATES.iter().filter(|other| Some(**other) != state) {
+            // there was none of that state
+            let _ = self.watches.remove_label_values(&[resource, namespace, other]);
+        }
+        if let Some(state) = state {
+            self.watches.with_label_values(&[resource, namespace, state]).set(1);
         }
     }
 

@@ -45,6 +45,7 @@ fn everything(metrics: &Metrics) -> (ApplicationMetrics, SourceMetrics, ObjectMe
     metrics.stage(Stage::Apply, Duration::from_secs(1));
     metrics.request("dry-run", 422, Duration::from_millis(3));
     metrics.delivery("github", Delivery::Accepted);
+    metrics.watch("configmaps", "", Some("current"));
     (app, source, other)
 }
 
@@ -213,4 +214,22 @@ fn a_thousand_applications_are_scraped_quickly_and_in_a_bounded_number_of_series
     assert!(series < 42 * apps.len(), "{series} series");
     // a debug build on a busy machine; a release build takes some 10 ms
     assert!(took < Duration::from_secs(1), "{took:?}");
+}
+
+#[test]
+fn a_watch_has_one_state_at_a_time_and_none_when_it_is_over() {
+    let metrics = Metrics::new();
+    let states = || {
+        let text = metrics.text();
+        let lines = text.lines().filter(|line| line.starts_with("afresh_watches{"));
+        lines
+            .map(|line| line.split("state=\"").nth(1).unwrap().split('"').next().unwrap().to_owned())
+            .collect::<Vec<_>>()
+    };
+    for state in ["starting", "current", "lost", "forbidden", "current"] {
+        metrics.watch("configmaps", "", Some(state));
+        assert_eq!(states(), [state]);
+    }
+    metrics.watch("configmaps", "", None);
+    assert!(states().is_empty());
 }
