@@ -24,7 +24,7 @@ use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
 };
 use serde_json::json;
-use tokio::sync::OnceCell;
+use tokio::sync::{Mutex, OnceCell};
 
 const SERVERS: [&str; 3] = ["etcd", "kube-apiserver", "kube-controller-manager"];
 
@@ -38,13 +38,15 @@ const ATTEMPTS: usize = 3;
 const ADMIN_TOKEN: &str = "admin-of-a-throw-away-cluster";
 const CONTROLLERS_TOKEN: &str = "controllers-of-a-throw-away-cluster";
 
-/// Three processes and their folder. The fields are never changed after the start.
+/// Three processes and their folder. The fields are never changed after the start, but for a server that is started
+/// again.
 pub struct ControlPlane {
     url: String,
     ca_pem: String,
     dir: PathBuf,
     kubeconfig: PathBuf,
-    servers: Servers,
+    port: u16,
+    servers: Mutex<Servers>,
 }
 
 impl ControlPlane {
@@ -80,6 +82,18 @@ impl ControlPlane {
         SHARED
             .get_or_init(|| async { Self::start().await.unwrap_or_else(|error| panic!("no control plane: {error:#}")) })
             .await
+    }
+
+    /// Ends the API server as SIGKILL does, lets `meanwhile` happen, and starts it again; returns once it is ready.
+    pub async fn restart_api_server(&self, meanwhile: impl Future<Output = ()>) -> anyhow::Result<()> {
+        let mut servers = self.servers.lock().await;
+        servers.end("kube-apiserver")?;
+        meanwhile.await;
+        let flags = apiserver_flags(&self.dir, &self.dir.join("etcd.sock"), self.port);
+        servers.spawn(&assets()?.join("kube-apiserver"), &flags)?;
+        let api = Api::new(&self.ca_pem, &self.url)?;
+        let deadline = Instant::now() + READY_WITHIN;
+        servers.until(deadline, "the API server is ready again", async || api.answers("/readyz").await).await
     }
 
     /// A kubeconfig file with a token of group `system:masters`.
@@ -134,15 +148,7 @@ impl ControlPlane {
         let kubeconfig = write_kubeconfig(&dir, "admin", ADMIN_TOKEN, &url, &ca_pem)?;
         let controllers = write_kubeconfig(&dir, "controllers", CONTROLLERS_TOKEN, &url, &ca_pem)?;
         let deadline = Instant::now() + READY_WITHIN;
-        let api = Api {
-            client: reqwest::Client::builder()
-                .tls_certs_only([reqwest::Certificate::from_pem(ca_pem.as_bytes())?])
-                // A proxy from the environment cannot reach our loopback address.
-                .no_proxy()
-                .timeout(Duration::from_secs(5))
-                .build()?,
-            url: url.clone(),
-        };
+        let api = Api::new(&ca_pem, &url)?;
 
         let socket = dir.join("etcd.sock");
         servers.spawn(&assets.join("etcd"), &etcd_flags(&dir, &socket))?;
@@ -157,13 +163,13 @@ impl ControlPlane {
             let what = format!("the controllers have made {object}");
             servers.until(deadline, &what, async || api.answers(&path).await).await?;
         }
-        Ok(ControlPlane { url, ca_pem, dir, kubeconfig, servers })
+        Ok(ControlPlane { url, ca_pem, dir, kubeconfig, port, servers: Mutex::new(servers) })
     }
 }
 
 impl Drop for ControlPlane {
     fn drop(&mut self) {
-        self.servers.stop();
+        self.servers.get_mut().stop();
     }
 }
 
@@ -174,6 +180,16 @@ struct Api {
 }
 
 impl Api {
+    fn new(ca_pem: &str, url: &str) -> anyhow::Result<Api> {
+        let client = reqwest::Client::builder()
+            .tls_certs_only([reqwest::Certificate::from_pem(ca_pem.as_bytes())?])
+            // A proxy from the environment cannot reach our loopback address.
+            .no_proxy()
+            .timeout(Duration::from_secs(5))
+            .build()?;
+        Ok(Api { client, url: url.to_owned() })
+    }
+
     async fn answers(&self, path: &str) -> bool {
         let request = self.client.get(format!("{}{path}", self.url)).bearer_auth(CONTROLLERS_TOKEN);
         request.send().await.is_ok_and(|response| response.status().is_success())
@@ -231,6 +247,15 @@ impl Servers {
         self.children.push((name, child));
         let pipe = self.pipe.as_mut().context("the watchdog is gone")?;
         writeln!(pipe, "{id}").context("tell the watchdog")
+    }
+
+    /// Ends one of them at once.
+    fn end(&mut self, name: &str) -> anyhow::Result<()> {
+        let at = self.children.iter().position(|(child, _)| child == name).context("there is no such server")?;
+        let (_, mut child) = self.children.remove(at);
+        child.kill()?;
+        child.wait()?;
+        Ok(())
     }
 
     /// Polls `done`; a server that ends in the meantime is the error, with the end of its log.

@@ -13,6 +13,7 @@ pub mod env;
 pub mod flux;
 pub mod forge;
 pub mod forward_proxy;
+pub mod gateway;
 pub mod in_process;
 pub mod installation;
 pub mod manifests;

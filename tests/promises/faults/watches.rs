@@ -1,0 +1,173 @@
+//! Watches that end badly: what they would have told is found out all the same, and nobody waits for it.
+
+use std::time::Duration;
+
+use hyper::Method;
+use kube::api::DeleteParams;
+use serde_json::json;
+
+use super::through_a_gateway;
+use crate::support::env::Env;
+use crate::support::gateway::Fault;
+use crate::support::manifests::{config_map, deployment};
+use crate::support::scenarios;
+
+scenarios! {
+    a_watch_that_sends_garbage_is_begun_anew_with_pauses,
+    a_watch_whose_version_is_gone_is_listed_anew,
+    a_watch_that_is_forbidden_is_a_condition_and_a_metric_until_it_is_allowed,
+    a_kind_is_watched_from_its_first_use_to_its_last,
+}
+
+fn is_watch_of(target: &str, kind: &str) -> bool {
+    target.contains(kind) && target.contains("watch=true")
+}
+
+fn is_list_of(method: &Method, target: &str, kind: &str) -> bool {
+    method == Method::GET && target.contains(&format!("/{kind}?limit=")) && target.contains("labelSelector")
+}
+
+/// Somebody deletes an object, and it is put back.
+async fn is_seen(env: &Env, kind: &str, name: &str) {
+    let before = env.live(kind, name).await.expect("it is there");
+    env.objects(kind).delete(name, &DeleteParams::default()).await.expect("somebody deletes it");
+    env.until_live(kind, name, "it is put back", |now| now["metadata"]["uid"] != before["metadata"]["uid"]).await;
+}
+
+async fn a_watch_that_sends_garbage_is_begun_anew_with_pauses(env: &mut Env) {
+    let gateway = through_a_gateway(env).await;
+    env.push(
+        "A",
+        &[("app/settings.yaml", &config_map("settings", "a")), ("other/web.yaml", &deployment("web", "web:1"))],
+    );
+    env.source(|_| {}).await;
+    env.kustomization("app", |_| {}).await;
+    env.kustomization("other", |_| {}).await;
+    let good = json!({ "type": "BOOKMARK", "object": { "metadata": { "resourceVersion": "1" } } });
+    gateway.set(Fault::Say(format!("{good}\n{{\"type\":\"ADDED\",\"object\":[\n\0\u{1}nonsense\n")), |_, target| {
+        is_watch_of(target, "/configmaps")
+    });
+    env.start();
+    let b = env.push(
+        "B",
+        &[("app/settings.yaml", &config_map("settings", "b")), ("other/web.yaml", &deployment("web", "web:2"))],
+    );
+    env.announce().await;
+    env.ready_at("app", &b).await;
+    env.ready_at("other", &b).await;
+    is_seen(env, "Deployment", "web").await;
+    // it is asked again, and not in a hot loop
+    env.eventually("it is asked again", async || (gateway.applied() >= 3).then_some(())).await;
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    let before = gateway.applied();
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    let asked = gateway.applied() - before;
+    assert!(asked <= 4, "{asked} watches in five seconds");
+    is_seen(env, "ConfigMap", "settings").await;
+    gateway.clear();
+    is_seen(env, "ConfigMap", "settings").await;
+}
+
+async fn a_watch_whose_version_is_gone_is_listed_anew(env: &mut Env) {
+    let gateway = through_a_gateway(env).await;
+    env.begin(&[("app/settings.yaml", &config_map("settings", "a"))]).await;
+    let gone = json!({ "type": "ERROR", "object": {
+        "kind": "Status", "apiVersion": "v1", "status": "Failure", "reason": "Expired", "code": 410,
+        "message": "too old resource version",
+    } });
+    gateway.times(1, Fault::Say(format!("{gone}\n")), |_, target| is_watch_of(target, "/configmaps?"));
+    gateway.times(u32::MAX, Fault::Slow(Duration::ZERO), |method, target| is_list_of(method, target, "configmaps"));
+    // the running watches break off and go on from where they were, but for the one that can't
+    gateway.go_down();
+    env.objects("ConfigMap").delete("settings", &DeleteParams::default()).await.expect("somebody deletes it");
+    gateway.turned_away(1).await;
+    gateway.come_up();
+    env.until_live("ConfigMap", "settings", "it is put back", |_| true).await;
+    assert_eq!(gateway.applied(), 2, "one watch was refused, one list was asked for");
+    is_seen(env, "ConfigMap", "settings").await;
+    assert_eq!(gateway.applied(), 2);
+}
+
+/// The state of the watch of a kind, as the metrics say.
+async fn state_of(env: &Env, resource: &str) -> Option<&'static str> {
+    for state in ["starting", "current", "lost", "forbidden", "unserved"] {
+        if env.measured("afresh_watches", &[("resource", resource), ("state", state)]).await.is_some() {
+            return Some(state);
+        }
+    }
+    None
+}
+
+async fn until_state(env: &Env, resource: &str, wanted: Option<&str>) {
+    env.eventually(&format!("the watch of {resource} is {wanted:?}"), async || {
+        (state_of(env, resource).await == wanted).then_some(())
+    })
+    .await;
+}
+
+async fn a_watch_that_is_forbidden_is_a_condition_and_a_metric_until_it_is_allowed(env: &mut Env) {
+    let gateway = through_a_gateway(env).await;
+    let a = env.push(
+        "A",
+        &[("app/settings.yaml", &config_map("settings", "a")), ("other/web.yaml", &deployment("web", "web:1"))],
+    );
+    env.source(|_| {}).await;
+    env.kustomization("app", |spec| spec["retryInterval"] = json!("2s")).await;
+    env.kustomization("other", |_| {}).await;
+    env.start();
+    env.ready_at("app", &a).await;
+    env.ready_at("other", &a).await;
+    until_state(env, "configmaps", Some("current")).await;
+
+    gateway.set(Fault::Answer(403), |method, target| {
+        is_watch_of(target, "/configmaps?") || is_list_of(method, target, "configmaps")
+    });
+    // the right was taken away; whoever watches notices with the next connection
+    gateway.go_down();
+    gateway.turned_away(1).await;
+    gateway.come_up();
+    until_state(env, "configmaps", Some("forbidden")).await;
+    let failed = env.failed_at("app", &a, "can't watch `configmaps`").await;
+    let said = crate::support::env::message(&failed);
+    assert!(said.contains("app/settings.yaml") && said.contains("grant `list` and `watch`"), "{said}");
+    let b = env.push("B", &[("other/web.yaml", &deployment("web", "web:2"))]);
+    env.announce().await;
+    env.ready_at("other", &b).await;
+
+    gateway.clear();
+    env.ready_at("app", &b).await;
+    until_state(env, "configmaps", Some("current")).await;
+    is_seen(env, "ConfigMap", "settings").await;
+}
+
+async fn a_kind_is_watched_from_its_first_use_to_its_last(env: &mut Env) {
+    let account = json!({ "apiVersion": "v1", "kind": "ServiceAccount", "metadata": { "name": "robot" } }).to_string();
+    let settings = |value: &str| config_map("settings", value);
+    env.push("A", &[("app/settings.yaml", &settings("a")), ("other/robot.yaml", &account.replace("robot", "other"))]);
+    env.begin(&[("app/robot.yaml", &account)]).await;
+    until_state(env, "serviceaccounts", Some("current")).await;
+    until_state(env, "configmaps", Some("current")).await;
+    env.kustomization("other", |_| {}).await;
+    env.until_live("ServiceAccount", "other", "it is applied", |_| true).await;
+
+    // one of two goes: the other one still has such objects
+    let b = env.push_changes("B", &[("app/robot.yaml", None)]);
+    env.announce().await;
+    env.ready_at("app", &b).await;
+    env.ready_at("other", &b).await;
+    env.until_gone("ServiceAccount", "robot").await;
+    assert_eq!(state_of(env, "serviceaccounts").await, Some("current"));
+    is_seen(env, "ServiceAccount", "other").await;
+
+    let params = DeleteParams::default();
+    env.kustomizations().delete("other", &params).await.expect("somebody deletes the application");
+    until_state(env, "serviceaccounts", None).await;
+    assert_eq!(state_of(env, "configmaps").await, Some("current"));
+
+    // and from its next use on
+    let c = env.push("C", &[("app/robot.yaml", &account)]);
+    env.announce().await;
+    env.ready_at("app", &c).await;
+    assert_eq!(state_of(env, "serviceaccounts").await, Some("current"));
+    is_seen(env, "ServiceAccount", "robot").await;
+}
