@@ -52,6 +52,7 @@ async fn a_real_api_server_that_is_killed_and_started_again_is_met_where_it_was_
     let before = env.ready_at("app", &a).await;
     plane.restart_api_server(tokio::time::sleep(Duration::from_secs(3))).await.unwrap();
     let unchanged = env.push("B", &[("other/readme.md", "nothing of the application\n")]);
+    env.announce().await;
     let after = env.ready_at("app", &unchanged).await;
     assert_eq!(transition(&before), transition(&after), "Ready did not flicker");
     env.objects("ConfigMap").delete("settings", &DeleteParams::default()).await.expect("somebody deletes it");
