@@ -423,6 +423,11 @@ mod tests {
         }
     }
 
+    #[test]
+    fn who_leads_never_waits_for_a_turn() {
+        assert_eq!(super::super::ApiKind::lease().resource(), LEASES);
+    }
+
     #[tokio::test]
     async fn a_missing_kubeconfig_is_named() {
         let error =

@@ -6,7 +6,7 @@ use std::time::Instant;
 use crate::cluster::{Holding, Ssa};
 use crate::engine::source::Head;
 use crate::manifest::ObjectId;
-use crate::plan::{Desired, Handling, Inventory};
+use crate::plan::{Desired, Handling, Inventory, TooLarge};
 use crate::report::Stage;
 
 use super::configuration::Overlay;
@@ -96,7 +96,8 @@ impl Application {
         let before = self.memory().inventory.clone();
         let recorded = before.union(declared);
         if recorded != before {
-            recorded.check_size().map_err(|error| Failure::new("ReconciliationFailed", error.to_string()))?;
+            let too_large = |error: TooLarge| Failure::new("ReconciliationFailed", error.to_string()).until_changed();
+            recorded.check_size().map_err(too_large)?;
             let message = format!("applying revision {}", work.revision());
             self.progressing(work, &message, Some(&recorded)).await.map_err(|error| {
                 Failure::new("ReconciliationFailed", format!("the inventory could not be recorded: {error}"))
