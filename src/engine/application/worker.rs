@@ -396,6 +396,7 @@ impl Application {
             source.attention(&self.key, false, false);
         }
         self.shared.events.forget(KIND, &self.key);
+        self.shared.observed.keep_watched(&self.key, |_, _| false);
         let mut ids: Vec<_> = self.memory().inventory.ids().cloned().collect();
         ids.push(self.id());
         self.shared.gate.quiet(&ids).await;
