@@ -326,6 +326,34 @@ async fn follow(cluster: Cluster, reference: Reference, seen: watch::Sender<Seen
     }
 }
 
+/// What a watch tells, said by a test.
+#[cfg(test)]
+pub(super) struct Teller(Arc<Shared>);
+
+#[cfg(test)]
+impl Teller {
+    pub fn tell(&self, version: Option<String>) {
+        self.0.seen.send_modify(|seen| {
+            seen.tell(version);
+        });
+    }
+}
+
+#[cfg(test)]
+impl Held {
+    /// Without a cluster; within a runtime.
+    pub fn told_by_hand(reference: &Reference) -> (Held, Teller) {
+        let shared = Arc::new(Shared {
+            seen: watch::Sender::new(Seen::default()),
+            content: tokio::sync::Mutex::default(),
+            digested: tokio::sync::Mutex::default(),
+            bell: watch::Sender::new(0),
+            task: tokio::spawn(std::future::pending::<()>()).abort_handle(),
+        });
+        (Held { reference: reference.clone(), shared: shared.clone() }, Teller(shared))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -25,6 +25,7 @@ use crate::cluster::ErrorClass;
 use crate::engine::references::{Held, Reference};
 use crate::manifest::ObjectId;
 use crate::plan::{Desired, Handling};
+use crate::report::metrics::HeldUp;
 use crate::report::{Severity, Verdict};
 use crate::rollout::{self, Asked, Configuration, Kind, Live, Reading, Record, References, Situation, Wish};
 
@@ -79,7 +80,7 @@ impl Application {
         }
         self.follow(std::iter::empty());
         self.tell_trouble(work, &Trouble::default()).await;
-        self.metrics.configuration(false, 0, 0, 0);
+        self.metrics.configuration(false, HeldUp::default());
     }
 
     /// Decides on all workloads among `objects`, which are about to be sent: what they read is there by now, as far as
@@ -109,7 +110,7 @@ impl Application {
         self.following().overlays = overlays;
         self.tell_trouble(work, &trouble).await;
         let follows = candidates.iter().any(|candidate| candidate.references.is_some());
-        self.metrics.configuration(follows, trouble.missing.len(), trouble.unreadable.len(), trouble.loops.len());
+        self.metrics.configuration(follows, trouble.counted());
         Ok(())
     }
 

@@ -96,3 +96,63 @@ impl Following {
         self.burst.map(|burst| burst.over_at())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rollout::Reading;
+
+    /// When changes, in milliseconds from the first, are taken up.
+    async fn taken_up_at(changes: &[u64]) -> u64 {
+        let reference = Reference::secret("shop", "a");
+        let (held, seen) = Held::told_by_hand(&reference);
+        let version = |number: usize| Some(number.to_string());
+        let used = Used::Read(Digested { version: version(0), reading: Reading::Absent });
+        let mut following = Following::default();
+        following.live.insert(reference, Followed { held, used, noticed: None });
+        let start = Instant::now();
+        seen.tell(version(0));
+        assert_eq!(following.notice(start), None, "nothing has changed");
+        let mut over_at = None;
+        for (number, at) in changes.iter().enumerate() {
+            let now = start + Duration::from_millis(*at);
+            seen.tell(version(number + 1));
+            over_at = following.notice(now);
+            // looked at again because something else was told: no change of its own
+            assert_eq!(following.notice(now + Duration::from_millis(50)), over_at, "{changes:?}");
+        }
+        u64::try_from((over_at.expect("there is a change") - start).as_millis()).expect("some seconds")
+    }
+
+    #[tokio::test]
+    async fn a_burst_is_taken_up_one_second_after_its_last_change_and_five_after_its_first_at_most() {
+        let cases: [(&[u64], u64); 6] = [
+            (&[0], 1000),
+            (&[0, 999], 1999),
+            (&[0, 300, 600, 900], 1900),
+            (&[0, 900, 1800, 2700, 3600], 4600),
+            (&[0, 900, 1800, 2700, 3600, 4500], 5000),
+            (&[0, 900, 1800, 2700, 3600, 4500, 4999], 5000),
+        ];
+        for (changes, expected) in cases {
+            assert_eq!(taken_up_at(changes).await, expected, "{changes:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_change_that_is_taken_back_is_no_burst() {
+        let reference = Reference::secret("shop", "a");
+        let (held, seen) = Held::told_by_hand(&reference);
+        let mut following = Following::default();
+        let used = Used::Read(Digested { version: None, reading: Reading::Absent });
+        following.live.insert(reference, Followed { held, used, noticed: None });
+        let start = Instant::now();
+        seen.tell(Some("1".into()));
+        assert!(following.notice(start).is_some());
+        seen.tell(None);
+        assert_eq!(following.notice(start + Duration::from_millis(500)), None, "it is gone again");
+        seen.tell(Some("2".into()));
+        let later = start + Duration::from_secs(3);
+        assert_eq!(following.notice(later), Some(later + BURST_QUIET), "a burst of its own");
+    }
+}

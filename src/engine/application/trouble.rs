@@ -3,6 +3,7 @@
 use k8s_openapi::jiff::Timestamp;
 
 use crate::api;
+use crate::report::metrics::HeldUp;
 use crate::report::{Severity, Verdict};
 
 use super::report::listed;
@@ -46,6 +47,15 @@ impl Application {
 const ROLLOUTS: &str = "afresh.dev/Rollouts";
 
 impl Trouble {
+    pub fn counted(&self) -> HeldUp {
+        HeldUp {
+            missing: self.missing.len(),
+            unreadable: self.unreadable.len(),
+            recreated: self.remade.len(),
+            loops: self.loops.len(),
+        }
+    }
+
     /// The condition's reason and message.
     fn in_words(&self) -> Option<(&'static str, String)> {
         let mut reason = None;

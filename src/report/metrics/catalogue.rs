@@ -93,7 +93,7 @@ pub const ROLLOUT_LOOPS: Definition = gauge(
 pub const ROLLOUT_REFERENCES: Definition = gauge(
     "afresh_rollout_references",
     &["namespace", "name", "state"],
-    "Secrets and ConfigMaps that workloads read and that are missing or unreadable",
+    "Secrets and ConfigMaps that workloads read and that are missing, unreadable, or immutable and recreated under their name",
 );
 
 // Of each source.

@@ -27,7 +27,7 @@ use crate::config;
 
 pub use catalogue::{Definition, Type};
 pub use delivery::Delivery;
-pub use object::{ApplicationMetrics, ObjectMetrics, SourceMetrics, Span};
+pub use object::{ApplicationMetrics, HeldUp, ObjectMetrics, SourceMetrics, Span};
 
 use exposition::Exposition;
 use object::Objects;

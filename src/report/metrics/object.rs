@@ -72,9 +72,18 @@ struct Application {
 #[derive(Default)]
 struct Rollouts {
     total: u64,
-    missing: usize,
-    unreadable: usize,
-    loops: usize,
+    held_up: HeldUp,
+}
+
+/// How much of what workloads read holds rollouts up, by the reason.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct HeldUp {
+    pub missing: usize,
+    pub unreadable: usize,
+    /// Immutable, and made anew under its name.
+    pub recreated: usize,
+    /// Workloads, not references.
+    pub loops: usize,
 }
 
 #[derive(Default)]
@@ -244,13 +253,12 @@ impl ApplicationMetrics {
     }
 
     /// What is wrong with what workloads read. Who has followed nothing yet, and does not now, has no such figures.
-    pub fn configuration(&self, follows: bool, missing: usize, unreadable: usize, loops: usize) {
+    pub fn configuration(&self, follows: bool, held_up: HeldUp) {
         self.application(|app| {
             if !follows && app.rollouts.is_none() {
                 return;
             }
-            let before = app.rollouts.get_or_insert_default();
-            *before = Rollouts { missing, unreadable, loops, ..*before };
+            app.rollouts.get_or_insert_default().held_up = held_up;
         });
     }
 
@@ -444,7 +452,8 @@ impl Objects {
         }
         each(&c::ROLLOUT_REFERENCES, &|out, record, state| {
             if let Some(rollouts) = state.application.as_ref().and_then(|app| app.rollouts.as_ref()) {
-                for (value, count) in [("missing", rollouts.missing), ("unreadable", rollouts.unreadable)] {
+                let HeldUp { missing, unreadable, recreated, .. } = rollouts.held_up;
+                for (value, count) in [("missing", missing), ("unreadable", unreadable), ("recreated", recreated)] {
                     out.sample(&c::ROLLOUT_REFERENCES, &record.named, Some(("state", value)), count);
                 }
             }
@@ -459,7 +468,7 @@ impl Objects {
 
 type CountOf = fn(&Rollouts) -> u64;
 const ROLLOUTS: [(&c::Definition, CountOf); 2] =
-    [(&c::ROLLOUTS, |rollouts| rollouts.total), (&c::ROLLOUT_LOOPS, |rollouts| rollouts.loops as u64)];
+    [(&c::ROLLOUTS, |rollouts| rollouts.total), (&c::ROLLOUT_LOOPS, |rollouts| rollouts.held_up.loops as u64)];
 
 type HistogramOf = fn(&State) -> Option<&Histogram>;
 const HISTOGRAMS: [(&c::Definition, HistogramOf); 2] =

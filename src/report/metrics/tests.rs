@@ -36,7 +36,7 @@ fn everything(metrics: &Metrics) -> (ApplicationMetrics, SourceMetrics, ObjectMe
     app.objects("created", 2);
     app.drift_corrected(1);
     app.rolled(1);
-    app.configuration(true, 1, 1, 1);
+    app.configuration(true, HeldUp { missing: 1, unreadable: 1, recreated: 1, loops: 1 });
     app.applied("r1");
     app.ready(Some(false));
     app.suspended(false);
