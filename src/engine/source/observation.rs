@@ -30,6 +30,16 @@ pub(super) struct Running {
     failed: bool,
     pub(super) probe: Option<Boxed<Sight>>,
     pub(super) fetch: Option<Fetch>,
+    pub(super) recovery: Option<Recovery>,
+}
+
+/// The last good revision, fetched after a start since the newest can't be taken and nothing else is held.
+pub(super) struct Recovery {
+    fetch: Option<Fetch>,
+    /// Why the newest can't be taken, and when the probe began that showed it: told once the other is offered, so that
+    /// nobody takes the source for empty meanwhile.
+    error: SourceError,
+    since: Instant,
 }
 
 /// The newest tree of the repository itself.
@@ -124,6 +134,10 @@ impl Worker {
             let error = error.clone();
             running.failed = true;
             self.pacing.on_probe_ended(Err(Failure { class: Class::Commit, retry_after: None }), now);
+            if let Some(recovery) = &mut running.recovery {
+                recovery.since = started;
+                return;
+            }
             return self.on_failure(&target.object, &error, started).await;
         }
         self.refused = None;
@@ -212,12 +226,70 @@ impl Worker {
                     SourceError::TooLarge { .. } | SourceError::NotACommit { .. } | SourceError::Denied { .. }
                 ) {
                     failure.class = Class::Commit;
-                    self.refused = Some(Refused { revision, error: error.clone(), at: now });
+                    self.refused = Some(Refused { revision: revision.clone(), error: error.clone(), at: now });
                     self.pacing.state_changed(now);
+                    self.recover(target, running, &revision, &error, since);
                 }
                 self.pacing.on_probe_ended(Err(failure), now);
-                self.on_failure(&target.object, &error, since).await;
+                if running.recovery.is_none() {
+                    self.on_failure(&target.object, &error, since).await;
+                }
             }
+        }
+    }
+
+    /// Begins to fetch the revision that was offered before the daemon started, if nothing is offered now.
+    fn recover(
+        &self,
+        target: &Target,
+        running: &mut Running,
+        newest: &source::Revision,
+        error: &SourceError,
+        since: Instant,
+    ) {
+        if let Some(recovery) = &mut running.recovery {
+            (recovery.error, recovery.since) = (error.clone(), since);
+            return;
+        }
+        if running.own.is_some() || self.handle.state().head.is_some() {
+            return;
+        }
+        let recorded = self.status.artifact.as_ref().and_then(|artifact| source::Revision::parse(&artifact.revision));
+        let Some(last_good) = recorded.filter(|recorded| recorded.commit != newest.commit) else { return };
+        tracing::info!(object = %self.key, revision = %last_good, "the newest revision can't be taken: the last good one is fetched");
+        let fetch = Some(self.fetch(target, last_good, since));
+        running.recovery = Some(Recovery { fetch, error: error.clone(), since });
+    }
+
+    /// Offers the last good revision, as it would still be offered if the daemon had not been started anew.
+    pub(super) async fn on_recovered(
+        &mut self,
+        target: &Target,
+        includes: &Includes,
+        running: &mut Running,
+        fetch: Fetch,
+        result: Result<Passed, SourceError>,
+    ) {
+        let found = Found { probed_at: fetch.first, seen_at: fetch.begun, fetched_at: Instant::now() };
+        let since = fetch.since;
+        drop(fetch);
+        self.metrics.received(target.remote.take_received());
+        let Some(Recovery { error, since: seen, .. }) = running.recovery.take() else { return };
+        if running.own.is_some() {
+            // something newer came up, and is offered
+            return;
+        }
+        match result {
+            Ok(Passed { snapshot, .. }) => {
+                running.own = Some(Own { snapshot, since, found });
+                self.compose(target, includes, running).await;
+            }
+            Err(why) => {
+                tracing::warn!(object = %self.key, error = %why, "the last good revision can't be had any more")
+            }
+        }
+        if running.failed {
+            self.on_failure(&target.object, &error, seen).await;
         }
     }
 
@@ -245,6 +317,14 @@ pub(super) async fn probed(probe: &mut Option<Boxed<Sight>>) -> Sight {
     let sight = running.await;
     *probe = None;
     sight
+}
+
+/// The last good revision is there, or can't be had.
+pub(super) async fn recovered(recovery: &mut Option<Recovery>) -> (Fetch, Result<Passed, SourceError>) {
+    match recovery {
+        Some(recovery) => fetched(&mut recovery.fetch).await,
+        None => std::future::pending().await,
+    }
 }
 
 pub(super) async fn fetched(fetch: &mut Option<Fetch>) -> (Fetch, Result<Passed, SourceError>) {

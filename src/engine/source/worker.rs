@@ -16,7 +16,7 @@ use crate::report::{SourceMetrics, StatusWriter};
 use crate::source::pacing::Pacing;
 
 use super::include::Includes;
-use super::observation::{Refused, Running, fetched, probed};
+use super::observation::{Refused, Running, fetched, probed, recovered};
 use super::report::{recorded, subject};
 use super::target::{Refusal, Target};
 use super::{Hint, KIND, SourceHandle, SourceState};
@@ -168,6 +168,7 @@ impl Worker {
                 () = self.handle.wake.notified() => {}
                 sight = probed(&mut running.probe) => self.on_probe(&target, &includes, &mut running, sight).await,
                 (fetch, result) = fetched(&mut running.fetch) => self.on_fetch(&target, &includes, &mut running, fetch, result).await,
+                (fetch, result) = recovered(&mut running.recovery) => self.on_recovered(&target, &includes, &mut running, fetch, result).await,
                 () = includes.changed() => self.compose(&target, &includes, &mut running).await,
                 sight = follower.news() => self.on_news(&target, &includes, &mut running, sight).await,
                 () = sleep_until(due) => self.probe(&target, &follower, &mut running),
