@@ -4,7 +4,10 @@
 //! As in an API server, manifests are of any type here: what depends on them is found out when it is evaluated.
 
 use super::functions::{self, SIGNATURES, UNSERVED};
-use super::syntax::{Comprehension, Expr, Kind, Literal, Node, Operator};
+use super::regular::Pattern;
+use super::syntax::{Comprehension, Expr, Kind, Node, Operator};
+use super::time::{self, DURATION, TIMESTAMP};
+use super::tokens::Literal;
 use super::{CompileError, Position};
 
 #[derive(Clone, Debug, PartialEq)]
@@ -62,18 +65,48 @@ struct Checker<'a> {
     declared: &'a Declared<'a>,
     /// Names that nobody declares are of any type.
     open: bool,
+    /// Lists are of what a format takes, which may be anything.
+    mixed: bool,
     scopes: Vec<(String, Type)>,
 }
 
 /// The type of an expression, or the first thing that is wrong with it.
 pub fn check(source: &str, expr: &Expr, declared: &Declared<'_>) -> Result<Type, CompileError> {
-    Checker { source, declared, open: false, scopes: Vec::new() }.check(expr)
+    Checker { source, declared, open: false, mixed: false, scopes: Vec::new() }.check(expr)
 }
 
 /// As [`check`], where any name may be used.
 pub fn check_open(source: &str, expr: &Expr) -> Result<Type, CompileError> {
     let declared = Declared { names: &[], composed: &[] };
-    Checker { source, declared: &declared, open: true, scopes: Vec::new() }.check(expr)
+    Checker { source, declared: &declared, open: true, mixed: true, scopes: Vec::new() }.check(expr)
+}
+
+fn of_time(kind: &Type) -> bool {
+    matches!(kind, Type::Of(DURATION | TIMESTAMP))
+}
+
+/// What becomes of moments and durations; `None`: nothing.
+fn time_of(operator: Operator, left: &Type, right: &Type) -> Option<Type> {
+    const LENGTH: Type = Type::Of(DURATION);
+    const MOMENT: Type = Type::Of(TIMESTAMP);
+    let adds = operator == Operator::Add;
+    Some(match (left, right) {
+        (&LENGTH, &LENGTH) => LENGTH,
+        (&MOMENT, &LENGTH) => MOMENT,
+        (&LENGTH, &MOMENT) if adds => MOMENT,
+        (&MOMENT, &MOMENT) if !adds => LENGTH,
+        (&MOMENT, Type::Any) if adds => MOMENT,
+        (Type::Any, &MOMENT) => {
+            if adds {
+                MOMENT
+            } else {
+                LENGTH
+            }
+        }
+        (&LENGTH, Type::Any) if !adds => LENGTH,
+        (&LENGTH | &MOMENT, Type::Any) | (Type::Any, &LENGTH) => Type::Any,
+        _ => return None,
+    })
 }
 
 impl Checker<'_> {
@@ -159,7 +192,7 @@ impl Checker<'_> {
                         (Type::Optional(inner), true) => *inner,
                         (item, _) => item,
                     };
-                    kind = Some(kind.map_or(item.clone(), |kind| kind.either(item)));
+                    kind = Some(self.alike(expr.at, kind, item)?);
                 }
                 Ok(Type::List(Box::new(kind.unwrap_or(Type::Any))))
             }
@@ -170,8 +203,8 @@ impl Checker<'_> {
                     if !matches!(named, Type::Any | Type::Of("string" | "int" | "uint" | "bool")) {
                         return Err(self.error(key.at, format!("a {} can't be a key", named.name())));
                     }
-                    let value = self.check(value)?;
-                    kind = Some(kind.map_or(value.clone(), |kind| kind.either(value)));
+                    let (value_at, value) = (value.at, self.check(value)?);
+                    kind = Some(self.alike(value_at, kind, value)?);
                 }
                 Ok(Type::Map(Box::new(kind.unwrap_or(Type::Any))))
             }
@@ -188,6 +221,17 @@ impl Checker<'_> {
                 Ok(if *flat { body } else { Type::Optional(Box::new(body)) })
             }
         }
+    }
+
+    /// What is written out as a list or a map holds values of one type, as API servers want it.
+    fn alike(&self, at: usize, before: Option<Type>, item: Type) -> Result<Type, CompileError> {
+        let Some(before) = before else { return Ok(item) };
+        let known = |kind: &Type| *kind != Type::Any && kind.name() != "null_type";
+        if !self.mixed && known(&before) && known(&item) && before.name() != item.name() {
+            let message = format!("a list or a map is of one type, but has {} and {}", before.name(), item.name());
+            return Err(self.error(at, message));
+        }
+        Ok(before.either(item))
     }
 
     fn name(&self, at: usize, name: &str) -> Result<Type, CompileError> {
@@ -253,9 +297,12 @@ impl Checker<'_> {
             return Err(self.error(at, format!("`{function}` {why}")));
         }
         let mut types = Vec::with_capacity(arguments.len());
+        let mixed = self.mixed;
+        self.mixed |= function == "format";
         for argument in arguments {
             types.push(self.check(argument)?);
         }
+        self.mixed = mixed;
         let first = on.as_ref().or(types.first()).cloned().unwrap_or(Type::Any);
         let fits = |signature: &&&functions::Signature| {
             (signature.least..=signature.most).contains(&arguments.len())
@@ -275,19 +322,22 @@ impl Checker<'_> {
                 .skip(usize::from(on.is_none()))
                 .take(1)
                 .find(|kind| !matches!(kind, Type::Any | Type::Of("string" | "int")))
-            && !matches!(
-                function,
-                "quantity" | "isQuantity" | "url" | "isURL" | "optional.of" | "optional.ofNonZeroValue"
-            )
+            && !matches!(function, "semver" | "isSemver")
         {
             return Err(self.overload(at, function, &[&first, wrong]));
         }
         if matches!(function, "matches" | "find" | "findAll")
             && let Some(Expr { at, node: Node::Literal(Literal::Text(pattern)), .. }) =
                 arguments.iter().rev().find(|a| matches!(a.node, Node::Literal(Literal::Text(_))))
-            && let Err(why) = functions::Pattern::new(pattern)
+            && let Err(why) = Pattern::new(pattern)
         {
             return Err(self.error(*at, format!("the regular expression is wrong: {why}")));
+        }
+        if let ("duration" | "timestamp", [Expr { at, node: Node::Literal(Literal::Text(text)), .. }]) =
+            (function, arguments)
+            && !(if function == "duration" { time::duration(text).is_some() } else { time::moment(text).is_some() })
+        {
+            return Err(self.error(*at, format!("the text is no {function}")));
         }
         Ok(match (function, &first) {
             ("orValue", Type::Optional(inner)) => (**inner).clone().either(types[0].clone()),
@@ -295,6 +345,10 @@ impl Checker<'_> {
             ("or", Type::Optional(_)) => first.clone(),
             ("optional.of" | "optional.ofNonZeroValue", inner) => Type::Optional(Box::new(inner.clone())),
             ("min" | "max" | "sum", Type::List(item)) => (**item).clone(),
+            ("format.named", _) => Type::Optional(Box::new(Type::Of(super::format::FORMAT))),
+            ("validate", _) => Type::Optional(Box::new(Type::List(Box::new(Type::Of("string"))))),
+            ("sort" | "distinct" | "reverse" | "slice", Type::List(_)) => first.clone(),
+            ("lists.range", _) => Type::List(Box::new(Type::Of("int"))),
             ("split" | "findAll", _) => Type::List(Box::new(Type::Of("string"))),
             ("math.greatest" | "math.least", first) if first.is_number() => {
                 types.iter().cloned().reduce(Type::either).unwrap_or(Type::Any)
@@ -320,6 +374,9 @@ impl Checker<'_> {
                 Type::Any | Type::List(_) | Type::Map(_) => Ok(BOOL),
                 _ => wrong(),
             },
+            Add | Subtract if of_time(&left) || of_time(&right) => {
+                time_of(operator, &left, &right).map_or_else(wrong, Ok)
+            }
             Add | Subtract | Multiply | Divide | Remainder => {
                 let takes = |kind: &Type| match (operator, kind) {
                     (_, Type::Any | Type::Of("int" | "uint")) => true,
@@ -338,7 +395,8 @@ impl Checker<'_> {
             }
             _ => {
                 let orders = |kind: &Type| {
-                    matches!(kind, Type::Any | Type::Of("bool" | "int" | "uint" | "double" | "string" | "bytes"))
+                    of_time(kind)
+                        || matches!(kind, Type::Any | Type::Of("bool" | "int" | "uint" | "double" | "string" | "bytes"))
                 };
                 let alike = left.name() == right.name() || (left.is_number() && right.is_number());
                 if orders(&left) && orders(&right) && (!known || alike) { Ok(BOOL) } else { wrong() }

@@ -6,10 +6,10 @@ use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
-use super::functions;
-use super::syntax::{Comprehension, Expr, Kind, Literal, Node, Operator};
+use super::syntax::{Comprehension, Expr, Kind, Node, Operator};
+use super::tokens::Literal;
 use super::value::{Key, List, Mapping, Text, Value};
-use super::{EvaluationError, Program};
+use super::{EvaluationError, Program, functions, regular, time};
 
 pub type Evaluated<'a> = Result<Value<'a>, EvaluationError>;
 
@@ -106,7 +106,7 @@ impl<'a> Environment<'a> {
                 let text = target.as_deref().or(arguments.first()).map(|text| self.value(text, scope)).transpose()?;
                 let rest = arguments.iter().skip(if target.is_some() { 1 } else { 2 });
                 let rest = rest.map(|argument| self.value(argument, scope)).collect::<Result<Vec<_>, _>>()?;
-                functions::search(function, &text.unwrap_or(Value::Null), pattern, &rest, self.budget)
+                regular::search(function, &text.unwrap_or(Value::Null), pattern, &rest, self.budget)
             }
             Node::Call { function, target, arguments, pattern: None } => {
                 let target = target.as_ref().map(|target| self.value(target, scope)).transpose()?;
@@ -307,13 +307,13 @@ impl<'a> Environment<'a> {
                     self.budget.take(a.len() + b.len())?;
                     Ok(Value::list(a.iter().chain(b.iter()).collect()))
                 }
-                _ => Err(none()),
+                _ => time::add(&left, &right)?.ok_or_else(none),
             },
             Subtract => match (&left, &right) {
                 (Value::Int(a), Value::Int(b)) => whole(a.checked_sub(*b)),
                 (Value::Uint(a), Value::Uint(b)) => natural(a.checked_sub(*b)),
                 (Value::Double(a), Value::Double(b)) => Ok(Value::Double(a - b)),
-                _ => Err(none()),
+                _ => time::subtract(&left, &right)?.ok_or_else(none),
             },
             Multiply => match (&left, &right) {
                 (Value::Int(a), Value::Int(b)) => whole(a.checked_mul(*b)),

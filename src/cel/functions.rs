@@ -1,23 +1,17 @@
-//! The functions: CEL's own, and Kubernetes' libraries of texts, lists, sets, regular expressions, quantities and URLs.
+//! The functions: CEL's own, and Kubernetes' libraries of texts, lists, sets, regular expressions, quantities, URLs,
+//! addresses, versions, times and formats.
 //!
 //! One table says what there is ([`SIGNATURES`]); the checker reads it before anything is evaluated.
 
 use std::cmp::Ordering;
 use std::rc::Rc;
 
-use regex::Regex;
-
 use super::EvaluationError;
 use super::evaluate::{Budget, Evaluated, no_overload};
 use super::quantity::Quantity;
-use super::value::{Text, Value};
-
-/// Compiled expressions beyond this are refused: what they match is short.
-const REGEX_BYTES_MAX: usize = 256 * 1024;
-/// To compile one takes about as long as so many steps.
-const REGEX_STEPS: usize = 2_000;
-/// A text that a function makes.
-const TEXT_BYTES_MAX: usize = 4 * 1024 * 1024;
+use super::regular::{Pattern, search};
+use super::value::Value;
+use super::{format, lists, network, semver, text, time};
 
 /// What a function takes and gives, as far as that is known without its arguments.
 pub struct Signature {
@@ -73,6 +67,12 @@ pub const SIGNATURES: &[Signature] = &[
     on("sum", 0, 0, "list", ""),
     on("min", 0, 0, "list", ""),
     on("max", 0, 0, "list", ""),
+    on("sort", 0, 0, "list", "list"),
+    on("distinct", 0, 0, "list", "list"),
+    on("reverse", 0, 0, "list", "list"),
+    on("flatten", 0, 1, "list", "list"),
+    on("slice", 2, 2, "list", "list"),
+    of("lists.range", 1, 1, "int", "list"),
     of("sets.contains", 2, 2, "list", "bool"),
     of("sets.equivalent", 2, 2, "list", "bool"),
     of("sets.intersects", 2, 2, "list", "bool"),
@@ -104,78 +104,69 @@ pub const SIGNATURES: &[Signature] = &[
     on("getPort", 0, 0, "kubernetes.URL", "string"),
     on("getEscapedPath", 0, 0, "kubernetes.URL", "string"),
     on("getQuery", 0, 0, "kubernetes.URL", "map"),
+    of("strings.quote", 1, 1, "string", "string"),
+    of("duration", 1, 1, "", time::DURATION),
+    of("timestamp", 1, 1, "", time::TIMESTAMP),
+    on("getHours", 0, 0, time::DURATION, "int"),
+    on("getMinutes", 0, 0, time::DURATION, "int"),
+    on("getSeconds", 0, 0, time::DURATION, "int"),
+    on("getMilliseconds", 0, 0, time::DURATION, "int"),
+    on("getFullYear", 0, 1, time::TIMESTAMP, "int"),
+    on("getMonth", 0, 1, time::TIMESTAMP, "int"),
+    on("getDayOfYear", 0, 1, time::TIMESTAMP, "int"),
+    on("getDayOfMonth", 0, 1, time::TIMESTAMP, "int"),
+    on("getDate", 0, 1, time::TIMESTAMP, "int"),
+    on("getDayOfWeek", 0, 1, time::TIMESTAMP, "int"),
+    on("getHours", 0, 1, time::TIMESTAMP, "int"),
+    on("getMinutes", 0, 1, time::TIMESTAMP, "int"),
+    on("getSeconds", 0, 1, time::TIMESTAMP, "int"),
+    on("getMilliseconds", 0, 1, time::TIMESTAMP, "int"),
+    of("ip", 1, 1, "string", network::IP),
+    of("isIP", 1, 1, "string", "bool"),
+    of("ip.isCanonical", 1, 1, "string", "bool"),
+    on("family", 0, 0, network::IP, "int"),
+    on("isUnspecified", 0, 0, network::IP, "bool"),
+    on("isLoopback", 0, 0, network::IP, "bool"),
+    on("isLinkLocalMulticast", 0, 0, network::IP, "bool"),
+    on("isLinkLocalUnicast", 0, 0, network::IP, "bool"),
+    on("isGlobalUnicast", 0, 0, network::IP, "bool"),
+    of("cidr", 1, 1, "string", network::CIDR),
+    of("isCIDR", 1, 1, "string", "bool"),
+    on("containsIP", 1, 1, network::CIDR, "bool"),
+    on("containsCIDR", 1, 1, network::CIDR, "bool"),
+    on("ip", 0, 0, network::CIDR, network::IP),
+    on("masked", 0, 0, network::CIDR, network::CIDR),
+    on("prefixLength", 0, 0, network::CIDR, "int"),
+    of("semver", 1, 2, "string", semver::SEMVER),
+    of("isSemver", 1, 2, "string", "bool"),
+    on("major", 0, 0, semver::SEMVER, "int"),
+    on("minor", 0, 0, semver::SEMVER, "int"),
+    on("patch", 0, 0, semver::SEMVER, "int"),
+    on("compareTo", 1, 1, semver::SEMVER, "int"),
+    on("isLessThan", 1, 1, semver::SEMVER, "bool"),
+    on("isGreaterThan", 1, 1, semver::SEMVER, "bool"),
+    of("format.named", 1, 1, "string", "optional_type"),
+    of("format.dns1123Label", 0, 0, "", format::FORMAT),
+    of("format.dns1123Subdomain", 0, 0, "", format::FORMAT),
+    of("format.dns1035Label", 0, 0, "", format::FORMAT),
+    of("format.dns1123LabelPrefix", 0, 0, "", format::FORMAT),
+    of("format.dns1123SubdomainPrefix", 0, 0, "", format::FORMAT),
+    of("format.dns1035LabelPrefix", 0, 0, "", format::FORMAT),
+    of("format.qualifiedName", 0, 0, "", format::FORMAT),
+    of("format.labelValue", 0, 0, "", format::FORMAT),
+    of("format.uuid", 0, 0, "", format::FORMAT),
+    of("format.byte", 0, 0, "", format::FORMAT),
+    of("format.date", 0, 0, "", format::FORMAT),
+    on("validate", 1, 1, format::FORMAT, "optional_type"),
 ];
 
 /// Of Kubernetes' libraries, what is not served; refused by these names.
-pub const UNSERVED: &[&str] = &[
-    "ip",
-    "isIP",
-    "cidr",
-    "isCIDR",
-    "semver",
-    "isSemver",
-    "duration",
-    "timestamp",
-    "format.named",
-    "base64.encode",
-    "base64.decode",
-    "sort",
-    "flatten",
-    "reverse",
-    "quote",
-    "validate",
-];
+pub const UNSERVED: &[&str] = &["base64.encode", "base64.decode", "sort", "flatten", "reverse"];
 
 /// Names of types, which are values as well.
 pub fn type_named(name: &str) -> Option<&'static str> {
     const TYPES: [&str; 10] = ["null_type", "bool", "int", "uint", "double", "string", "bytes", "list", "map", "type"];
     TYPES.into_iter().find(|known| *known == name)
-}
-
-/// A regular expression. One that is written out is compiled with the program, one that is made each time.
-#[derive(Clone, Debug)]
-pub struct Pattern(Regex);
-
-impl PartialEq for Pattern {
-    fn eq(&self, other: &Self) -> bool {
-        self.0.as_str() == other.0.as_str()
-    }
-}
-
-impl Pattern {
-    pub fn new(pattern: &str) -> Result<Pattern, String> {
-        let built = regex::RegexBuilder::new(pattern).size_limit(REGEX_BYTES_MAX).build();
-        let told = |error: regex::Error| error.to_string().lines().last().unwrap_or_default().trim().to_owned();
-        built.map(Pattern).map_err(told)
-    }
-
-    fn made(pattern: &str, budget: &Budget) -> Result<Pattern, EvaluationError> {
-        budget.take(REGEX_STEPS)?;
-        Self::new(pattern).map_err(|why| other(format!("the regular expression is wrong: {why}")))
-    }
-}
-
-/// `matches`, `find` and `findAll`.
-pub fn search<'a>(
-    function: &str,
-    text: &Value<'_>,
-    Pattern(regex): &Pattern,
-    rest: &[Value<'_>],
-    budget: &Budget,
-) -> Evaluated<'a> {
-    budget.take(cost(text))?;
-    let Value::Text(within) = text else { return Err(no_overload(function, &[text])) };
-    let within = within.as_str();
-    let limit = match rest {
-        [] => usize::MAX,
-        [Value::Int(limit)] if function == "findAll" => usize::try_from(*limit).unwrap_or(usize::MAX),
-        _ => return Err(no_overload(function, &rest.iter().collect::<Vec<_>>())),
-    };
-    Ok(match function {
-        "matches" => Value::Bool(regex.is_match(within)),
-        "find" => Value::text(regex.find(within).map_or("", |found| found.as_str())),
-        _ => Value::list(regex.find_iter(within).take(limit).map(|found| Value::text(found.as_str())).collect()),
-    })
 }
 
 pub fn call<'a>(
@@ -190,27 +181,35 @@ pub fn call<'a>(
     let refused = || no_overload(function, &arguments.iter().collect::<Vec<_>>());
     let made = match (&*arguments, member) {
         (values, false) => global(function, values, budget)?,
-        ([Value::Text(text), rest @ ..], true) => on_text(function, text, rest, budget)?,
+        ([Value::Text(text), rest @ ..], true) => text::on_text(function, text, rest, budget)?,
         ([Value::List(list), rest @ ..], true) => {
             let items: Vec<Value<'a>> = list.iter().collect();
-            on_list(function, &items, rest)?
+            lists::on_list(function, &items, rest, budget)?
         }
         ([Value::Optional(inner), rest @ ..], true) => on_optional(function, inner.as_ref(), rest)?,
         ([Value::Quantity(quantity), rest @ ..], true) => on_quantity(function, *quantity, rest)?,
-        ([Value::Url(url), ..], true) => on_url(function, url),
+        ([Value::Url(url), ..], true) => network::on_url(function, url),
+        ([Value::Duration(duration)], true) => time::on_duration(function, *duration),
+        ([Value::Timestamp(moment), zone @ ..], true) => time::on_timestamp(function, moment, zone)?,
+        ([Value::Ip(ip)], true) => network::on_ip(function, *ip),
+        ([Value::Cidr(cidr), rest @ ..], true) => network::on_cidr(function, cidr, rest)?,
+        ([Value::Semver(version), rest @ ..], true) => semver::on_version(function, version, rest),
+        ([Value::Format(format), Value::Text(text)], true) if function == "validate" => {
+            Some(format.validate(text.as_str()))
+        }
         ([value, ..], true) if function == "size" => size(value),
         _ => None,
     };
     made.ok_or_else(refused)
 }
 
-type Maybe<'a> = Result<Option<Value<'a>>, EvaluationError>;
+pub type Maybe<'a> = Result<Option<Value<'a>>, EvaluationError>;
 
-fn other(message: impl Into<String>) -> EvaluationError {
+pub fn other(message: impl Into<String>) -> EvaluationError {
     EvaluationError::Other(message.into())
 }
 
-fn cost(value: &Value<'_>) -> usize {
+pub fn cost(value: &Value<'_>) -> usize {
     match value {
         Value::Text(text) => text.as_str().len() / 16,
         Value::Bytes(bytes) => bytes.len() / 16,
@@ -239,6 +238,7 @@ fn global<'a>(function: &str, arguments: &[Value<'a>], budget: &Budget) -> Maybe
         ("string", [value]) => match value {
             Value::Text(_) => Some(value.clone()),
             Value::Int(_) | Value::Uint(_) | Value::Double(_) | Value::Bool(_) => Some(Value::text(plain(value))),
+            Value::Duration(_) | Value::Timestamp(_) | Value::Ip(_) | Value::Cidr(_) => Some(Value::text(plain(value))),
             Value::Bytes(bytes) => {
                 let text = std::str::from_utf8(bytes).map_err(|_| other("the bytes are no UTF-8"))?;
                 Some(Value::text(text))
@@ -259,6 +259,7 @@ fn global<'a>(function: &str, arguments: &[Value<'a>], budget: &Budget) -> Maybe
             Value::Double(value) if value.is_finite() && value.abs() < 9.2e18 => Some(Value::Int(*value as i64)),
             Value::Double(_) => return Err(EvaluationError::Overflow),
             Value::Text(text) => Some(Value::Int(text.as_str().parse().map_err(|_| other("the text is no int"))?)),
+            Value::Timestamp(moment) => Some(Value::Int(moment.seconds())),
             _ => None,
         },
         ("uint", [value]) => match value {
@@ -302,6 +303,7 @@ fn global<'a>(function: &str, arguments: &[Value<'a>], budget: &Budget) -> Maybe
             }
             extreme(&items, function == "math.greatest")?
         }
+        ("lists.range", [Value::Int(count)]) => Some(lists::range(*count, budget)?),
         ("optional.none", []) => Some(Value::Optional(None)),
         ("optional.of", [value]) => Some(Value::some(value.clone())),
         ("optional.ofNonZeroValue", [value]) => {
@@ -317,165 +319,21 @@ fn global<'a>(function: &str, arguments: &[Value<'a>], budget: &Budget) -> Maybe
             Some(Value::Url(Rc::new(parsed)))
         }
         ("isURL", [Value::Text(text)]) => Some(Value::Bool(url::Url::parse(text.as_str()).is_ok())),
+        ("strings.quote", [Value::Text(text)]) => {
+            text::bounded(text.as_str().len() * 2, budget)?;
+            Some(Value::text(text::quoted(text.as_str())))
+        }
+        ("duration" | "timestamp", [value]) => time::made(function, value)?,
+        ("ip" | "isIP" | "ip.isCanonical" | "cidr" | "isCIDR", [Value::Text(text)]) => {
+            network::made(function, text.as_str())?
+        }
+        ("semver" | "isSemver", [Value::Text(text), normal @ ..]) => semver::made(function, text.as_str(), normal)?,
+        ("format.named", [Value::Text(name)]) => {
+            Some(format::named(name.as_str()).map_or(Value::Optional(None), |found| Value::some(Value::Format(found))))
+        }
+        (function, []) => function.strip_prefix("format.").and_then(format::named).map(Value::Format),
         _ => None,
     })
-}
-
-/// Positions count characters, as CEL has it.
-fn on_text<'a>(function: &str, text: &Text<'a>, arguments: &[Value<'a>], budget: &Budget) -> Maybe<'a> {
-    let text = text.as_str();
-    let outside = || other("index out of range");
-    Ok(match (function, arguments) {
-        ("size", []) => Some(Value::Int(text.chars().count() as i64)),
-        ("contains", [Value::Text(part)]) => Some(Value::Bool(text.contains(part.as_str()))),
-        ("startsWith", [Value::Text(part)]) => Some(Value::Bool(text.starts_with(part.as_str()))),
-        ("endsWith", [Value::Text(part)]) => Some(Value::Bool(text.ends_with(part.as_str()))),
-        ("matches" | "find" | "findAll", [Value::Text(pattern), rest @ ..]) => {
-            let pattern = Pattern::made(pattern.as_str(), budget)?;
-            Some(search(function, &Value::Text(Text::Borrowed(text)), &pattern, rest, budget)?)
-        }
-        ("charAt", [Value::Int(at)]) => {
-            let (at, length) = (usize::try_from(*at).map_err(|_| outside())?, text.chars().count());
-            if at > length {
-                return Err(outside());
-            }
-            Some(Value::text(text.chars().nth(at).map(String::from).unwrap_or_default()))
-        }
-        ("indexOf" | "lastIndexOf", [Value::Text(part), rest @ ..]) => {
-            let bound = match rest {
-                [] => None,
-                [Value::Int(at)] => Some(usize::try_from(*at).map_err(|_| outside())?),
-                _ => return Ok(None),
-            };
-            Some(Value::Int(position(function, text, part.as_str(), bound).ok_or_else(outside)?))
-        }
-        ("lowerAscii", []) => Some(Value::text(text.to_ascii_lowercase())),
-        ("upperAscii", []) => Some(Value::text(text.to_ascii_uppercase())),
-        ("trim", []) => Some(Value::text(text.trim())),
-        ("replace", [Value::Text(from), Value::Text(to), rest @ ..]) => {
-            let limit = match rest {
-                [] => usize::MAX,
-                [Value::Int(limit)] => usize::try_from(*limit).unwrap_or(usize::MAX),
-                _ => return Ok(None),
-            };
-            let times = text.matches(from.as_str()).take(limit).count();
-            let length = text.len() + times.saturating_mul(to.as_str().len());
-            bounded(length, budget)?;
-            Some(Value::text(text.replacen(from.as_str(), to.as_str(), limit)))
-        }
-        ("split", [Value::Text(separator), rest @ ..]) => {
-            let limit = match rest {
-                [] => usize::MAX,
-                [Value::Int(0)] => return Ok(Some(Value::list(Vec::new()))),
-                [Value::Int(limit)] => usize::try_from(*limit).unwrap_or(usize::MAX),
-                _ => return Ok(None),
-            };
-            let parts: Vec<Value<'a>> = if separator.as_str().is_empty() {
-                text.chars().map(|c| Value::text(c.to_string())).collect()
-            } else {
-                text.splitn(limit, separator.as_str()).map(Value::text).collect()
-            };
-            budget.take(parts.len())?;
-            Some(Value::list(parts))
-        }
-        ("substring", [Value::Int(start), rest @ ..]) => {
-            let length = text.chars().count();
-            let end = match rest {
-                [] => length,
-                [Value::Int(end)] => usize::try_from(*end).map_err(|_| outside())?,
-                _ => return Ok(None),
-            };
-            let start = usize::try_from(*start).map_err(|_| outside())?;
-            if start > end || end > length {
-                return Err(outside());
-            }
-            Some(Value::text(text.chars().skip(start).take(end - start).collect::<String>()))
-        }
-        ("format", [Value::List(values)]) => {
-            Some(Value::text(format(text, &values.iter().collect::<Vec<_>>(), budget)?))
-        }
-        _ => None,
-    })
-}
-
-fn position(function: &str, text: &str, part: &str, bound: Option<usize>) -> Option<i64> {
-    let offsets: Vec<usize> = text.char_indices().map(|(at, _)| at).chain([text.len()]).collect();
-    let chars = |bytes: usize| offsets.binary_search(&bytes).ok();
-    let found = match (function, bound) {
-        ("indexOf", bound) => {
-            let start = *offsets.get(bound.unwrap_or(0))?;
-            text[start..].find(part).map(|at| start + at)
-        }
-        (_, None) => text.rfind(part),
-        (_, Some(bound)) => {
-            let last = *offsets.get(bound)?;
-            let end = (last + part.len()).min(text.len());
-            let end = (end..=text.len()).find(|end| text.is_char_boundary(*end))?;
-            text[..end].rfind(part).filter(|at| *at <= last)
-        }
-    };
-    Some(found.and_then(chars).map_or(-1, |at| at as i64))
-}
-
-fn bounded(bytes: usize, budget: &Budget) -> Result<(), EvaluationError> {
-    if bytes > TEXT_BYTES_MAX {
-        return Err(EvaluationError::TooCostly);
-    }
-    budget.take(bytes / 64)
-}
-
-/// `'%s has %d'.format([…])`, as cel-go has it.
-fn format(pattern: &str, values: &[Value<'_>], budget: &Budget) -> Result<String, EvaluationError> {
-    let mut out = String::new();
-    let mut values = values.iter();
-    let mut rest = pattern;
-    while let Some(at) = rest.find('%') {
-        out.push_str(&rest[..at]);
-        rest = &rest[at + 1..];
-        if let Some(after) = rest.strip_prefix('%') {
-            out.push('%');
-            rest = after;
-            continue;
-        }
-        let precision = rest.strip_prefix('.').map(|digits| {
-            let length = digits.find(|c: char| !c.is_ascii_digit()).unwrap_or(digits.len());
-            (digits[..length].parse::<usize>().unwrap_or(6).min(30), &digits[length..])
-        });
-        let precision = precision.map(|(precision, after)| {
-            rest = after;
-            precision
-        });
-        let Some(verb) = rest.chars().next() else { return Err(other("a format ends in `%`")) };
-        rest = &rest[verb.len_utf8()..];
-        let Some(value) = values.next() else { return Err(other("a format has more verbs than values")) };
-        let text = match (verb, value) {
-            ('s', value) => plain(value),
-            ('d', Value::Int(_) | Value::Uint(_) | Value::Double(_)) => plain(value),
-            ('f', value) => std::format!("{:.*}", precision.unwrap_or(6), number(value)?),
-            ('e', value) => std::format!("{:.*e}", precision.unwrap_or(6), number(value)?),
-            ('b', Value::Int(value)) => std::format!("{value:b}"),
-            ('b', Value::Bool(value)) => u8::from(*value).to_string(),
-            ('o', Value::Int(value)) => std::format!("{value:o}"),
-            ('x', Value::Int(value)) => std::format!("{value:x}"),
-            ('X', Value::Int(value)) => std::format!("{value:X}"),
-            ('x', Value::Text(text)) => text.as_str().bytes().map(|byte| std::format!("{byte:02x}")).collect(),
-            ('X', Value::Text(text)) => text.as_str().bytes().map(|byte| std::format!("{byte:02X}")).collect(),
-            (verb, value) => return Err(other(std::format!("`%{verb}` is not for a {}", value.type_name()))),
-        };
-        out.push_str(&text);
-        bounded(out.len(), budget)?;
-    }
-    out.push_str(rest);
-    Ok(out)
-}
-
-fn number(value: &Value<'_>) -> Result<f64, EvaluationError> {
-    match value {
-        Value::Int(value) => Ok(*value as f64),
-        Value::Uint(value) => Ok(*value as f64),
-        Value::Double(value) => Ok(*value),
-        other => Err(no_overload("format", &[other])),
-    }
 }
 
 /// A value as people read it.
@@ -498,11 +356,16 @@ pub fn plain(value: &Value<'_>) -> String {
             std::format!("{{{}}}", entries.join(", "))
         }
         Value::Url(url) => url.to_string(),
+        Value::Duration(duration) => time::plain(*duration),
+        Value::Timestamp(moment) => moment.to_string(),
+        Value::Ip(ip) => ip.to_string(),
+        Value::Cidr(cidr) => cidr.to_string(),
+        Value::Semver(version) => version.to_string(),
         other => other.type_name().to_owned(),
     }
 }
 
-fn extreme<'a>(items: &[Value<'a>], greatest: bool) -> Maybe<'a> {
+pub fn extreme<'a>(items: &[Value<'a>], greatest: bool) -> Maybe<'a> {
     let Some((first, rest)) = items.split_first() else { return Err(other("the list is empty")) };
     let mut best = first.clone();
     for item in rest {
@@ -512,60 +375,6 @@ fn extreme<'a>(items: &[Value<'a>], greatest: bool) -> Maybe<'a> {
         }
     }
     Ok(Some(best))
-}
-
-fn on_list<'a>(function: &str, items: &[Value<'a>], arguments: &[Value<'a>]) -> Maybe<'a> {
-    Ok(match (function, arguments) {
-        ("size", []) => Some(Value::Int(items.len() as i64)),
-        ("isSorted", []) => {
-            let ordered = items.windows(2).map(|pair| pair[0].compare(&pair[1]));
-            let mut sorted = true;
-            for (order, pair) in ordered.zip(items.windows(2)) {
-                sorted &= order.ok_or_else(|| no_overload("isSorted", &[&pair[0], &pair[1]]))?.is_le();
-            }
-            Some(Value::Bool(sorted))
-        }
-        ("sum", []) => {
-            let mut sum = match items.first() {
-                Some(Value::Double(_)) => Value::Double(0.0),
-                Some(Value::Uint(_)) => Value::Uint(0),
-                _ => Value::Int(0),
-            };
-            for item in items {
-                sum = match (&sum, item) {
-                    (Value::Int(a), Value::Int(b)) => Value::Int(a.checked_add(*b).ok_or(EvaluationError::Overflow)?),
-                    (Value::Uint(a), Value::Uint(b)) => {
-                        Value::Uint(a.checked_add(*b).ok_or(EvaluationError::Overflow)?)
-                    }
-                    (Value::Double(a), Value::Double(b)) => Value::Double(a + b),
-                    _ => return Ok(None),
-                };
-            }
-            Some(sum)
-        }
-        ("min", []) => extreme(items, false)?,
-        ("max", []) => extreme(items, true)?,
-        ("indexOf", [value]) => Some(Value::Int(place(items.iter().position(|item| item.equals(value))))),
-        ("lastIndexOf", [value]) => Some(Value::Int(place(items.iter().rposition(|item| item.equals(value))))),
-        ("join", separator) => {
-            let separator = match separator {
-                [] => "",
-                [Value::Text(text)] => text.as_str(),
-                _ => return Ok(None),
-            };
-            let mut texts = Vec::with_capacity(items.len());
-            for item in items {
-                let Value::Text(text) = item else { return Ok(None) };
-                texts.push(text.as_str());
-            }
-            Some(Value::text(texts.join(separator)))
-        }
-        _ => None,
-    })
-}
-
-fn place(at: Option<usize>) -> i64 {
-    at.map_or(-1, |at| at as i64)
 }
 
 fn on_optional<'a>(function: &str, inner: Option<&Rc<Value<'a>>>, arguments: &[Value<'a>]) -> Maybe<'a> {
@@ -603,27 +412,5 @@ fn on_quantity<'a>(function: &str, quantity: Quantity, arguments: &[Value<'a>]) 
         ("add", [value]) => sum(value).map(|value| overflow(quantity.add(value))).transpose()?,
         ("sub", [value]) => sum(value).map(|value| overflow(quantity.subtract(value))).transpose()?,
         _ => None,
-    })
-}
-
-fn on_url<'a>(function: &str, url: &url::Url) -> Option<Value<'a>> {
-    let host = url.host_str().unwrap_or_default();
-    let port = url.port().map(|port| port.to_string()).unwrap_or_default();
-    Some(match function {
-        "getScheme" => Value::text(url.scheme()),
-        "getHostname" => Value::text(host.trim_matches(['[', ']'])),
-        "getHost" if port.is_empty() => Value::text(host),
-        "getHost" => Value::text(std::format!("{host}:{port}")),
-        "getPort" => Value::text(port),
-        "getEscapedPath" => Value::text(url.path()),
-        "getQuery" => {
-            let mut fields = std::collections::BTreeMap::<_, Vec<Value<'a>>>::new();
-            for (key, value) in url.query_pairs() {
-                fields.entry(super::value::Key::Text(key.into_owned())).or_default().push(Value::text(&*value));
-            }
-            let fields = fields.into_iter().map(|(key, values)| (key, Value::list(values))).collect();
-            Value::Map(super::value::Mapping::Made(Rc::new(fields)))
-        }
-        _ => return None,
     })
 }

@@ -10,9 +10,17 @@
 
 pub mod check;
 mod evaluate;
+mod format;
 mod functions;
+mod lists;
+mod network;
 mod quantity;
+mod regular;
+mod semver;
 mod syntax;
+mod text;
+mod time;
+mod tokens;
 mod value;
 
 use std::fmt;

@@ -99,6 +99,45 @@ fn expressions_come_to_what_they_come_to_in_kubernetes() {
 }
 
 #[test]
+fn times_addresses_versions_and_formats_are_those_of_an_api_server() {
+    let object = json!({"data": {"duration": "2h45m", "time": "2024-07-01T12:00:00Z", "ip": "10.1.2.3"}});
+    let declared = Declared { names: &["object"], composed: &[] };
+    let mut count = 0;
+    for line in include_str!("agreement.txt").lines().filter(|line| !line.is_empty() && !line.starts_with('#')) {
+        let (expected, source) = line.split_once(": ").unwrap();
+        let said = match Program::compile_as("bool", source, &declared) {
+            Err(_) => "refused",
+            Ok(program) => {
+                let (budget, composed) = (Budget::new(10_000), Vec::new());
+                let environment = Environment::new(vec![("object", Value::of(&object))], &composed, &budget);
+                match environment.evaluate(&program) {
+                    Ok(Value::Bool(true)) => "true",
+                    Ok(_) => "false",
+                    Err(_) => "error",
+                }
+            }
+        };
+        assert_eq!(said, expected, "{source}");
+        count += 1;
+    }
+    assert!(count > 60, "{count}");
+}
+
+#[test]
+fn a_zone_is_named_as_the_database_names_it() {
+    for (source, expected) in [
+        ("timestamp('2024-07-01T12:00:00Z').getHours('Europe/Berlin')", Ok("14")),
+        ("timestamp('2024-01-01T12:00:00Z').getHours('Europe/Berlin')", Ok("13")),
+        ("timestamp('2024-07-01T00:00:00Z').getDayOfWeek('America/New_York')", Ok("0")),
+        ("timestamp('2024-07-01T12:00:00Z').getHours('europe/berlin')", Err("evaluating: there is no such time zone")),
+        ("timestamp('2024-07-01T12:00:00Z').getHours('99:99:99')", Err("evaluating: there is no such time zone")),
+    ] {
+        let expected = expected.map(str::to_owned).map_err(str::to_owned);
+        assert_eq!(evaluated(source), expected, "{source}");
+    }
+}
+
+#[test]
 fn what_has_no_value_says_why() {
     for (source, expected) in [
         ("object.missing == 1", "evaluating: no such key: missing"),
@@ -126,7 +165,10 @@ fn what_is_wrong_is_found_when_it_is_compiled() {
         ("object.name.foo()", "`foo` is no function (at 1:1)"),
         ("object.spec.exists(c)", "`exists` is no function (at 1:1)"),
         ("'a'.matches('(')", "the regular expression is wrong: error: unclosed group (at 1:13)"),
-        ("ip('1.2.3.4') == object.x", "`ip` is not served (at 1:1)"),
+        ("base64.encode(b'a') == object.x", "`base64.encode` is not served (at 1:1)"),
+        ("format.uri().validate('a').hasValue()", "`format.uri` is not served (at 1:1)"),
+        ("duration('1d') == object.x", "the text is no duration (at 1:10)"),
+        ("1 + duration('1h') == object.x", "`+` is not for (int, google.protobuf.Duration) (at 1:1)"),
         (
             "authorizer.path('/x').check('get').allowed()",
             "`authorizer` asks an API server for rights, which is not done here (at 1:1)",

@@ -2,11 +2,16 @@
 
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::rc::Rc;
 
 use serde_json::{Map, Value as Json};
 
+use super::format::{self, Format};
+use super::network::{self, Cidr};
 use super::quantity::Quantity;
+use super::semver;
+use super::time::{self, Moment};
 
 #[derive(Clone, Debug)]
 pub enum Value<'a> {
@@ -22,6 +27,13 @@ pub enum Value<'a> {
     Optional(Option<Rc<Value<'a>>>),
     Quantity(Quantity),
     Url(Rc<url::Url>),
+    /// In nanoseconds.
+    Duration(i64),
+    Timestamp(Moment),
+    Ip(IpAddr),
+    Cidr(Cidr),
+    Semver(Rc<::semver::Version>),
+    Format(Format),
     Type(&'static str),
 }
 
@@ -179,6 +191,12 @@ impl<'a> Value<'a> {
             Value::Optional(_) => "optional_type",
             Value::Quantity(_) => "kubernetes.Quantity",
             Value::Url(_) => "kubernetes.URL",
+            Value::Duration(_) => time::DURATION,
+            Value::Timestamp(_) => time::TIMESTAMP,
+            Value::Ip(_) => network::IP,
+            Value::Cidr(_) => network::CIDR,
+            Value::Semver(_) => semver::SEMVER,
+            Value::Format(_) => format::FORMAT,
             Value::Type(_) => "type",
         }
     }
@@ -195,6 +213,7 @@ impl<'a> Value<'a> {
             Value::Bytes(bytes) => bytes.is_empty(),
             Value::List(list) => list.len() == 0,
             Value::Map(map) => map.len() == 0,
+            Value::Duration(nanoseconds) => *nanoseconds == 0,
             _ => false,
         }
     }
@@ -221,6 +240,12 @@ impl<'a> Value<'a> {
             },
             (Value::Quantity(a), Value::Quantity(b)) => a == b,
             (Value::Url(a), Value::Url(b)) => a == b,
+            (Value::Duration(a), Value::Duration(b)) => a == b,
+            (Value::Timestamp(a), Value::Timestamp(b)) => a.at == b.at,
+            (Value::Ip(a), Value::Ip(b)) => a == b,
+            (Value::Cidr(a), Value::Cidr(b)) => a == b,
+            (Value::Semver(a), Value::Semver(b)) => semver::order(a, b).is_eq(),
+            (Value::Format(a), Value::Format(b)) => a == b,
             (Value::Type(a), Value::Type(b)) => a == b,
             (a, b) => a.is_number() && b.is_number() && a.compare(b) == Some(Ordering::Equal),
         }
@@ -246,6 +271,8 @@ impl<'a> Value<'a> {
             (Value::Int(a), Value::Double(b)) => (*a as f64).partial_cmp(b),
             (Value::Uint(a), Value::Double(b)) => (*a as f64).partial_cmp(b),
             (Value::Quantity(a), Value::Quantity(b)) => Some(a.cmp(b)),
+            (Value::Duration(a), Value::Duration(b)) => Some(a.cmp(b)),
+            (Value::Timestamp(a), Value::Timestamp(b)) => Some(a.at.cmp(&b.at)),
             _ => None,
         }
     }

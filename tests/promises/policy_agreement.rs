@@ -49,6 +49,104 @@ async fn theirs(plane: &ControlPlane, name: &str, namespace: &str, example: &Pat
     Said { denied: !taken, messages }
 }
 
+/// Of each expression that is said the same of here and there: what is said, and the expression.
+fn expressions() -> Vec<(&'static str, &'static str)> {
+    let lines = include_str!("../../src/cel/agreement.txt").lines();
+    lines.filter(|line| !line.is_empty() && !line.starts_with('#')).map(|line| line.split_once(": ").unwrap()).collect()
+}
+
+/// A policy of these expressions for the ConfigMap `subject` of a namespace, and a binding that warns.
+fn policy_of(name: &str, namespace: &str, expressions: &[&str]) -> Vec<Value> {
+    let rule = json!({
+        "apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["configmaps"],
+        "resourceNames": ["subject"],
+    });
+    let validations: Vec<Value> = expressions
+        .iter()
+        .enumerate()
+        .map(|(at, text)| json!({ "expression": text, "message": format!("[{at}]") }))
+        .collect();
+    let of = |kind: &str, spec: Value| json!({ "apiVersion": "admissionregistration.k8s.io/v1", "kind": kind, "metadata": { "name": name }, "spec": spec });
+    let selector = json!({ "matchLabels": { "kubernetes.io/metadata.name": namespace } });
+    vec![
+        of(
+            "ValidatingAdmissionPolicy",
+            json!({ "matchConstraints": { "resourceRules": [rule] }, "validations": validations, "failurePolicy": "Fail" }),
+        ),
+        of(
+            "ValidatingAdmissionPolicyBinding",
+            json!({ "policyName": name, "validationActions": ["Warn"], "matchResources": { "namespaceSelector": selector } }),
+        ),
+    ]
+}
+
+/// The functions that Kubernetes adds to CEL, by their values: the same table is evaluated by our own in `src/cel/tests.rs`.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_api_server_evaluates_each_expression_as_we_do() {
+    let Some(env) = Env::on_real_server("expressions_agree").await else { return };
+    let plane = ControlPlane::shared().await;
+    let written = async |file: &str, items: Vec<Value>| {
+        let path = env.folder().join(file);
+        std::fs::write(&path, json!({ "apiVersion": "v1", "kind": "List", "items": items }).to_string()).unwrap();
+        path.display().to_string()
+    };
+    let mut wrong = Vec::new();
+    let mut evaluated = Vec::new();
+    for (expected, expression) in expressions() {
+        let name = format!("{}-one", env.namespace);
+        let policy = policy_of(&name, &env.namespace, &[expression]).remove(0);
+        let file = written("one.json", vec![policy]).await;
+        let (taken, text) = kubectl(plane, &["create", "--dry-run=server", "-f", &file]).await;
+        match (taken, expected) {
+            (false, "refused") => {}
+            (true, "true" | "error") => evaluated.push((expected, expression)),
+            _ => wrong.push(format!("{expected}: {expression}\n  compiles: {taken} {text}")),
+        }
+    }
+    // an API server bounds what a policy may cost as a whole
+    let mut objects = Vec::new();
+    for (at, some) in evaluated.chunks(5).enumerate() {
+        let some: Vec<&str> = some.iter().map(|(_, expression)| *expression).collect();
+        objects.extend(policy_of(&format!("{}-{at}", env.namespace), &env.namespace, &some));
+    }
+    objects.extend(policy_of(&format!("{}-last", env.namespace), &env.namespace, &["object.data.ip == ''"]));
+    let file = written("policies.json", objects).await;
+    let (taken, text) = kubectl(plane, &["apply", "--server-side", "-f", &file]).await;
+    assert!(taken, "{text}");
+    let data = json!({ "duration": "2h45m", "time": "2024-07-01T12:00:00Z", "ip": "10.1.2.3" });
+    let subject = json!({ "apiVersion": "v1", "kind": "ConfigMap", "metadata": { "name": "subject" }, "data": data });
+    let file = env.folder().join("subject.json");
+    std::fs::write(&file, subject.to_string()).unwrap();
+    let arguments = ["create", "--dry-run=server", "-n", &env.namespace, "-f", &file.display().to_string()];
+    // what was made last is in force last
+    let errors = evaluated.iter().filter(|(expected, _)| *expected == "error").count();
+    let warnings = env
+        .eventually("all are in force", async || {
+            let (_, text) = kubectl(plane, &arguments).await;
+            let all = text.contains("-last'") && text.matches("Warning: ").count() > errors;
+            all.then_some(text)
+        })
+        .await;
+    for (at, (expected, expression)) in evaluated.iter().enumerate() {
+        let policy = format!("'{}-{}'", env.namespace, at / 5);
+        let said = warnings.lines().filter(|line| line.contains(&policy));
+        // what has no value is told by its expression, what is false by its message
+        let failed = said.clone().any(|line| line.contains(expression));
+        let false_here = said.clone().any(|line| line.ends_with(&format!("[{}]", at % 5)));
+        let said = if failed {
+            "error"
+        } else if false_here {
+            "false"
+        } else {
+            "true"
+        };
+        if said != *expected {
+            wrong.push(format!("{expected}: {expression}\n  is {said} there"));
+        }
+    }
+    assert!(wrong.is_empty(), "{}\n{warnings}", wrong.join("\n"));
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_api_server_says_the_same_of_each_example_of_the_shipped_policies() {
     let Some(env) = Env::on_real_server("policies_agree").await else { return };
