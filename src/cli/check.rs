@@ -13,10 +13,10 @@ use serde_json::{Value, json};
 
 use super::bases::BasesArgs;
 use super::directory::repository_root;
-use super::kustomization::{absolute, assignment};
+use super::kustomization::{self, absolute, assignment};
 use super::render::{self, Format, RenderArgs};
 use crate::manifest::SourceError;
-use crate::policy::{Action, Allowance, Finding, PolicySet, Resources, Subject, place, snapshot};
+use crate::policy::{Action, Allowance, Finding, PolicySet, Resources, ServiceAccount, Subject, place, snapshot};
 use crate::render::Rendered;
 use crate::source::Listing;
 use crate::source::listing::of_working_copy;
@@ -121,7 +121,9 @@ pub fn run(args: &CheckArgs) -> ExitCode {
             return ExitCode::from(FAILED);
         }
     };
-    found.extend(findings(&policies, &rendered));
+    let account = account(args);
+    let user = account.as_ref().map(|(namespace, name)| ServiceAccount { namespace, name });
+    found.extend(findings(&policies, &rendered, user));
     anstream::print!("{}", printed(&found, args.output));
     let denied = found.iter().filter(|placed| placed.finding.action == Action::Deny).count();
     let objects = rendered.objects.len();
@@ -133,8 +135,17 @@ pub fn run(args: &CheckArgs) -> ExitCode {
     if denied > 0 { ExitCode::from(FOUND) } else { ExitCode::SUCCESS }
 }
 
+/// Namespace and name of the service account that the Kustomization names.
+fn account(args: &CheckArgs) -> Option<(String, String)> {
+    let file = args.kustomization.as_deref()?;
+    // it was read before
+    let object = kustomization::read(file, args.name.as_deref(), &args.namespace).ok()?;
+    let name = object.spec.service_account_name.filter(|name| !name.is_empty())?;
+    Some((object.metadata.namespace.unwrap_or_else(|| args.namespace.clone()), name))
+}
+
 /// What is said of each object, in the order of the objects.
-fn findings(policies: &PolicySet, rendered: &Rendered) -> Vec<Placed> {
+fn findings(policies: &PolicySet, rendered: &Rendered, user: Option<ServiceAccount<'_>>) -> Vec<Placed> {
     let resources = Resources::of(rendered.objects.iter());
     let namespaces: BTreeMap<&str, &Value> = rendered
         .objects
@@ -155,7 +166,7 @@ fn findings(policies: &PolicySet, rendered: &Rendered) -> Vec<Placed> {
             object: &object.value,
             old_object: None,
             namespace_object: namespaces.get(object.id.namespace.as_str()).copied(),
-            user: "",
+            user,
         };
         for mut finding in policies.evaluate_within(&subject, &allowance) {
             redaction.apply(&mut finding.message);

@@ -15,6 +15,7 @@ mod application;
 mod backoff;
 pub mod bases;
 mod hold;
+mod findings;
 mod installation;
 mod leadership;
 mod namespaces;

@@ -37,8 +37,15 @@ pub struct Subject<'a> {
     pub old_object: Option<&'a Value>,
     /// The Namespace that the object is in, where it is known.
     pub namespace_object: Option<&'a Value>,
-    /// Who applies it.
-    pub user: &'a str,
+    /// Who applies it, where that is known.
+    pub user: Option<ServiceAccount<'a>>,
+}
+
+/// A service account.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ServiceAccount<'a> {
+    pub namespace: &'a str,
+    pub name: &'a str,
 }
 
 impl<'a> Subject<'a> {

@@ -99,7 +99,7 @@ mod tests {
                 object: &object,
                 old_object: None,
                 namespace_object: None,
-                user: "",
+                user: None,
             };
             let finding = Finding {
                 policy: "p".into(),

@@ -33,7 +33,7 @@ impl<'a> Subject<'a> {
             object,
             old_object: None,
             namespace_object: None,
-            user: "",
+            user: None,
         }
     }
 

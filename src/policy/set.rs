@@ -11,7 +11,7 @@ use super::definition::{
     Action, BindingSpec, FailurePolicy, MatchResources, NotFoundAction, ParamKind, ParamRef, PolicySpec, ResourceRule,
 };
 use super::matching::labels;
-use super::{Finding, Subject};
+use super::{Finding, ServiceAccount, Subject};
 use crate::cel::{Budget, CompileError, Declared, Environment, EvaluationError, Program, Type, Value as Cel};
 
 /// Policies of one installation.
@@ -472,7 +472,20 @@ impl Subject<'_> {
             "operation": self.operation(), "name": self.name(), "namespace": self.namespace(), "dryRun": false,
             "kind": kind, "resource": resource, "requestKind": kind, "requestResource": resource,
             "subResource": "", "requestSubResource": "", "uid": "", "options": {},
-            "userInfo": {"username": self.user, "groups": [], "uid": "", "extra": {}},
+            "userInfo": self.user_info(),
         })
+    }
+
+    /// As an API server calls a service account that somebody acts as; empty where that is not known.
+    fn user_info(&self) -> Value {
+        let (username, groups) = match self.user {
+            None => (String::new(), Vec::new()),
+            Some(ServiceAccount { namespace, name }) => {
+                let all = "system:serviceaccounts".to_owned();
+                let groups = vec![all.clone(), format!("{all}:{namespace}"), "system:authenticated".to_owned()];
+                (format!("system:serviceaccount:{namespace}:{name}"), groups)
+            }
+        };
+        json!({"username": username, "groups": groups, "uid": "", "extra": {}})
     }
 }

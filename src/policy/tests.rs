@@ -46,7 +46,7 @@ fn subject(object: &Value) -> Subject<'_> {
         object,
         old_object: None,
         namespace_object: None,
-        user: "afresh",
+        user: None,
     }
 }
 

@@ -272,3 +272,107 @@ fn the_hook_checks_what_is_staged() {
     let (code, said) = shell(&folder, &copy_of, &commit);
     assert_eq!(code, 0, "{said}");
 }
+
+/// A policy of one validation for a kind of the core group, with its binding, in a folder `policies` of its own.
+fn one_policy(home: &Path, resource: &str, expression: &str, message: &str) {
+    let rule = json!({ "apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": [resource] });
+    let validation = json!({ "expression": expression, "messageExpression": message });
+    let policy = json!({
+        "apiVersion": "admissionregistration.k8s.io/v1", "kind": "ValidatingAdmissionPolicy", "metadata": { "name": "p" },
+        "spec": { "matchConstraints": { "resourceRules": [rule] }, "validations": [validation] },
+    });
+    let binding = json!({
+        "apiVersion": "admissionregistration.k8s.io/v1", "kind": "ValidatingAdmissionPolicyBinding",
+        "metadata": { "name": "p" }, "spec": { "policyName": "p", "validationActions": ["Deny"] },
+    });
+    std::fs::create_dir_all(home.join("policies")).unwrap();
+    std::fs::write(home.join("policies/policy.yaml"), format!("{policy}\n---\n{binding}\n")).unwrap();
+}
+
+#[test]
+fn what_is_encrypted_is_opened_with_the_keys_of_a_person_and_shown_to_nobody() {
+    let home = TempDir::new().unwrap();
+    let recorded = |file: &str| Path::new(ROOT).join("tests/sops").join(file);
+    std::fs::create_dir(home.path().join("app")).unwrap();
+    std::fs::copy(recorded("encrypted/secret.yaml"), home.path().join("app/secret.yaml")).unwrap();
+    let key = |name: &str| recorded(&format!("keys/{name}.agekey")).display().to_string();
+    // true of what was encrypted alone
+    one_policy(home.path(), "secrets", "object.data.raw == 'aGVsbG8='", "object.data.raw");
+    let arguments = ["app", "--policies", "policies"];
+    let run = |more: &[&str], from_environment: Option<&str>| {
+        let mut command = afresh(home.path());
+        command.arg("check").args(arguments).args(more);
+        if let Some(file) = from_environment {
+            command.env("SOPS_AGE_KEY_FILE", file);
+        }
+        let output = command.output().unwrap();
+        let said = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
+        for value in ["correct horse", "aGVsbG8=", "Y29ycmVjdCBob3Jz", "AGE-SECRET-KEY"] {
+            assert!(!said.contains(value), "it tells {value}:\n{said}");
+        }
+        (output.status.code().unwrap(), said)
+    };
+    let (code, said) = run(&["--sops-age-key-file", &key("team")], None);
+    assert_eq!(code, 0, "{said}");
+    assert_eq!(run(&[], Some(&key("team"))).0, 0, "as `sops` is told");
+    let team = std::fs::read_to_string(key("team")).unwrap();
+    let recipient = team.lines().find_map(|line| line.strip_prefix("# public key: ")).unwrap();
+    let (code, said) = run(&["--sops-age-key-file", &key("stranger")], None);
+    assert_eq!((code, said.contains(recipient)), (1, true), "{said}");
+    let (code, said) = run(&[], None);
+    assert_eq!((code, said.contains("app/secret.yaml")), (1, true), "{said}");
+    let (code, said) = run(&["--sops-age-key-file", "nowhere.agekey"], None);
+    assert_eq!((code, said.contains("nowhere.agekey")), (2, true), "{said}");
+    // a message that would quote the value is not made
+    one_policy(home.path(), "secrets", "object.data.raw != 'aGVsbG8='", "'it is ' + object.data.raw");
+    let (code, said) = run(&["--sops-age-key-file", &key("team")], None);
+    assert_eq!((code, said.contains("app/secret.yaml")), (1, true), "{said}");
+}
+
+#[test]
+fn a_policy_sees_the_namespace_as_the_tree_declares_it() {
+    let home = TempDir::new().unwrap();
+    std::fs::create_dir(home.path().join("app")).unwrap();
+    let write = |tier: &str| {
+        let space = json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": "shop", "labels": { "tier": tier } } });
+        let map = json!({ "apiVersion": "v1", "kind": "ConfigMap", "metadata": { "name": "a", "namespace": "shop" } });
+        std::fs::write(home.path().join("app/all.yaml"), format!("{space}\n---\n{map}\n")).unwrap();
+    };
+    let (expression, message) =
+        ("namespaceObject.metadata.labels.tier == 'free'", "'it is ' + namespaceObject.metadata.labels.tier");
+    one_policy(home.path(), "configmaps", expression, message);
+    write("free");
+    assert_eq!(check(home.path(), &["app", "--policies", "policies"]), (0, Vec::new()));
+    write("closed");
+    let (code, findings) = check(home.path(), &["app", "--policies", "policies"]);
+    assert_eq!((code, findings[0]["message"].as_str().unwrap()), (1, "ConfigMap/shop/a: it is closed"));
+}
+
+#[test]
+fn a_policy_sees_the_account_that_a_kustomization_names() {
+    let home = TempDir::new().unwrap();
+    std::fs::create_dir(home.path().join("app")).unwrap();
+    let map = json!({ "apiVersion": "v1", "kind": "ConfigMap", "metadata": { "name": "a", "namespace": "shop" } });
+    std::fs::write(home.path().join("app/map.yaml"), map.to_string()).unwrap();
+    one_policy(
+        home.path(),
+        "configmaps",
+        "request.userInfo.username == 'system:serviceaccount:flux-system:team' && 'system:serviceaccounts:flux-system' in request.userInfo.groups",
+        "'by `' + request.userInfo.username + '`'",
+    );
+    let write = |account: Option<&str>| {
+        let kustomization = json!({
+            "apiVersion": "kustomize.toolkit.fluxcd.io/v1", "kind": "Kustomization",
+            "metadata": { "name": "app", "namespace": "flux-system" },
+            "spec": { "interval": "10m", "prune": true, "path": "./app", "serviceAccountName": account,
+                "sourceRef": { "kind": "GitRepository", "name": "platform" } },
+        });
+        std::fs::write(home.path().join("ks.yaml"), kustomization.to_string()).unwrap();
+    };
+    let arguments = ["app", "--policies", "policies", "--kustomization", "ks.yaml", "--root", "."];
+    write(Some("team"));
+    assert_eq!(check(home.path(), &arguments), (0, Vec::new()));
+    write(None);
+    let (code, findings) = check(home.path(), &arguments);
+    assert_eq!((code, findings[0]["message"].as_str().unwrap()), (1, "ConfigMap/shop/a: by ``"));
+}

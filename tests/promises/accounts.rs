@@ -39,7 +39,7 @@ fn bound(name: &str, account: &str, namespace: &str) -> Value {
 }
 
 /// An account that may write these resources, and that the daemon may act as.
-async fn account(env: &Env, resources: Value) {
+pub async fn account(env: &Env, resources: Value) {
     apply(env, json!({ "apiVersion": "v1", "kind": "ServiceAccount", "metadata": { "name": ACCOUNT } })).await;
     may(env, resources).await;
     impersonation(env).await;

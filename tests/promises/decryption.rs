@@ -5,7 +5,7 @@ use std::path::Path;
 use kube::api::{Patch, PatchParams};
 use serde_json::{Value, json};
 
-use crate::support::env::Env;
+use crate::support::env::{Env, message};
 use crate::support::manifests::config_map;
 use crate::support::scenarios;
 
@@ -13,6 +13,8 @@ scenarios! {
     a_secret_that_is_encrypted_in_git_goes_live_in_the_clear,
     another_key_is_tried_at_once_and_the_wrong_one_names_who_can_open_the_file,
     a_forged_file_leaves_the_last_good_one_live,
+    the_keys_of_the_daemon_are_for_those_that_name_none,
+    a_diff_reads_the_keys_of_the_cluster_or_of_a_file_and_shows_no_value,
 }
 
 /// Of `tests/sops`, encrypted by the real sops.
@@ -81,6 +83,60 @@ async fn another_key_is_tried_at_once_and_the_wrong_one_names_who_can_open_the_f
     env.ready_at("app", &revision).await;
     assert_eq!(password_of(env).await, Some("Y29ycmVjdCBob3JzZTogYmF0dGVyeSAjIHN0YXBsZQ==".into()));
     assert_is_told_nowhere(env).await;
+}
+
+async fn the_keys_of_the_daemon_are_for_those_that_name_none(env: &mut Env) {
+    env.arguments.push("--sops-age-secret=sops-age".into());
+    hold_key(env, "stranger").await;
+    let revision = env.push("A", &[("app/secret.yaml", &recorded("encrypted/secret.yaml"))]);
+    env.source(|_| {}).await;
+    env.kustomization("app", |spec| spec["decryption"] = json!({ "provider": "sops" })).await;
+    env.start();
+    let key = recorded("keys/team.agekey");
+    let recipient = key.lines().find_map(|line| line.strip_prefix("# public key: ")).expect("a public key");
+    env.failed_at("app", &revision, recipient).await;
+    // a change of the daemon's Secret is tried at once as well
+    hold_key(env, "team").await;
+    env.ready_at("app", &revision).await;
+    assert_eq!(password_of(env).await, Some("Y29ycmVjdCBob3JzZTogYmF0dGVyeSAjIHN0YXBsZQ==".into()));
+
+    // who names a Secret has its keys, and no others
+    env.kustomization("app", |spec| {
+        spec["decryption"] = json!({ "provider": "sops", "secretRef": { "name": "other" } });
+    })
+    .await;
+    env.until("app", "its own Secret is missing", |found| message(found).contains("other")).await;
+    assert_is_told_nowhere(env).await;
+}
+
+async fn a_diff_reads_the_keys_of_the_cluster_or_of_a_file_and_shows_no_value(env: &mut Env) {
+    let revision = begin(env, "team").await;
+    env.ready_at("app", &revision).await;
+    let diff = async |env: &Env, more: &[&str]| {
+        let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_afresh"));
+        command.args(["diff", "ks/app", "-n", &env.namespace]).args(more).arg("--kubeconfig").arg(env.kubeconfig());
+        command.env_clear().env("HOME", env.folder()).env("TMPDIR", env.folder());
+        let output = command.output().await.expect("afresh runs");
+        let said = [output.stdout, output.stderr].concat();
+        let said = String::from_utf8(said).expect("text");
+        for value in [PASSWORD, "Y29ycmVjdCBob3JzZTogYmF0dGVyeSAjIHN0YXBsZQ==", "AGE-SECRET-KEY"] {
+            assert!(!said.contains(value), "it tells {value}:\n{said}");
+        }
+        (output.status.code().unwrap_or(-1), said)
+    };
+    let file = |name: &str| format!("{}/tests/sops/keys/{name}.agekey", env!("CARGO_MANIFEST_DIR"));
+    assert_eq!(diff(env, &[]).await.0, 0, "with the Secret of the cluster");
+    assert_eq!(diff(env, &["--sops-age-key-file", &file("team")]).await.0, 0);
+    let (code, said) = diff(env, &["--sops-age-key-file", &file("stranger")]).await;
+    let key = recorded("keys/team.agekey");
+    let recipient = key.lines().find_map(|line| line.strip_prefix("# public key: ")).expect("a public key");
+    assert_eq!((code, said.contains(recipient)), (2, true), "{said}");
+    // what has changed in the cluster is shown as changed, and that is all
+    let patch = Patch::Merge(json!({ "stringData": { "password": "drifted-password" } }));
+    env.daemon.take().unwrap().stop().await.unwrap();
+    env.objects("Secret").patch("s3", &PatchParams::default(), &patch).await.unwrap();
+    let (code, said) = diff(env, &["--sops-age-key-file", &file("team")]).await;
+    assert!(code == 1 && said.contains("*** (before)") && !said.contains("drifted"), "{code}: {said}");
 }
 
 async fn a_forged_file_leaves_the_last_good_one_live(env: &mut Env) {

@@ -24,6 +24,8 @@ scenarios! {
     a_diff_follows_the_rules_of_deletion,
     a_diff_of_a_working_copy_needs_no_push,
     a_diff_names_what_it_may_not_read,
+    a_diff_says_what_policies_say,
+    a_diff_says_which_workloads_would_be_rolled_and_why,
 }
 
 /// What a command printed and how it ended.
@@ -430,6 +432,115 @@ async fn a_diff_of_a_working_copy_needs_no_push(env: &mut Env) {
     let said = diff(env, &[&folder]).await;
     assert_eq!((said.code, said.out.as_str()), (2, ""));
     assert!(said.err.contains("app/settings.yaml:"), "{}", said.err);
+}
+
+async fn a_diff_says_what_policies_say(env: &mut Env) {
+    env.begin(&[("app/one.yaml", &config_map("one", "good"))]).await;
+    stop(env).await;
+    let folder = env.folder().join("policies");
+    std::fs::create_dir_all(&folder).unwrap();
+    let policies = folder.display().to_string();
+    let rule = |group: &str, resource: &str| json!({ "apiGroups": [group], "apiVersions": ["*"], "operations": ["CREATE", "UPDATE"], "resources": [resource] });
+    let write = |name: &str, actions: Value, rule: Value, expression: &str, message: &str| {
+        let policy = json!({
+            "apiVersion": "admissionregistration.k8s.io/v1", "kind": "ValidatingAdmissionPolicy", "metadata": { "name": name },
+            "spec": { "matchConstraints": { "resourceRules": [rule] }, "validations": [{ "expression": expression, "messageExpression": message }] },
+        });
+        let binding = json!({
+            "apiVersion": "admissionregistration.k8s.io/v1", "kind": "ValidatingAdmissionPolicyBinding",
+            "metadata": { "name": name }, "spec": { "policyName": name, "validationActions": actions },
+        });
+        std::fs::write(folder.join(format!("{name}.yaml")), format!("{policy}\n---\n{binding}\n")).unwrap();
+    };
+    let was = "'it was ' + (oldObject == null ? 'not there' : oldObject.data.value)";
+    write("values", json!(["Deny"]), rule("", "configmaps"), "object.data.value != 'bad'", was);
+    write("notes", json!(["Warn"]), rule("", "configmaps"), "object.data.value != 'good'", "'this is warned of'");
+    let files = rule("afresh.dev", "snapshots");
+    write("files", json!(["Deny"]), files, "!object.spec.files.exists(f, f.path.endsWith('.env'))", "'an .env'");
+
+    let said = diff(env, &["ks/app", "--policies", &policies]).await;
+    assert_eq!(said.code, 0, "a warning denies nothing");
+    assert!(said.err.contains("warning: app/one.yaml:"), "{}", said.err);
+    assert!(said.err.contains("this is warned of (policy `notes`, binding `notes`)"), "{}", said.err);
+    env.push("B", &[("app/one.yaml", &config_map("one", "bad")), ("app/.env", "A=b\n")]);
+    let said = diff(env, &["ks/app", "--policies", &policies]).await;
+    assert_eq!(said.code, 2);
+    assert!(said.err.contains("error: app/one.yaml:"), "{}", said.err);
+    assert!(said.err.contains("it was good (policy `values`, binding `values`)"), "{}", said.err);
+    assert!(said.err.contains("error: an .env (policy `files`, binding `files`)"), "{}", said.err);
+    assert!(said.err.contains("2 denied by policies"), "{}", said.err);
+    assert_eq!(diff(env, &["ks/app"]).await.code, 1, "nobody asked for policies");
+    std::fs::write(folder.join("broken.yaml"), "kind: ValidatingAdmissionPolicy").unwrap();
+    let said = diff(env, &["ks/app", "--policies", &policies]).await;
+    assert!(said.code == 2 && said.out.is_empty() && said.err.contains("broken.yaml"), "{}", said.all());
+}
+
+async fn a_diff_says_which_workloads_would_be_rolled_and_why(env: &mut Env) {
+    let reading = |name: &str, spec: Value| {
+        let mut web: Value = serde_json::from_str(&deployment(name, "web:1")).unwrap();
+        web["metadata"]["annotations"] = json!({ "afresh.dev/rollout": "on-config-change" });
+        web["spec"]["template"]["spec"]["containers"][0]
+            .as_object_mut()
+            .unwrap()
+            .extend(spec.as_object().unwrap().clone());
+        web.to_string()
+    };
+    let all = reading(
+        "all",
+        json!({ "envFrom": [{ "secretRef": { "name": "keys" } }, { "configMapRef": { "name": "settings" } }] }),
+    );
+    let one = reading(
+        "one",
+        json!({ "env": [{ "name": "USER", "valueFrom": { "secretKeyRef": { "name": "keys", "key": "user" } } }] }),
+    );
+    let keys = |user: &str, password: &str| {
+        let data = json!({ "user": user, "password": password });
+        json!({ "apiVersion": "v1", "kind": "Secret", "metadata": { "name": "keys" }, "stringData": data }).to_string()
+    };
+    let deaf = deployment("deaf", "web:1");
+    let files = [
+        ("app/all.yaml", all.as_str()),
+        ("app/one.yaml", &one),
+        ("app/deaf.yaml", &deaf),
+        ("app/keys.yaml", &keys("somebody-a", "canary-of-diffs-1")),
+        ("app/settings.yaml", &config_map("settings", "a")),
+    ];
+    env.begin(&files).await;
+    let recorded = |found: &Value| found.pointer("/metadata/annotations/afresh.dev~1config").is_some();
+    for name in ["all", "one"] {
+        env.until_live("Deployment", name, "it is followed", recorded).await;
+    }
+    stop(env).await;
+    assert_eq!(diff(env, &["ks/app"]).await.code, 0);
+
+    env.push("B", &[("app/keys.yaml", &keys("somebody-a", "canary-of-diffs-2"))]);
+    let said = diff(env, &["ks/app"]).await;
+    let rolled = |said: &Said| {
+        said.out.lines().filter(|line| line.starts_with("# rolled")).map(str::to_owned).collect::<Vec<_>>()
+    };
+    assert_eq!(rolled(&said), [format!("# rolled: Deployment/{}/all because of secret/keys: password", env.namespace)]);
+    assert!(said.err.contains("1 changed, 1 rolled"), "{}", said.err);
+    assert!(!said.all().contains("canary-of-diffs"), "{}", said.all());
+
+    env.push(
+        "C",
+        &[
+            ("app/keys.yaml", &keys("somebody-b", "canary-of-diffs-2")),
+            ("app/settings.yaml", &config_map("settings", "b")),
+        ],
+    );
+    let said = diff(env, &["ks/app"]).await;
+    let all = format!(
+        "# rolled: Deployment/{}/all because of configmap/settings: value; secret/keys: password, user",
+        env.namespace
+    );
+    let one = format!("# rolled: Deployment/{}/one because of secret/keys: user", env.namespace);
+    assert_eq!(rolled(&said), [all, one]);
+
+    // what the Pods can't start without is about to go: they are left as they are
+    env.push_changes("D", &[("app/keys.yaml", None)]);
+    let said = diff(env, &["ks/app"]).await;
+    assert_eq!(rolled(&said), [""; 0]);
 }
 
 async fn a_diff_names_what_it_may_not_read(env: &mut Env) {

@@ -3,17 +3,22 @@
 use std::path::PathBuf;
 
 use afresh::api::Truth;
+use kube::api::{Patch, PatchParams};
 use serde_json::{Value, json};
 
+use crate::accounts;
 use crate::support::env::{self, Env};
 use crate::support::manifests::config_map;
 use crate::support::scenarios;
 
 scenarios! {
+    after_a_restart_while_a_repository_is_denied_its_last_good_revision_is_kept_as_it_is,
     what_a_policy_denies_is_not_applied_and_the_next_push_is_tried_at_once,
     what_is_denied_of_a_repository_is_offered_to_nobody_and_the_last_good_revision_stays,
     a_broken_edit_of_the_policies_keeps_the_last_good_ones_and_a_mended_one_is_in_force_at_once,
     a_policy_sees_the_object_as_it_is_in_the_cluster,
+    a_policy_sees_the_namespace_as_it_is_in_the_cluster,
+    a_policy_sees_as_whom_an_object_is_applied,
     warnings_and_notes_are_events_and_hold_back_nothing,
     a_secret_whose_values_git_does_not_hold_is_no_plaintext,
 }
@@ -125,6 +130,42 @@ async fn what_is_denied_of_a_repository_is_offered_to_nobody_and_the_last_good_r
     assert_eq!(env.live("ConfigMap", "one").await.unwrap()["data"]["value"], "changed");
 }
 
+async fn after_a_restart_while_a_repository_is_denied_its_last_good_revision_is_kept_as_it_is(env: &mut Env) {
+    let validation =
+        json!({ "expression": "!object.spec.files.exists(f, f.path.endsWith('.tfstate'))", "message": "a state" });
+    in_force(env, "state.yaml", &for_repositories("no-state", &["Deny"], validation));
+    let first = env.begin(&[("app/one.yaml", &config_map("one", "good"))]).await;
+    env.push("B", &[("infra/terraform.tfstate", "{}\n"), ("app/one.yaml", &config_map("one", "changed"))]);
+    env.announce().await;
+    env.source_fails(env::SOURCE, "a state").await;
+    let before = env.kustomizations().get("app").await.unwrap().status.unwrap().conditions.get("Ready").cloned();
+    for cache_is_lost in [false, true] {
+        env.daemon.take().unwrap().stop().await.unwrap();
+        if cache_is_lost {
+            std::fs::remove_dir_all(env.data_dir()).unwrap();
+        }
+        // nobody was there to see it
+        let drifted = Patch::Merge(json!({ "data": { "value": "drifted" } }));
+        env.objects("ConfigMap").patch("one", &PatchParams::default(), &drifted).await.unwrap();
+        env.start();
+        env.until_live("ConfigMap", "one", "it is put back", |found| found["data"]["value"] == "good").await;
+        // and what is changed from now on
+        env.objects("ConfigMap").patch("one", &PatchParams::default(), &drifted).await.unwrap();
+        env.until_live("ConfigMap", "one", "it is put back", |found| found["data"]["value"] == "good").await;
+        env.source_fails(env::SOURCE, "a state").await;
+        let source = env.sources().get(env::SOURCE).await.unwrap().status.unwrap();
+        assert_eq!(source.artifact.unwrap().revision, first);
+        assert_eq!(source.conditions.get("Ready").unwrap().reason, "PolicyDenied");
+        let app = env.kustomizations().get("app").await.unwrap().status.unwrap();
+        assert_eq!(app.last_applied_revision.as_deref(), Some(first.as_str()));
+        let ready = app.conditions.get("Ready").cloned();
+        assert_eq!(ready.map(|r| (r.status, r.message)), before.clone().map(|r| (r.status, r.message)), "it is Ready");
+    }
+    let fix = env.push_changes("C", &[("infra/terraform.tfstate", None)]);
+    env.ready_at("app", &fix).await;
+    assert_eq!(env.live("ConfigMap", "one").await.unwrap()["data"]["value"], "changed");
+}
+
 async fn a_broken_edit_of_the_policies_keeps_the_last_good_ones_and_a_mended_one_is_in_force_at_once(env: &mut Env) {
     let folder = in_force(env, "values.yaml", &no_bad_values());
     let first = env.begin(&[("app/one.yaml", &config_map("one", "good"))]).await;
@@ -170,6 +211,46 @@ async fn a_policy_sees_the_object_as_it_is_in_the_cluster(env: &mut Env) {
     assert_eq!(env.live("ConfigMap", "one").await.unwrap()["data"]["value"], "7");
     let fix = env.push("D", &[("app/one.yaml", &config_map("one", "8"))]);
     env.ready_at("app", &fix).await;
+}
+
+async fn a_policy_sees_the_namespace_as_it_is_in_the_cluster(env: &mut Env) {
+    let label = async |env: &Env, value: Value| {
+        let change = Patch::Merge(json!({ "metadata": { "labels": { "tier": value } } }));
+        let namespaces = env.cluster_objects("Namespace");
+        namespaces.patch(&env.namespace, &PatchParams::default(), &change).await.unwrap();
+    };
+    let validation = json!({
+        "expression": "namespaceObject.metadata.name == object.metadata.namespace && namespaceObject.metadata.?labels.?tier.orValue('') == 'free'",
+        "messageExpression": "'not in ' + namespaceObject.metadata.name",
+    });
+    in_force(env, "tier.yaml", &for_config_maps("tier", &["Deny"], validation));
+    label(env, json!("free")).await;
+    env.begin(&[("app/one.yaml", &config_map("one", "a"))]).await;
+    label(env, json!("closed")).await;
+    let denied = env.push("B", &[("app/one.yaml", &config_map("one", "b"))]);
+    env.announce().await;
+    env.failed_at("app", &denied, &format!("not in {}", env.namespace)).await;
+    assert_eq!(env.live("ConfigMap", "one").await.unwrap()["data"]["value"], "a");
+    // what the cluster has a say in is asked again, without a push
+    label(env, json!("free")).await;
+    env.ready_at("app", &denied).await;
+    assert_eq!(env.live("ConfigMap", "one").await.unwrap()["data"]["value"], "b");
+}
+
+async fn a_policy_sees_as_whom_an_object_is_applied(env: &mut Env) {
+    let validation = json!({
+        "expression": "request.userInfo.username == 'system:serviceaccount:' + object.metadata.namespace + ':team' && 'system:serviceaccounts:' + object.metadata.namespace in request.userInfo.groups && 'system:authenticated' in request.userInfo.groups",
+        "messageExpression": "'applied by `' + request.userInfo.username + '`'",
+    });
+    in_force(env, "who.yaml", &for_config_maps("who", &["Deny"], validation));
+    accounts::account(env, json!(["configmaps"])).await;
+    let revision = env.push("A", &[("app/one.yaml", &config_map("one", "a"))]);
+    env.source(|_| {}).await;
+    env.kustomization("app", |_| {}).await;
+    env.start();
+    env.failed_at("app", &revision, "applied by ``").await;
+    env.kustomization("app", |spec| spec["serviceAccountName"] = json!("team")).await;
+    env.ready_at("app", &revision).await;
 }
 
 async fn warnings_and_notes_are_events_and_hold_back_nothing(env: &mut Env) {

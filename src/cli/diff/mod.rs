@@ -14,7 +14,7 @@ use std::sync::Arc;
 use anstyle::{AnsiColor, Style};
 use anyhow::{Context as _, bail};
 use secrecy::ExposeSecret as _;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::connect::ClusterArgs;
 use super::directory::{DirectoryTree, repository_root};
@@ -23,9 +23,12 @@ use super::kustomization::{self, InputError, absolute, assignment};
 use crate::api::{CONFIRM_PRUNE, Key, Kustomization};
 use crate::apply::{Fate, Kept, UnknownFields};
 use crate::cluster::{ApiError, ApiKind, Cluster};
-use crate::engine::preview::{self, Deletions, Expected, Preview, PreviewError, Question};
+use crate::engine::preview::{self, Deletions, Expected, Preview, PreviewError, Question, Roll};
 use crate::manifest::{ObjectId, Tree};
+use crate::policy::{Action, Finding, PolicySet, Subject, snapshot};
+use crate::source::listing::of_working_copy;
 use crate::source::{DataDir, RemoteOptions, Remotes};
+use crate::trigger::read_policies;
 use masking::{Secrets, mask_secret};
 
 #[derive(clap::Args, Clone, Debug)]
@@ -54,6 +57,9 @@ pub struct DiffArgs {
     /// `spec.decryption` names
     #[arg(long, value_name = "FILE", env = "SOPS_AGE_KEY_FILE")]
     sops_age_key_file: Option<PathBuf>,
+    /// A folder of ValidatingAdmissionPolicies, their bindings and parameters, as `afresh run` is told
+    #[arg(long, value_name = "DIR")]
+    policies: Option<PathBuf>,
     /// Fields that the API server doesn't know, as `afresh run` is told: `warn` leaves them out, `strict` refuses
     #[arg(long, value_enum, default_value = "warn")]
     field_validation: Validation,
@@ -98,16 +104,20 @@ struct Looked {
     /// Empty: a working copy.
     revision: String,
     notes: Vec<String>,
+    /// The repository, as rules for repositories see it.
+    repository: Option<Value>,
     /// Where fetched objects are, as long as they are read.
     _data: Option<tempfile::TempDir>,
 }
 
 async fn diff(args: &DiffArgs) -> anyhow::Result<u8> {
+    let policies = args.policies.as_deref().map(read_policies).transpose()?.unwrap_or_default();
     let cluster = args.cluster.connect().await?;
     let looked = match kustomization_name(&args.target) {
-        Some(name) => from_cluster(args, &cluster, name).await?,
-        None => from_folder(args, &cluster).await?,
+        Some(name) => from_cluster(args, &policies, &cluster, name).await?,
+        None => from_folder(args, &policies, &cluster).await?,
     };
+    let of_repository = looked.repository.as_ref().map(|object| policies.evaluate(&Subject::repository(object)));
     let object = Arc::new(looked.object);
     let variables: BTreeMap<String, String> = args.set.iter().cloned().collect();
     let keys = args.sops_age_key_file.as_deref().map(identities).transpose();
@@ -122,11 +132,15 @@ async fn diff(args: &DiffArgs) -> anyhow::Result<u8> {
             Validation::Warn => UnknownFields::Drop,
             Validation::Strict => UnknownFields::Refuse,
         },
+        policies: Arc::new(policies),
     };
     let preview = preview::preview(&question).await?;
     let key = key_of(&object);
     let mut report = Report::new(&key, &looked.revision, &preview);
     looked.notes.iter().for_each(|note| report.note(note));
+    for Finding { policy, binding, action, message, .. } in of_repository.into_iter().flatten() {
+        report.finding(action, &format!("{message} (policy `{policy}`, binding `{binding}`)"));
+    }
     if object.spec.suspended() {
         report.note("it is suspended: nothing of this happens before it is resumed");
     }
@@ -165,7 +179,7 @@ async fn existing(cluster: &Cluster, namespace: &str, name: &str) -> anyhow::Res
 }
 
 /// At the newest revision of its source.
-async fn from_cluster(args: &DiffArgs, cluster: &Cluster, name: &str) -> anyhow::Result<Looked> {
+async fn from_cluster(args: &DiffArgs, policies: &PolicySet, cluster: &Cluster, name: &str) -> anyhow::Result<Looked> {
     if args.kustomization.is_some() || args.root.is_some() || args.name.is_some() {
         bail!("`--kustomization`, `--name` and `--root` go with a folder, not with `{}`", args.target);
     }
@@ -173,17 +187,26 @@ async fn from_cluster(args: &DiffArgs, cluster: &Cluster, name: &str) -> anyhow:
     let data = tempfile::Builder::new().prefix("afresh-diff-").tempdir().context("no folder for what is fetched")?;
     let options = RemoteOptions { allow_local_sources: args.allow_local_sources, ..RemoteOptions::default() };
     let remotes = Remotes::new(DataDir::open(data.path())?, options);
-    let found = preview::find(cluster, &remotes, &preview::source_of(&object)).await?;
+    let source = preview::source_of(&object);
+    let found = preview::find(cluster, &remotes, &source).await?;
     let mut notes = Vec::new();
     if found.suspended {
         notes.push("its source is suspended: the daemon stays at the revision that it has".to_owned());
     }
+    let repository = match policies.has_repository_rules() {
+        true => {
+            let listing = found.snapshot.listing(policies.asks_for_sizes(), &|| false);
+            let listing = listing.with_context(|| format!("the files of GitRepository `{source}` can't be listed"))?;
+            Some(snapshot(&source.namespace, &source.name, &json!(found.labels), &listing))
+        }
+        false => None,
+    };
     let tree = Arc::new(found.snapshot);
-    Ok(Looked { object, tree, revision: found.revision, notes, _data: Some(data) })
+    Ok(Looked { object, tree, revision: found.revision, notes, repository, _data: Some(data) })
 }
 
 /// A working copy, as a Kustomization sees it.
-async fn from_folder(args: &DiffArgs, cluster: &Cluster) -> anyhow::Result<Looked> {
+async fn from_folder(args: &DiffArgs, policies: &PolicySet, cluster: &Cluster) -> anyhow::Result<Looked> {
     let folder = absolute(Path::new(&args.target))?;
     let mut notes = Vec::new();
     let object = match args.kustomization.as_deref().map(|given| (given, kustomization_name(given))) {
@@ -207,7 +230,16 @@ async fn from_folder(args: &DiffArgs, cluster: &Cluster) -> anyhow::Result<Looke
         None => by_path(args, cluster, &folder).await?,
     };
     let root = kustomization::root_of(&folder, args.root.as_deref(), object.spec.path.as_deref().unwrap_or_default())?;
-    Ok(Looked { object, tree: Arc::new(DirectoryTree::new(root)), revision: String::new(), notes, _data: None })
+    let repository = match of_working_copy(&root).filter(|_| policies.has_repository_rules()) {
+        Some(listing) => {
+            let listing = listing.with_context(|| format!("the files of `{}` can't be listed", root.display()))?;
+            let source = preview::source_of(&object);
+            Some(snapshot(&source.namespace, &source.name, &json!({}), &listing))
+        }
+        None => None,
+    };
+    let tree = Arc::new(DirectoryTree::new(root));
+    Ok(Looked { object, tree, revision: String::new(), notes, repository, _data: None })
 }
 
 /// The only Kustomization whose path leads to the folder.
@@ -250,8 +282,10 @@ struct Report {
     recreated: usize,
     deleted: usize,
     guarded: usize,
+    rolled: usize,
     same: usize,
     failed: usize,
+    denied: usize,
 }
 
 const BOLD: Style = Style::new().bold();
@@ -263,9 +297,22 @@ impl Report {
         let secrets = Secrets::new(preview.secrets.iter().map(|secret| secret.expose_secret().to_owned()));
         let (out, err) = (String::new(), String::new());
         let (key, revision) = (key.clone(), revision.to_owned());
-        let counts = (0, 0, 0, 0, 0, 0, 0);
-        let (created, changed, recreated, deleted, guarded, same, failed) = counts;
-        Self { key, revision, secrets, out, err, created, changed, recreated, deleted, guarded, same, failed }
+        Self {
+            key,
+            revision,
+            secrets,
+            out,
+            err,
+            created: 0,
+            changed: 0,
+            recreated: 0,
+            deleted: 0,
+            guarded: 0,
+            rolled: 0,
+            same: 0,
+            failed: 0,
+            denied: 0,
+        }
     }
 
     fn note(&mut self, text: &str) {
@@ -281,6 +328,17 @@ impl Report {
         self.err.push_str(&format!("{RED}error{RED:#}: {text}\n"));
     }
 
+    fn finding(&mut self, action: Action, text: &str) {
+        match action {
+            Action::Deny => {
+                self.denied += 1;
+                self.err.push_str(&format!("{RED}error{RED:#}: {text}\n"));
+            }
+            Action::Warn => self.warn(text),
+            Action::Audit => self.note(text),
+        }
+    }
+
     /// Prints all and gives the exit code.
     fn print(mut self, preview: Preview) -> u8 {
         for (id, other) in &preview.contested {
@@ -292,6 +350,17 @@ impl Report {
             self.object(expected);
         }
         self.deletions(preview.deletions);
+        for Roll { id, causes } in preview.rolls {
+            self.rolled += 1;
+            self.out.push_str(&format!("{BOLD}# rolled: {id}{BOLD:#} because of {}\n", causes.join("; ")));
+        }
+        for (action, text) in preview.findings {
+            self.finding(action, &text);
+        }
+        if preview.denied_beyond > 0 {
+            self.denied += preview.denied_beyond;
+            self.note(&format!("{} more are denied", preview.denied_beyond));
+        }
         for what in preview.unseen {
             self.fail(&format!("can't look at {what}"));
         }
@@ -306,7 +375,7 @@ impl Report {
     fn code(&self) -> u8 {
         let different = self.created + self.changed + self.recreated + self.deleted + self.guarded;
         match () {
-            () if self.failed > 0 => FAILED,
+            () if self.failed + self.denied > 0 => FAILED,
             () if different > 0 => DIFFERENT,
             () => EQUAL,
         }
@@ -323,6 +392,7 @@ impl Report {
             (self.recreated, "deleted and created anew"),
             (self.deleted, "deleted"),
             (self.guarded, "waiting for consent"),
+            (self.rolled, "rolled"),
         ];
         let mut parts: Vec<_> =
             counts.iter().filter(|(count, _)| *count > 0).map(|(count, what)| format!("{count} {what}")).collect();
@@ -331,6 +401,9 @@ impl Report {
         }
         if self.same > 0 {
             parts.push(format!("{} as declared", self.same));
+        }
+        if self.denied > 0 {
+            parts.push(format!("{} denied by policies, so that nothing of it would be applied", self.denied));
         }
         if self.failed > 0 {
             parts.push(format!("{} could not be told", self.failed));

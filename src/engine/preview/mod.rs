@@ -9,7 +9,9 @@
 //! that a daemon answers from its memory (who declares what) are asked of the cluster instead.
 
 mod neighbours;
+mod policies;
 mod prune;
+mod rollouts;
 mod source;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -23,12 +25,15 @@ use crate::apply::{self, Outlook, UnknownFields};
 use crate::cluster::{ApiError, Cluster};
 use crate::manifest::{DigestKey, ObjectId, Origin, Tree};
 use crate::plan::{self, Desired, Inventory};
+use crate::policy::{Action, PolicySet};
 use crate::render::{AppRef, Failed, Keys, Rendered};
 
 use super::application::{self, substitutions, unread};
+use super::findings::{Told, UNFINISHED};
 use super::references::{Content, Reference, Referenced};
 
 pub use prune::Deletions;
+pub use rollouts::Roll;
 pub use source::{Found, SourceUnavailable, find};
 
 /// Objects that are asked about at the same time.
@@ -47,6 +52,8 @@ pub struct Question<'a> {
     /// Identities of whoever asks, instead of those that `decryption` names.
     pub keys: Option<Arc<Keys>>,
     pub unknown_fields: UnknownFields,
+    /// What is to be asked of each object.
+    pub policies: Arc<PolicySet>,
 }
 
 /// What would become of an application's objects.
@@ -54,6 +61,12 @@ pub struct Preview {
     /// In the order in which they would be applied.
     pub objects: Vec<Expected>,
     pub deletions: Deletions,
+    /// Workloads that would be rolled because of what they read.
+    pub rolls: Vec<Roll>,
+    /// What policies say of the objects, the first of it.
+    pub findings: Vec<(Action, String)>,
+    /// Denials beyond those that are told.
+    pub denied_beyond: usize,
     /// Declared by other applications already, which an attempt would refuse.
     pub contested: Vec<(ObjectId, Key)>,
     /// What could not be looked at, by name.
@@ -92,7 +105,7 @@ pub async fn preview(question: &Question<'_>) -> Result<Preview, PreviewError> {
     let Question { cluster, object, tree, .. } = question;
     cluster.discover().await.map_err(PreviewError::Cluster)?;
     let key = key_of(object);
-    let declared = declared(question, object, tree).await?;
+    let declared = Arc::new(declared(question, object, tree).await?);
     let controllers = plan::controllers(&declared.desired);
     if !controllers.is_empty() {
         let names: Vec<_> = controllers.iter().map(|d| format!("{} ({})", d.object.id, d.object.origin)).collect();
@@ -122,14 +135,25 @@ pub async fn preview(question: &Question<'_>) -> Result<Preview, PreviewError> {
             outlook: preview.outlook(object, desired.forced || question.object.spec.forces()).await,
         }
     });
-    let objects = expected.buffered(PARALLEL).collect().await;
-    Ok(Preview { objects, deletions, contested: neighbours.contested, unseen, secrets: declared.secrets })
+    let objects: Vec<Expected> = expected.buffered(PARALLEL).collect().await;
+    let rolls = rollouts::look(question, &declared.desired, &objects, &deletions, &mut unseen).await;
+    let found = policies::look(question, &question.policies, &declared, &mut unseen).await?;
+    let told = found.kept.iter().filter(|told| told.action == Action::Deny).count();
+    let denied_beyond = found.denied - told;
+    let mut findings: Vec<_> = found.kept.into_iter().map(|Told { action, text }| (action, text)).collect();
+    if found.unfinished {
+        findings.insert(0, (Action::Deny, UNFINISHED.to_owned()));
+    }
+    let (contested, secrets) = (neighbours.contested, declared.secrets.iter().map(|s| s.clone().into()).collect());
+    Ok(Preview { objects, deletions, rolls, findings, denied_beyond, contested, unseen, secrets })
 }
 
 /// What an application declares in a tree.
 struct Declared {
     desired: Vec<Desired>,
-    secrets: Vec<SecretString>,
+    rendered: Rendered,
+    /// Values that came from Secrets or were decrypted.
+    secrets: Vec<String>,
 }
 
 async fn declared(
@@ -154,9 +178,9 @@ async fn declared(
         let render = move || render(&object, &key, &*tree, variables.as_ref(), keys.as_deref());
         tokio::task::spawn_blocking(render).await.map_err(PreviewError::Died)?.map_err(PreviewError::Render)?
     };
-    let secrets = rendered.secrets_with(&secrets).map(|value| value.clone().into()).collect();
+    let secrets = rendered.secrets_with(&secrets).cloned().collect();
     let desired = desired(question.cluster, object, &key, &rendered).await?;
-    Ok(Declared { desired, secrets })
+    Ok(Declared { desired, rendered, secrets })
 }
 
 /// The variables of `postBuild` as they are in the cluster, under those that were given; and which came from Secrets.

@@ -1,5 +1,6 @@
 //! The newest tree of a GitRepository, found and fetched as its worker does, once.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
@@ -18,6 +19,7 @@ const DEPTH_MAX: usize = 8;
 pub struct Found {
     pub snapshot: Snapshot,
     pub revision: String,
+    pub labels: BTreeMap<String, String>,
     /// `spec.suspend`: a daemon would not have looked.
     pub suspended: bool,
 }
@@ -76,5 +78,6 @@ async fn find_below(
     above.pop();
     mount::check_places(mounts.iter().map(|mount| &mount.at)).map_err(|error| failed(error.to_string()))?;
     let snapshot = if mounts.is_empty() { snapshot } else { snapshot.with_mounts(mounts) };
-    Ok(Found { revision: revision.to_string(), snapshot, suspended: object.spec.suspend.unwrap_or(false) })
+    let labels = object.metadata.labels.clone().unwrap_or_default();
+    Ok(Found { labels, revision: revision.to_string(), snapshot, suspended: object.spec.suspend.unwrap_or(false) })
 }

@@ -1,0 +1,62 @@
+//! What policies would say of an application, with what the cluster alone knows of its objects.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use crate::engine::findings::{Findings, Known, Look, evaluate, live, subject};
+use crate::manifest::ObjectId;
+use crate::policy::{PolicySet, Resources, ServiceAccount};
+
+use super::{Declared, PreviewError, Question, key_of};
+
+/// Asks the cluster only where a policy asks for what it alone knows; what it can't answer is `unseen`.
+pub(super) async fn look(
+    question: &Question<'_>,
+    policies: &Arc<PolicySet>,
+    declared: &Arc<Declared>,
+    unseen: &mut Vec<String>,
+) -> Result<Findings, PreviewError> {
+    let resources = Resources::of(declared.desired.iter().map(|desired| &desired.object));
+    let mut namespaces = HashMap::new();
+    for object in declared.desired.iter().map(|desired| &desired.object) {
+        if object.id.group.is_empty() && object.id.kind == "Namespace" {
+            namespaces.insert(object.id.name.clone(), Some(Arc::new(object.value.clone())));
+        }
+    }
+    let mut known = Vec::with_capacity(declared.desired.len());
+    for desired in &declared.desired {
+        let id = &desired.object.id;
+        let (resource, namespaced) = match question.cluster.resource(&id.group, &id.kind, Some(&desired.object.version))
+        {
+            Some(kind) => (kind.plural.to_string(), kind.namespaced),
+            None => resources.find(&id.group, &id.kind),
+        };
+        let subject = subject(desired, &resource, namespaced);
+        let mut before = None;
+        if policies.asks_before(&subject) {
+            before = live(question.cluster, id).await.unwrap_or_else(|why| {
+                unseen.push(why);
+                None
+            });
+        }
+        if namespaced && policies.asks_for_namespace(&subject) && !namespaces.contains_key(&id.namespace) {
+            let id = ObjectId::new("", "Namespace", "", &*id.namespace);
+            let namespace = live(question.cluster, &id).await.unwrap_or_else(|why| {
+                unseen.push(why);
+                None
+            });
+            namespaces.insert(id.name, namespace.map(Arc::new));
+        }
+        let namespace = namespaces.get(&id.namespace).cloned().flatten();
+        known.push(Known { desired: desired.clone(), resource, namespaced, before, namespace });
+    }
+    let (policies, declared) = (policies.clone(), declared.clone());
+    let namespace = key_of(&question.object).namespace;
+    let account = question.object.spec.service_account_name.clone().filter(|name| !name.is_empty());
+    let evaluation = tokio::task::spawn_blocking(move || {
+        let user = account.as_deref().map(|name| ServiceAccount { namespace: &namespace, name });
+        let look = Look { rendered: &declared.rendered, secrets: &declared.secrets, user, known: &known };
+        evaluate(&policies, &look, &|| false)
+    });
+    evaluation.await.map_err(PreviewError::Died)
+}
