@@ -89,6 +89,14 @@ fn play(arguments: &[&str]) {
     assert_eq!(rotation["rollouts"], 1, "{rotation:#}");
     assert_eq!(rotation["cause"], "secret/storage-identities: identities.json");
     assert!(rotation["rolledMs"].is_f64() && rotation["servedMs"].is_f64(), "{rotation:#}");
+    // it stands in the table as the ninth, and all of them do
+    let rows: Vec<_> = screen.lines().skip_while(|line| !line.contains("Flux, by its documented defaults")).collect();
+    for number in 1..=10 {
+        let begins = |line: &&&str| line.trim_start().starts_with(&format!("{number}  "));
+        let row = rows.iter().find(begins).unwrap_or_else(|| panic!("no row {number}:\n{screen}"));
+        assert_eq!(row.contains("only a Secret changes"), number == 9, "{row}");
+    }
+    assert!(screen.contains("9 of 9 repaired, and the one changed Secret rolled out, in"), "{screen}");
     let folder = home.path().to_string_lossy();
     assert!(screen.lines().all(|line| line.chars().count() <= 100 || line.contains(&*folder)), "{screen}");
     let left: Vec<_> = std::fs::read_dir(home.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();

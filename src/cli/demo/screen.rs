@@ -102,26 +102,24 @@ impl Screen {
     /// A failure that was repaired: times, what was done, and the daemon's words.
     pub fn row(&mut self, failure: &Failure, outcome: &Outcome) {
         let live = live(Some(outcome.live), outcome.live_after_outage);
-        self.title(failure, &in_words(outcome.reported), &format!("{GREEN}{live:>16}{GREEN:#}"));
+        let live = format!("{GREEN}{live:>16}{GREEN:#}");
+        self.title(failure.title, failure.explanation, &in_words(outcome.reported), &live);
         self.quote(&outcome.message);
     }
 
     /// The chapter in which nothing is broken.
     pub fn rotation(&mut self, rotation: &Rotation) {
-        self.line("");
-        self.line("A push that changes only a Secret: the S3 gateway, which reads it, is rolled.");
-        self.short_line(&format!(
-            "{INDENT}{DIM}rolled after {}, all of its Pods new after {}{DIM:#}",
-            in_words(rotation.rolled),
-            in_words(rotation.served),
-        ));
+        let live = format!("{GREEN}{:>16}{GREEN:#}", in_words(rotation.served));
+        self.title(story::ROTATION_TITLE, story::ROTATION_EXPLANATION, "", &live);
         let times = if rotation.rollouts == 1 { "once".to_owned() } else { format!("{} times", rotation.rollouts) };
-        self.short_line(&format!("{INDENT}{DIM}rolled {times}, because of {}{DIM:#}", rotation.cause));
+        let (rolled, cause) = (in_words(rotation.rolled), &rotation.cause);
+        self.short_line(&format!("{DIM}{INDENT}> rolled {times}, after {rolled}, because of {cause}{DIM:#}"));
     }
 
     /// A failure that was not repaired, and why.
     pub fn stuck(&mut self, failure: &Failure, error: &anyhow::Error) {
-        self.title(failure, "", &format!("{RED}{:>16}{RED:#}", "not repaired"));
+        let never = format!("{RED}{:>16}{RED:#}", "not repaired");
+        self.title(failure.title, failure.explanation, "", &never);
         for line in wrapped(&format!("{error:#}"), WIDTH - INDENT.len()) {
             self.line(&format!("{INDENT}{line}"));
         }
@@ -131,9 +129,14 @@ impl Screen {
         self.line("");
         let head = format!("{:<48}{:>15}   {}", " #  commit B:", "C is live", "Flux, by its documented defaults");
         self.line(&format!("{DIM}{head}{DIM:#}"));
-        for (number, played) in summary.failures.iter().enumerate() {
-            let live = live(played.live, played.live_after_outage);
-            self.line(&format!("{:>2}  {:<44}{live:>15}   {}", number + 1, played.title, played.flux));
+        let of_failure = |played: &Played| (played.title, live(played.live, played.live_after_outage), played.flux);
+        let mut rows: Vec<_> = summary.failures.iter().map(of_failure).collect();
+        if let Some(rotation) = &summary.rotation {
+            let row = (story::ROTATION_TITLE, in_words(rotation.served), story::ROTATION_FLUX);
+            rows.insert(story::ROTATED_AT.min(rows.len()), row);
+        }
+        for (number, (title, live, flux)) in rows.into_iter().enumerate() {
+            self.line(&format!("{:>2}  {title:<44}{live:>15}   {flux}", number + 1));
         }
         self.line("");
         let verdict = verdict(summary);
@@ -145,10 +148,10 @@ impl Screen {
         }
     }
 
-    fn title(&mut self, failure: &Failure, reported: &str, live: &str) {
+    fn title(&mut self, title: &str, explanation: &str, reported: &str, live: &str) {
         self.rows += 1;
-        self.line(&format!("{:>2}  {BOLD}{:<58}{BOLD:#}{reported:>16}{live}", self.rows, failure.title));
-        self.line(&format!("{INDENT}{}", failure.explanation));
+        self.line(&format!("{:>2}  {BOLD}{title:<58}{BOLD:#}{reported:>16}{live}", self.rows));
+        self.line(&format!("{INDENT}{explanation}"));
     }
 
     fn quote(&mut self, message: &str) {
@@ -179,7 +182,8 @@ fn verdict(summary: &Summary) -> String {
             in_words(times[times.len() - 1]),
         ),
     };
-    format!("{} of {all} repaired in {:.0} s.{times}", repaired.len(), summary.seconds())
+    let rolled = if summary.rotation.is_some() { ", and the one changed Secret rolled out," } else { "" };
+    format!("{} of {all} repaired{rolled} in {:.0} s.{times}", repaired.len(), summary.seconds())
 }
 
 /// From the push until C was live; across an outage, what was left of that and the time after it.

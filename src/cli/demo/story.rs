@@ -19,7 +19,11 @@ pub const REFUSED_SERVICE: &str = "api-debug";
 /// The release that the example declares.
 pub const FIRST_RELEASE: u32 = 2;
 
-/// What is rolled when only a Secret changes, and how the last chapter changes it: the gateway gets another identity.
+/// The chapter in which nothing is broken, as it is printed.
+pub const ROTATION_TITLE: &str = "nothing broken: only a Secret changes";
+pub const ROTATION_EXPLANATION: &str = "The S3 gateway's identities change; the gateway, which reads them, is rolled.";
+pub const ROTATION_FLUX: &str = "never, without Reloader";
+/// What is rolled when only a Secret changes, and how that changes: the gateway gets another identity.
 pub const GATEWAY: &str = "storage";
 pub const ROTATION: &[Edit] = &[replace(
     "templates/storage/identities.yaml",
@@ -85,6 +89,25 @@ pub struct Failure {
     sign: &'static str,
     /// How long Flux would take.
     pub flux: &'static str,
+}
+
+/// One chapter of the story.
+#[derive(Clone, Copy, Debug)]
+pub enum Chapter {
+    /// B breaks, C repairs.
+    Broken(&'static Failure),
+    /// A push that changes nothing but a Secret.
+    Rotated,
+}
+
+/// Where among the chapters the one stands in which nothing is broken: it is the ninth.
+pub const ROTATED_AT: usize = 8;
+
+/// The story from its beginning.
+pub fn chapters() -> impl Iterator<Item = Chapter> {
+    let (before, after) = FAILURES.split_at(ROTATED_AT);
+    let rotated = std::iter::once(Chapter::Rotated);
+    before.iter().map(Chapter::Broken).chain(rotated).chain(after.iter().map(Chapter::Broken))
 }
 
 impl Failure {
@@ -242,7 +265,7 @@ mod tests {
     }
 
     #[test]
-    fn the_last_chapter_changes_nothing_but_a_secret() {
+    fn the_ninth_chapter_changes_nothing_but_a_secret() {
         let before = Tree::embedded();
         let after = before.edited(ROTATION).unwrap();
         let changed: Vec<_> = before.changes_to(&after).into_iter().map(|(path, _)| path).collect();
@@ -255,5 +278,13 @@ mod tests {
             let Failure { title, explanation, flux, .. } = failure;
             assert!(title.len() <= 44 && explanation.len() <= 96 && flux.chars().count() <= 34, "{title}");
         }
+        assert!(ROTATION_TITLE.len() <= 44 && ROTATION_EXPLANATION.len() <= 96 && ROTATION_FLUX.len() <= 34);
+    }
+
+    #[test]
+    fn the_ninth_chapter_breaks_nothing() {
+        let told: Vec<_> = chapters().collect();
+        assert!(matches!(told[8], Chapter::Rotated));
+        assert_eq!(told.len(), FAILURES.len() + 1);
     }
 }
