@@ -12,6 +12,7 @@
 #[expect(dead_code, reason = "the tests use more of it")]
 mod corpus;
 #[path = "support/table.rs"]
+#[expect(dead_code, reason = "other benches use more of it")]
 mod table;
 
 use std::collections::BTreeMap;

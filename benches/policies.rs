@@ -34,7 +34,7 @@ fn main() -> anyhow::Result<()> {
         return many();
     }
     let mut table = Table::default();
-    table.row("one evaluation of a shipped policy, median".to_owned(), shipped()?, 100.0, "µs");
+    table.row("one evaluation, the slowest shipped policy".to_owned(), shipped()?, 100.0, "µs");
     let output = Command::new(std::env::current_exe()?).env(ALONE, "1").output()?;
     let text = String::from_utf8(output.stdout)?;
     let [seconds, objects, kib, findings] = text.split_whitespace().collect::<Vec<_>>()[..] else {
@@ -45,8 +45,7 @@ fn main() -> anyhow::Result<()> {
     let beyond = (kib.parse::<f64>()? - objects.parse::<f64>()?) / 1024.0;
     table.row(format!("{POLICIES} policies, {OBJECTS} objects: memory"), beyond, 64.0, "MiB");
     table.row(format!("the rules for repositories, {FILES} files"), large_repository()?, 2_000.0, "ms");
-    table.print();
-    Ok(())
+    table.finish()
 }
 
 fn folder() -> std::path::PathBuf {
@@ -95,11 +94,11 @@ fn subject(object: &Value) -> Subject<'_> {
         object,
         old_object: None,
         namespace_object: None,
-        user: "",
+        user: None,
     }
 }
 
-/// Each policy that is for Deployments, one evaluation at a time, in µs.
+/// Each policy that is for Deployments, one evaluation at a time: the median of the slowest of them, in µs.
 fn shipped() -> anyhow::Result<f64> {
     let object = deployment(0);
     let subject = subject(&object);
@@ -125,7 +124,9 @@ fn shipped() -> anyhow::Result<f64> {
         println!("{:>8.1} µs  {}", own, path.file_stem().unwrap_or_default().to_string_lossy());
         times.push(own);
     }
-    Ok(median(&mut times))
+    // the slowest of them is to keep the bar as well as the one in the middle
+    anyhow::ensure!(!times.is_empty(), "no shipped policy is for Deployments");
+    Ok(times.iter().copied().fold(0.0, f64::max))
 }
 
 /// A thousand policies, of which each is for each object: prints the time, the memory that the objects themselves take,

@@ -1,7 +1,10 @@
 //! What was measured, and what was promised.
 
 #[derive(Default)]
-pub struct Table(Vec<String>);
+pub struct Table {
+    rows: Vec<String>,
+    missed: usize,
+}
 
 impl Table {
     /// Shows a row at once, and keeps it for the end.
@@ -9,14 +12,22 @@ impl Table {
         let verdict = if measured <= bar { "met" } else { "MISSED" };
         let row = format!("{what:<46} {measured:>9.1} {unit:<4} {bar:>9.1} {unit:<4} {verdict}");
         println!("{row}");
-        self.0.push(row);
+        self.rows.push(row);
+        self.missed += usize::from(verdict == "MISSED");
     }
 
     pub fn print(&self) {
         println!("\n{:<46} {:>14} {:>14} verdict", "", "measured", "bar");
-        for row in &self.0 {
+        for row in &self.rows {
             println!("{row}");
         }
+    }
+
+    /// Prints, and fails if a bar was missed.
+    pub fn finish(&self) -> anyhow::Result<()> {
+        self.print();
+        anyhow::ensure!(self.missed == 0, "{} of {} bars are missed", self.missed, self.rows.len());
+        Ok(())
     }
 }
 
