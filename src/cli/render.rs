@@ -214,6 +214,15 @@ fn masked(object: &Object) -> Value {
                 None => {}
             }
         }
+        // a value under a mistyped name, or in the wrong place, is no less secret
+        if let Value::Object(fields) = &mut value {
+            let shown = |field: &str, value: &Value| match field {
+                "apiVersion" | "kind" | "metadata" | "type" | "data" | "stringData" => true,
+                _ => value.is_boolean() || value.is_null(),
+            };
+            let others = fields.iter_mut().filter(|(field, value)| !shown(field, value));
+            others.for_each(|(_, value)| *value = "***".into());
+        }
         // kubectl keeps the whole object in there.
         if let Some(Value::Object(annotations)) = value.pointer_mut("/metadata/annotations") {
             annotations.remove(LAST_APPLIED);
@@ -326,6 +335,11 @@ mod tests {
           namespace: shop
         ");
         assert!(!shown(&["-o", "json"]).contains("aHVudGVyMg=="));
+        let mistyped =
+            "apiVersion: v1\nkind: Secret\nmetadata: {name: a}\nimmutable: hunter2\nstringDate: {password: hunter2}\n";
+        write("shared/a.yaml", mistyped);
+        assert!(!shown(&[]).contains("hunter2"), "{}", shown(&[]));
+        write("shared/a.yaml", "apiVersion: v1\nkind: Secret\nmetadata: {name: a}\nstringData: {password: hunter2}\n");
         assert!(shown(&["-o", "json", "--show-secrets"]).contains("aHVudGVyMg=="));
     }
 }

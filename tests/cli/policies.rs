@@ -297,7 +297,7 @@ fn what_is_encrypted_is_opened_with_the_keys_of_a_person_and_shown_to_nobody() {
     std::fs::copy(recorded("encrypted/secret.yaml"), home.path().join("app/secret.yaml")).unwrap();
     let key = |name: &str| recorded(&format!("keys/{name}.agekey")).display().to_string();
     // true of what was encrypted alone
-    one_policy(home.path(), "secrets", "object.data.raw == 'aGVsbG8='", "object.data.raw");
+    one_policy(home.path(), "secrets", "object.data.raw == 'aGVsbG8='", "'it is ' + object.data.raw");
     let arguments = ["app", "--policies", "policies"];
     let run = |more: &[&str], from_environment: Option<&str>| {
         let mut command = afresh(home.path());

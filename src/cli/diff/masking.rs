@@ -99,6 +99,15 @@ pub fn mask_secret(mut live: Option<&mut Value>, mut would: Option<&mut Value>) 
             }),
         }
     }
+    // a value under a mistyped name, or in the wrong place, is no less secret
+    let shown = |field: &str, value: &Value| match field {
+        "apiVersion" | "kind" | "metadata" | "type" | "data" | "stringData" => true,
+        _ => value.is_boolean() || value.is_null(),
+    };
+    for object in [live.as_deref_mut(), would.as_deref_mut()].into_iter().flatten() {
+        let fields = object.as_object_mut().into_iter().flatten();
+        fields.filter(|(field, value)| !shown(field, value)).for_each(|(_, value)| *value = MASKED.into());
+    }
     for object in [live, would].into_iter().flatten() {
         // kubectl keeps the whole object in there
         if let Some(noted) = object.pointer_mut("/metadata/annotations").and_then(|all| all.get_mut(LAST_APPLIED)) {
@@ -132,6 +141,9 @@ mod tests {
         let mut alone = json!({"stringData": {"a": "b"}, "data": "not a map"});
         mask_secret(None, Some(&mut alone));
         assert_eq!(alone, json!({"stringData": {"a": "***"}, "data": "***"}));
+        let mut mistyped = json!({"stringDate": {"a": "b"}, "immutable": "c", "type": "Opaque"});
+        mask_secret(None, Some(&mut mistyped));
+        assert_eq!(mistyped, json!({"stringDate": "***", "immutable": "***", "type": "Opaque"}));
     }
 
     #[test]
