@@ -14,8 +14,8 @@
 mod application;
 mod backoff;
 pub mod bases;
-mod hold;
 mod findings;
+mod hold;
 mod installation;
 mod leadership;
 mod namespaces;
