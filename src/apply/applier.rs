@@ -73,6 +73,16 @@ struct Checked {
     dropped: Vec<Dropped>,
 }
 
+/// What the server says of a stage.
+#[derive(Default)]
+struct Answers {
+    checked: Vec<Checked>,
+    /// Not ours, and to be left alone.
+    left: Vec<ObjectId>,
+    refusals: Vec<Refusal>,
+    stopped: bool,
+}
+
 pub(super) enum Failure {
     Api(ApiError),
     Stopped,
@@ -114,12 +124,13 @@ impl Applier {
         progress: impl Fn(Progress) + Send + Sync,
     ) -> Result<Applied, ApplyError> {
         let made = Made::of(work);
-        let mut applied = Vec::new();
+        let (mut applied, mut left) = (Vec::new(), Vec::new());
         for (stages, stage) in work.stages.iter().enumerate() {
             if stop.after_stage.is_cancelled() || stop.now.is_cancelled() {
                 return Err(ApplyError::Stopped { applied });
             }
-            let (checked, refusals, stopped) = self.check(stage, work, &made, stop).await;
+            let Answers { checked, left: alone, refusals, stopped } = self.check(stage, work, &made, stop).await;
+            left.extend(alone);
             if !refusals.is_empty() {
                 return Err(ApplyError::Refused { refusals, applied });
             }
@@ -156,7 +167,7 @@ impl Applier {
             }
             progress(Progress { stages: stages + 1, objects: applied.len() });
         }
-        Ok(Applied { objects: applied })
+        Ok(Applied { objects: applied, left })
     }
 
     /// What the server would make of an object: nothing is changed.
@@ -166,14 +177,8 @@ impl Applier {
         submit(&self.cluster, &kind, &object.id, &mut value, &mut Vec::new(), unknown_fields, true).await
     }
 
-    /// Asks the server about all objects of a stage; a single object is its own question.
-    async fn check(
-        &self,
-        stage: &[Arc<Object>],
-        work: &Work,
-        made: &Made,
-        stop: &Stop,
-    ) -> (Vec<Checked>, Vec<Refusal>, bool) {
+    /// Asks the server about all objects of a stage; a single one that was seen before is its own question.
+    async fn check(&self, stage: &[Arc<Object>], work: &Work, made: &Made, stop: &Stop) -> Answers {
         let alone = stage.len() == 1;
         let mut answers = futures::stream::iter(stage.iter().cloned())
             .map(|object| async move {
@@ -181,19 +186,22 @@ impl Applier {
                 (object, checked)
             })
             .buffer_unordered(PARALLEL);
-        let (mut checked, mut refusals, mut stopped) = (Vec::with_capacity(stage.len()), Vec::new(), false);
+        let mut of_all = Answers::default();
         while let Some((object, answer)) = answers.next().await {
             match answer {
-                Ok(object) => checked.push(object),
+                Ok(Some(object)) => of_all.checked.push(object),
+                Ok(None) => of_all.left.push(object.id.clone()),
                 Err(Failure::Api(error)) => {
-                    refusals.push(Refusal { id: object.id.clone(), origin: object.origin.clone(), error });
+                    of_all.refusals.push(Refusal { id: object.id.clone(), origin: object.origin.clone(), error });
                 }
-                Err(Failure::Stopped) => stopped = true,
+                Err(Failure::Stopped) => of_all.stopped = true,
             }
         }
-        refusals.sort_by(|a, b| a.id.cmp(&b.id));
-        (checked, refusals, stopped)
+        of_all.refusals.sort_by(|a, b| a.id.cmp(&b.id));
+        of_all
     }
+
+    /// `None`: nobody has seen it, for it isn't ours, and it asks to be left alone.
 
     async fn check_one(
         &self,
@@ -202,17 +210,25 @@ impl Applier {
         made: &Made,
         stop: &Stop,
         dry_run: bool,
-    ) -> Result<Checked, Failure> {
+    ) -> Result<Option<Checked>, Failure> {
         if stop.now.is_cancelled() {
             return Err(Failure::Stopped);
         }
         let mut value = Arc::new(object.value.clone());
         let mut dropped = Vec::new();
         let deadline = Instant::now() + JUST_MADE;
+        let unseen = self.observed.get(&object.id).is_none();
         loop {
             let asked = async {
                 let kind = self.kind_of(object).await?;
-                if dry_run {
+                // in a dry run's answer it would hide what the live object says
+                if unseen && Marks::are_in(&object.value) {
+                    let live = self.cluster.get_seen(&kind, &object.id).await?;
+                    if live.is_some_and(|live| live.marks.leaves_alone()) {
+                        return Ok(None);
+                    }
+                }
+                if dry_run || unseen {
                     let (cluster, unknown_fields) = (&self.cluster, work.unknown_fields);
                     let answer =
                         submit(cluster, &kind, &object.id, &mut value, &mut dropped, unknown_fields, true).await;
@@ -224,13 +240,15 @@ impl Applier {
                                 .rehearse(error)
                                 .await?;
                         }
+                        Ok(answer) if unseen && !answer.created && answer.seen.marks.leaves_alone() => return Ok(None),
                         other => drop(other?),
                     }
                 }
-                Ok::<_, ApiError>(kind)
+                Ok::<_, ApiError>(Some(kind))
             };
             match asked.await {
-                Ok(kind) => return Ok(Checked { object: object.clone(), kind, value, dropped }),
+                Ok(Some(kind)) => return Ok(Some(Checked { object: object.clone(), kind, value, dropped })),
+                Ok(None) => return Ok(None),
                 Err(error) => made.wait(&object.id, error, deadline, stop).await?,
             }
         }

@@ -68,6 +68,8 @@ pub struct Refusal {
 #[derive(Clone, Debug, Default)]
 pub struct Applied {
     pub objects: Vec<Outcome>,
+    /// What is there without being ours, and asks to be left alone.
+    pub left: Vec<ObjectId>,
 }
 
 /// Why not all was sent. What was sent stays.

@@ -106,9 +106,20 @@ impl Marks {
         marks
     }
 
+    /// True if a declared object says how it is to be applied.
+    pub fn are_in(object: &Value) -> bool {
+        let maps = ["labels", "annotations"].into_iter().filter_map(|map| object.get("metadata")?.get(map));
+        maps.into_iter().any(|map| [RECONCILE, SSA].iter().any(|key| map.get(*key).is_some()))
+    }
+
+    /// True if we must neither apply nor delete the object.
+    pub fn leaves_alone(&self) -> bool {
+        self.reconcile_disabled || self.ssa == Ssa::Ignore
+    }
+
     /// True if we must not delete the object.
     pub fn keeps_from_deletion(&self) -> bool {
-        self.prune_disabled || self.reconcile_disabled || self.ssa == Ssa::Ignore
+        self.prune_disabled || self.leaves_alone()
     }
 
     /// Values are compared without regard to case, as Flux does.

@@ -6,7 +6,7 @@ use kube::api::{Patch, PatchParams, PostParams};
 use serde_json::{Value, json};
 
 use crate::support::env::Env;
-use crate::support::manifests::{config_map, deployment};
+use crate::support::manifests::{claim, config_map, deployment, job};
 use crate::support::scenarios;
 
 scenarios! {
@@ -17,6 +17,9 @@ scenarios! {
     an_object_deleted_to_be_created_anew_is_created_after_a_crash,
     what_is_to_be_created_once_is_neither_corrected_nor_taken_over,
     what_is_to_be_ignored_is_neither_applied_nor_deleted,
+    what_is_not_ours_and_asks_to_be_ignored_is_never_written,
+    a_job_with_another_template_is_created_anew_and_runs_again,
+    a_claim_is_created_anew_only_with_consent_on_itself,
     what_is_to_be_merged_keeps_the_fields_of_kubectl,
 }
 
@@ -212,6 +215,82 @@ async fn what_is_to_be_ignored_is_neither_applied_nor_deleted(env: &mut Env) {
     env.announce().await;
     env.ready_at("app", &c).await;
     assert!(env.live("ConfigMap", "released").await.is_some(), "it is not deleted either");
+}
+
+async fn what_is_not_ours_and_asks_to_be_ignored_is_never_written(env: &mut Env) {
+    let version = async |env: &Env, name: &str| -> Value {
+        env.live("ConfigMap", name).await.expect("it stays")["metadata"]["resourceVersion"].clone()
+    };
+    let mut before = Vec::new();
+    for (name, key, value) in [("one", SSA, "Ignore"), ("two", RECONCILE, "disabled"), ("three", SSA, "ignore")] {
+        let theirs = serde_json::from_str(&annotated(&config_map(name, "theirs"), key, value)).expect("an object");
+        env.objects("ConfigMap").create(&PostParams::default(), &theirs).await.expect("it is created");
+        before.push((name, version(env, name).await));
+    }
+    // among others, and (as what comes last) alone; what Git says of the annotation changes nothing
+    env.begin(&[
+        ("app/one.yaml", &config_map("one", "a")),
+        ("app/two.yaml", &config_map("two", "a")),
+        ("app/three.yaml", &annotated(&config_map("three", "a"), SSA, "Override")),
+        ("app/ours.yaml", &config_map("ours", "a")),
+    ])
+    .await;
+    assert_eq!(env.live("ConfigMap", "ours").await.expect("it is applied")["data"]["value"], "a");
+    let b = env.push_changes("B", &[("app/two.yaml", None), ("app/three.yaml", None), ("app/ours.yaml", None)]);
+    env.announce().await;
+    env.ready_at("app", &b).await;
+    env.until_gone("ConfigMap", "ours").await;
+    let c = env.push("C", &[("app/one.yaml", &config_map("one", "b"))]);
+    env.announce().await;
+    env.ready_at("app", &c).await;
+    for (name, before) in before {
+        assert_eq!(version(env, name).await, before, "{name} was never written");
+    }
+
+    // once it asks for nothing any more, it is taken over
+    let taken = Patch::Merge(json!({ "metadata": { "annotations": { SSA: null } } }));
+    env.objects("ConfigMap").patch("one", &PatchParams::default(), &taken).await.expect("it is changed");
+    env.reconcile("app").await;
+    env.until_live("ConfigMap", "one", "it is as declared", |one| one["data"]["value"] == "b").await;
+}
+
+async fn a_job_with_another_template_is_created_anew_and_runs_again(env: &mut Env) {
+    env.begin(&[("app/task.yaml", &job("task", "task:1", 600))]).await;
+    env.kustomization("app", |spec| spec["force"] = true.into()).await;
+    let before = uid_of(env, "Job", "task").await;
+    let b = env.push("B", &[("app/task.yaml", &job("task", "task:2", 600))]);
+    env.announce().await;
+    env.ready_at("app", &b).await;
+    let task = env.live("Job", "task").await.expect("it is there");
+    assert_ne!(task["metadata"]["uid"], before);
+    assert_eq!(task["spec"]["template"]["spec"]["containers"][0]["image"], "task:2");
+}
+
+async fn a_claim_is_created_anew_only_with_consent_on_itself(env: &mut Env) {
+    let class = |class: &str| with(&claim("data"), |claim| claim["spec"]["storageClassName"] = class.into());
+    env.begin(&[("app/data.yaml", &class("slow"))]).await;
+    env.kustomization("app", |spec| {
+        spec["force"] = true.into();
+        spec["retryInterval"] = "1s".into();
+    })
+    .await;
+    let before = uid_of(env, "PersistentVolumeClaim", "data").await;
+    let b = env.push("B", &[("app/data.yaml", &class("fast"))]);
+    env.announce().await;
+    let asks = "waiting for consent\nhint: kubectl annotate --overwrite persistentvolumeclaims/data -n";
+    env.failed_at("app", &b, asks).await;
+    let data = env.live("PersistentVolumeClaim", "data").await.expect("it is there");
+    assert_eq!((&data["metadata"]["uid"], &data["metadata"]["deletionTimestamp"]), (&before, &Value::Null));
+
+    let claims = env.objects("PersistentVolumeClaim");
+    let params = PatchParams::default();
+    let consent = Patch::Merge(json!({ "metadata": { "annotations": { CONFIRM_RECREATE: b } } }));
+    claims.patch("data", &params, &consent).await.expect("it is annotated");
+    env.ready_at("app", &b).await;
+    let data = env.live("PersistentVolumeClaim", "data").await.expect("it is there again");
+    assert_ne!(data["metadata"]["uid"], before);
+    assert_eq!(data["spec"]["storageClassName"], "fast");
+    assert_eq!(data["metadata"]["annotations"].get(CONFIRM_RECREATE), None, "a consent holds once");
 }
 
 async fn what_is_to_be_merged_keeps_the_fields_of_kubectl(env: &mut Env) {

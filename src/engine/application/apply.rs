@@ -92,6 +92,7 @@ impl Application {
             said = true;
             let outcome = match result {
                 Ok(applied) => {
+                    self.memory().present.extend(applied.left);
                     self.note(work, prepared, &todo, &applied.objects, correcting, changes);
                     Ok(())
                 }

@@ -3,7 +3,7 @@
 use std::sync::{Arc, PoisonError};
 use std::time::Instant;
 
-use crate::cluster::{Holding, Ssa};
+use crate::cluster::Holding;
 use crate::engine::source::Head;
 use crate::manifest::ObjectId;
 use crate::plan::{Desired, Handling, Inventory, TooLarge};
@@ -137,7 +137,7 @@ impl Application {
         }
         let desired = overlay.as_ref().map_or(desired, |overlay| &overlay.desired);
         let seen = self.shared.observed.get(&desired.object.id);
-        if seen.as_ref().is_some_and(|s| s.marks.reconcile_disabled || s.marks.ssa == Ssa::Ignore) {
+        if seen.as_ref().is_some_and(|seen| seen.marks.leaves_alone()) {
             return Decision::Leave;
         }
         // what is under way lands before what is sent now

@@ -186,9 +186,7 @@ impl Application {
         for (namespace, configuration) in wanted {
             let id = ObjectId::new("", configuration.kind.as_str(), namespace, configuration.name.as_str());
             let seen = self.shared.observed.get(&id);
-            let left_alone = seen
-                .as_ref()
-                .is_some_and(|seen| seen.marks.reconcile_disabled || seen.marks.ssa == crate::cluster::Ssa::Ignore);
+            let left_alone = seen.as_ref().is_some_and(|seen| seen.marks.leaves_alone());
             let ours =
                 declared.get(&id).filter(|d| matches!(d.handling, Handling::Override | Handling::Merge) && !left_alone);
             let Some(desired) = ours else {

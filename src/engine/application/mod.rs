@@ -96,7 +96,8 @@ struct Memory {
     traced: Option<std::time::Instant>,
     /// What was told of which commit.
     commits: commits::Commits,
-    /// What is to be created only where there is none, and was found to be there without being ours.
+    /// What was found to be there without being ours, and is left alone: it is to be created only where there is none, or
+    /// it says so itself.
     present: HashSet<ObjectId>,
     /// Jobs seen complete with the digest that they were sent with; recorded on the Kustomization.
     jobs: jobs::Completed,
