@@ -22,10 +22,10 @@ use serde_json::{Value, json};
 type Objects = BTreeMap<String, Value>;
 
 /// Cases in which Afresh answers otherwise on purpose, and why.
-const ON_PURPOSE: [(&str, &str); 1] = [(
-    "a kustomization without resources",
-    "Flux asks for annotations of the origin there, so that kustomize does not take the file for an empty one",
-)];
+const ON_PURPOSE: [(&str, &str); 2] =
+    [("a kustomization without resources", UNASKED), ("an empty kustomization with what the spec adds", UNASKED)];
+const UNASKED: &str =
+    "Flux asks for annotations of the origin there, so that kustomize does not take the file for an empty one";
 
 #[test]
 fn every_tree_is_built_as_flux_builds_it() {
