@@ -96,9 +96,9 @@ pub struct KustomizationSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "carried")]
     pub kube_config: Option<Value>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(schema_with = "carried")]
-    pub ignore: Option<Value>,
+    /// Fields that are left to others once their object is there: neither applied nor put back.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ignore: Vec<IgnoreRule>,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -215,6 +215,20 @@ pub struct PatchTarget {
     pub annotation_selector: String,
     #[serde(skip_serializing_if = "String::is_empty")]
     pub label_selector: String,
+}
+
+/// Fields that are left to others.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct IgnoreRule {
+    /// JSON pointers (RFC 6901), such as `/spec/replicas`.
+    pub paths: Vec<String>,
+    /// Of which objects; default: all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub target: Option<PatchTarget>,
+    /// Without effect: rules always count before the API server is asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub before_dry_run: Option<bool>,
 }
 
 /// What an image becomes.
@@ -374,7 +388,6 @@ impl KustomizationSpec {
             ("spec.decryption.provider", decryption.is_some_and(|d| d.provider != "sops")),
             ("spec.decryption.serviceAccountName", decryption.is_some_and(|d| is_set(&d.service_account_name))),
             ("spec.kubeConfig", is_set(&self.kube_config)),
-            ("spec.ignore", is_set(&self.ignore)),
         ]
         .into_iter()
         .filter_map(|(field, set)| set.then_some(field))

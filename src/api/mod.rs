@@ -23,8 +23,8 @@ pub use git_repository::{
     Artifact, GitRepository, GitRepositorySpec, GitRepositoryStatus, IncludeSpec, LocalReference, RefSpec,
 };
 pub use kustomization::{
-    BuildMetadata, CommonMetadata, DeletionPolicy, Dependency, HealthCheck, HealthCheckExpression, Image, Inventory,
-    InventoryEntry, Kustomization, KustomizationSpec, KustomizationStatus, Patch, PatchTarget, PostBuild,
+    BuildMetadata, CommonMetadata, DeletionPolicy, Dependency, HealthCheck, HealthCheckExpression, IgnoreRule, Image,
+    Inventory, InventoryEntry, Kustomization, KustomizationSpec, KustomizationStatus, Patch, PatchTarget, PostBuild,
     Snapshot as HistoryEntry, SourceReference, SubstituteReference, SubstituteStrategy,
 };
 pub use label_selector::{LabelSelector, SelectorError};
@@ -57,6 +57,10 @@ pub const FINALIZER: &str = "finalizers.fluxcd.io";
 pub const DESIRED: &str = "afresh.dev/desired";
 /// On a workload, its Namespace or its Kustomization: `on-config-change` or `never`.
 pub const ROLLOUT: &str = "afresh.dev/rollout";
+/// On an object, in Git or live, or its Kustomization: `correct`, `warn` or `off`.
+pub const DRIFT: &str = "afresh.dev/drift";
+/// The condition of a Kustomization whose objects others have changed and that are not put back, or not at once.
+pub const DRIFT_CONDITION: &str = "afresh.dev/Drift";
 /// On a pod template: the hash of the configuration that its Pods read.
 pub const CONFIG_HASH: &str = "afresh.dev/config-hash";
 /// On a workload: what its Pods have read, as digests.

@@ -1,6 +1,6 @@
 //! Sends the work, stage by stage.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,11 +14,11 @@ use crate::cluster::{
     Abandoned, Answer, ApiError, ApiKind, ApplyOptions, Cluster, ErrorClass, FieldValidation, Marks, Observed, Ssa,
     WriteGate,
 };
-use crate::manifest::{GroupKind, Object, ObjectId};
+use crate::manifest::{GroupKind, Object, ObjectId, Pointer};
 
 use super::outcome::{Action, Applied, ApplyError, Dropped, Outcome, Progress, Refusal, UnknownFields};
 use super::recreation::Replacement;
-use super::{adoption, unknown};
+use super::{adoption, left, unknown};
 
 /// What is to be applied.
 #[derive(Clone, Debug, Default)]
@@ -32,8 +32,16 @@ pub struct Work {
     pub namespaces: HashSet<String>,
     /// Objects that are to be created anew where they can't be changed in place; Jobs are in any case.
     pub forced: HashSet<ObjectId>,
+    /// Places that are left to others, of the objects that have any.
+    pub ignored: HashMap<ObjectId, Arc<[Pointer]>>,
     /// What a person's consent must name.
     pub revision: String,
+}
+
+impl Work {
+    fn ignored_of(&self, id: &ObjectId) -> &[Pointer] {
+        self.ignored.get(id).map_or(&[], |places| places)
+    }
 }
 
 /// How the work is told to stop. What is in flight is finished in any case.
@@ -63,6 +71,8 @@ const JUST_MADE_PAUSE: Duration = Duration::from_millis(250);
 const DROPPED_MAX: usize = 64;
 /// An object that changes between reading its managers and folding them is read again.
 const FOLD_TRIES: usize = 3;
+/// An object that changes between reading what is left to others and sending it is read again.
+const LEAVE_TRIES: usize = 5;
 
 /// An object that the server would take as it is now.
 struct Checked {
@@ -230,6 +240,8 @@ impl Applier {
                 }
                 if dry_run || unseen {
                     let (cluster, unknown_fields) = (&self.cluster, work.unknown_fields);
+                    // what is sent takes them anew
+                    left::take(cluster, &kind, &object.id, &mut value, work.ignored_of(&object.id)).await?;
                     let answer =
                         submit(cluster, &kind, &object.id, &mut value, &mut dropped, unknown_fields, true).await;
                     match answer {
@@ -247,7 +259,15 @@ impl Applier {
                 Ok::<_, ApiError>(Some(kind))
             };
             match asked.await {
-                Ok(Some(kind)) => return Ok(Some(Checked { object: object.clone(), kind, value, dropped })),
+                Ok(Some(kind)) => {
+                    if !work.ignored_of(&object.id).is_empty() {
+                        value = Arc::new(object.value.clone());
+                        for dropped in &dropped {
+                            unknown::remove(Arc::make_mut(&mut value), &dropped.path);
+                        }
+                    }
+                    return Ok(Some(Checked { object: object.clone(), kind, value, dropped }));
+                }
                 Ok(None) => return Ok(None),
                 Err(error) => made.wait(&object.id, error, deadline, stop).await?,
             }
@@ -276,6 +296,7 @@ impl Applier {
                 dropped: dropped.clone(),
                 unknown_fields: work.unknown_fields,
                 forced: work.forced.contains(&id),
+                ignored: work.ignored.get(&id).cloned(),
                 revision: work.revision.clone(),
                 stop: stop.now.clone(),
             };
@@ -341,6 +362,8 @@ struct Write {
     dropped: Vec<Dropped>,
     unknown_fields: UnknownFields,
     forced: bool,
+    /// Places that are left to others.
+    ignored: Option<Arc<[Pointer]>>,
     revision: String,
     stop: CancellationToken,
 }
@@ -380,7 +403,7 @@ impl Write {
             origin: self.object.origin.clone(),
             action,
             seen: answer.seen,
-            dropped: self.dropped,
+            dropped: unique(self.dropped),
             warnings: answer.warnings,
         })
     }
@@ -398,8 +421,23 @@ impl Write {
     }
 
     async fn submit(&mut self) -> Result<Answer, ApiError> {
-        let Self { cluster, kind, object, value, dropped, unknown_fields, .. } = self;
-        submit(cluster, kind, &object.id, value, dropped, *unknown_fields, false).await
+        let Self { cluster, kind, object, value, dropped, unknown_fields, ignored, .. } = self;
+        let Some(places) = ignored else {
+            return submit(cluster, kind, &object.id, value, dropped, *unknown_fields, false).await;
+        };
+        let mut tries = 0;
+        loop {
+            let mut sent = value.clone();
+            // nobody's change between the look and the write is undone
+            if let Some(version) = left::take(cluster, kind, &object.id, &mut sent, places).await? {
+                Pointer::of_fields(["metadata", "resourceVersion"]).put(Arc::make_mut(&mut sent), version.into());
+            }
+            tries += 1;
+            match submit(cluster, kind, &object.id, &mut sent, dropped, *unknown_fields, false).await {
+                Err(error) if error.class == ErrorClass::Conflict && tries < LEAVE_TRIES => {}
+                answer => return answer,
+            }
+        }
     }
 
     /// Takes over the fields of the managers that are folded into ours, and applies again: what Git does not declare
@@ -463,4 +501,11 @@ pub(super) fn drop_unknown(
         }
     }
     if dropped.len() == before { Err(error) } else { Ok(()) }
+}
+
+/// Each field once: an object that is sent again is told the same again.
+fn unique(mut dropped: Vec<Dropped>) -> Vec<Dropped> {
+    let mut known = HashSet::new();
+    dropped.retain(|field| known.insert(field.path.clone()));
+    dropped
 }

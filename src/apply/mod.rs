@@ -12,6 +12,7 @@
 
 mod adoption;
 mod applier;
+mod left;
 mod order;
 mod outcome;
 mod preview;

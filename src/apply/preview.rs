@@ -11,12 +11,13 @@ use serde_json::{Value, json};
 use crate::api::{APPLY_MANAGER, CONFIG, DESIRED};
 use crate::cluster::{ApiError, ApiKind, ApplyOptions, Cluster, ErrorClass, FieldValidation, Marks, Ssa};
 use crate::manifest::{GroupKind, Object};
+use crate::plan::Desired;
 use crate::rollout;
 
-use super::adoption;
 use super::applier::{Made, drop_unknown};
 use super::outcome::{Dropped, UnknownFields};
 use super::recreation::{Replacement, trial};
+use super::{adoption, left};
 
 const OPTIONS: ApplyOptions<'_> =
     ApplyOptions { manager: APPLY_MANAGER, force: true, dry_run: true, validation: FieldValidation::Strict };
@@ -66,8 +67,9 @@ impl Preview {
         Self { cluster, unknown_fields, defines, namespaces, revision: revision.into() }
     }
 
-    /// `forced`: the object or its application asks to be created anew where it can't be changed.
-    pub async fn outlook(&self, object: &Object, forced: bool) -> Outlook {
+    /// `forced`: its application asks for objects to be created anew where they can't be changed.
+    pub async fn outlook(&self, desired: &Desired, forced: bool) -> Outlook {
+        let object = &*desired.object;
         let id = &object.id;
         let bare = |fate| Outlook { live: None, fate, dropped: Vec::new(), warnings: Vec::new() };
         let declared = || comparable(object.value.clone());
@@ -86,7 +88,7 @@ impl Preview {
         let mut outlook = bare(Fate::Left(""));
         outlook.fate = match live.as_ref().and_then(|live| leave(object, live)) {
             Some(why) => Fate::Left(why),
-            None => self.fate(&kind, object, forced, live.as_ref(), &mut outlook).await,
+            None => self.fate(&kind, desired, forced, live.as_ref(), &mut outlook).await,
         };
         outlook.live = live.map(comparable);
         outlook
@@ -95,13 +97,17 @@ impl Preview {
     async fn fate(
         &self,
         kind: &ApiKind,
-        object: &Object,
+        desired: &Desired,
         forced: bool,
         live: Option<&Value>,
         outlook: &mut Outlook,
     ) -> Fate {
+        let (object, forced) = (&*desired.object, forced || desired.forced);
         let id = &object.id;
         let mut value = Arc::new(object.value.clone());
+        if let Some(live) = live {
+            left::leave(Arc::make_mut(&mut value), live, &desired.ignored);
+        }
         if live.is_some_and(|live| live.pointer("/metadata/deletionTimestamp").is_some()) {
             let why = "the one that is there is being deleted";
             return Fate::Unasked { declared: comparable(object.value.clone()), why };

@@ -4,6 +4,7 @@ use comfy_table::{Table, presets};
 use serde_json::Value;
 
 use super::connect::ClusterArgs;
+use crate::api::DRIFT_CONDITION as DRIFT;
 use crate::cluster::{ApiKind, Cluster, NOTIFICATION_GROUP};
 use crate::report::{refusal_of_alert, refusal_of_provider};
 
@@ -98,6 +99,15 @@ fn notification_state(item: &Value) -> Option<(String, String)> {
     })
 }
 
+/// What is said of objects that others have changed and that are not put back.
+fn drift_of(item: &Value) -> Option<String> {
+    let conditions = item.pointer("/status/conditions")?.as_array()?;
+    let drift = conditions.iter().find(|condition| condition["type"] == DRIFT)?;
+    let (first, count) = (drift["message"].as_str()?.lines().next()?, drift["message"].as_str()?.lines().count());
+    let more = if count > 1 { format!(" and {} more", count - 1) } else { String::new() };
+    Some(format!("{}: {first}{more}", drift["reason"].as_str()?))
+}
+
 fn table(items: &[Value], wide: bool) -> Table {
     let mut table = Table::new();
     table.load_style(presets::NOTHING);
@@ -114,6 +124,10 @@ fn table(items: &[Value], wide: bool) -> Table {
             .and_then(|conditions| conditions.iter().find(|c| c["type"] == "Ready"));
         let of_ready = |field: &str| ready.and_then(|c| c[field].as_str()).unwrap_or_default().to_owned();
         let (ready_is, message) = notification_state(item).unwrap_or_else(|| (of_ready("status"), of_ready("message")));
+        let message = match drift_of(item) {
+            Some(drift) => format!("{}; {drift}", message.trim_end_matches('\n')),
+            None => message,
+        };
         let message = if wide { message } else { message.lines().next().unwrap_or_default().to_owned() };
         let name = format!("{}/{}", text("/kind").to_lowercase(), text("/metadata/name"));
         let mut row = vec![text("/metadata/namespace"), name, ready_is, message];
@@ -130,4 +144,28 @@ fn table(items: &[Value], wide: bool) -> Table {
         table.add_row(row);
     }
     table
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn where_drift_is_left_is_in_the_table() {
+        let item = |message: Option<&str>| {
+            let mut conditions = vec![json!({"type": "Ready", "status": "True", "message": "Applied revision: r"})];
+            conditions
+                .extend(message.map(|message| json!({"type": DRIFT, "reason": "DriftDetected", "message": message})));
+            json!({"kind": "Kustomization", "metadata": {"name": "app", "namespace": "a"}, "status": {"conditions": conditions}})
+        };
+        for (message, expected) in [
+            (None, "Applied revision: r"),
+            (Some("Deployment/a/web: spec.x"), "Applied revision: r; DriftDetected: Deployment/a/web: spec.x"),
+            (Some("x\ny\nz"), "Applied revision: r; DriftDetected: x and 2 more"),
+        ] {
+            let table = table(&[item(message)], false).to_string();
+            assert!(table.trim_end().ends_with(expected), "{table}");
+        }
+    }
 }

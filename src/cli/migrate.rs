@@ -461,8 +461,11 @@ mod tests {
             "dependsOn": [{"name": "db", "readyExpr": "dep.metadata.name == 'db'"}],
         });
         assert_eq!(reasons(served), "");
-        let refused = json!({"kubeConfig": {"secretRef": {"name": "far"}}, "ignore": [{"paths": ["/spec/replicas"]}]});
-        assert_eq!(reasons(refused), "`spec.kubeConfig`, `spec.ignore`");
+        let refused = json!({"kubeConfig": {"secretRef": {"name": "far"}}});
+        assert_eq!(reasons(refused), "`spec.kubeConfig`");
+        assert_eq!(reasons(json!({"ignore": [{"paths": ["/spec/replicas"]}]})), "");
+        let wrong = reasons(json!({"ignore": [{"paths": ["spec.replicas"]}]}));
+        assert!(wrong.starts_with("`spec.ignore[0].paths[0]` is `spec.replicas`"), "{wrong}");
         let wrong = reasons(json!({"dependsOn": [{"name": "db", "readyExpr": "dep."}]}));
         assert!(wrong.starts_with("`spec.dependsOn[0].readyExpr`: "), "{wrong}");
     }

@@ -17,6 +17,11 @@ pub struct FieldTree(Vec<(Box<str>, FieldTree)>);
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct EntryHash([u8; 16]);
 
+impl EntryHash {
+    /// That of no entry.
+    pub(super) const NONE: Self = Self([0; 16]);
+}
+
 impl fmt::Debug for EntryHash {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "EntryHash({})", hex::encode(self.0))
@@ -56,7 +61,7 @@ impl FieldTree {
         fields.filter_map(|(element, _)| element.strip_prefix("f:"))
     }
 
-    fn child(&self, element: &str) -> Option<&FieldTree> {
+    pub(super) fn child(&self, element: &str) -> Option<&FieldTree> {
         self.0.binary_search_by(|(e, _)| (**e).cmp(element)).ok().map(|at| &self.0[at].1)
     }
 
@@ -123,63 +128,29 @@ impl FieldTree {
         }
     }
 
-    /// True if every leaf of the declared object is in the set.
-    ///
-    /// What the server never lists is not asked for: `apiVersion`, `kind`, the name and namespace, nulls, and the status
-    /// of kinds that have one of their own.
+    /// The elements of one level and what is below each.
+    pub(super) fn elements(&self) -> impl Iterator<Item = (&str, &FieldTree)> {
+        self.0.iter().map(|(element, tree)| (&**element, tree))
+    }
+
+    /// The names on the way to the only field of the set; `None` if it is not one field alone.
+    pub(super) fn only_field(&self) -> Option<Vec<&str>> {
+        let (mut tree, mut names) = (self, Vec::new());
+        while let [(element, below)] = tree.0.as_slice() {
+            names.push(element.strip_prefix("f:")?);
+            tree = below;
+        }
+        (tree.is_empty() && !names.is_empty()).then_some(names)
+    }
+
+    /// True if every leaf of the declared object is in the set: see [`FieldTree::missing`].
     pub fn covers(&self, declared: &Value) -> bool {
-        let Value::Object(fields) = declared else { return false };
-        fields.iter().all(|(name, value)| match name.as_str() {
-            "apiVersion" | "kind" | "status" => true,
-            "metadata" => {
-                let own = self.child("f:metadata");
-                value.as_object().is_none_or(|metadata| {
-                    metadata.iter().all(|(name, value)| {
-                        matches!(name.as_str(), "name" | "namespace" | "creationTimestamp")
-                            || own.is_some_and(|own| own.covers_field(name, value))
-                    })
-                })
-            }
-            _ => self.covers_field(name, value),
-        })
-    }
-
-    fn covers_field(&self, name: &str, value: &Value) -> bool {
-        if value.is_null() {
-            return true;
-        }
-        self.child(&format!("f:{name}")).is_some_and(|tree| tree.covers_value(value))
-    }
-
-    fn covers_value(&self, value: &Value) -> bool {
-        // a childless node is a scalar, an empty or an atomic value: owned as a whole
-        if self.0.is_empty() {
-            return true;
-        }
-        match value {
-            Value::Object(fields) => fields.iter().all(|(name, value)| self.covers_field(name, value)),
-            Value::Array(items) => items.iter().enumerate().all(|(at, item)| self.covers_item(at, item)),
-            _ => false,
-        }
-    }
-
-    fn covers_item(&self, at: usize, item: &Value) -> bool {
-        self.0.iter().any(|(element, tree)| {
-            if let Some(key) = element.strip_prefix("k:") {
-                is_keyed_by(item, key) && tree.covers_value(item)
-            } else if let Some(value) = element.strip_prefix("v:") {
-                serde_json::from_str::<Value>(value).is_ok_and(|v| v == *item)
-            } else if let Some(index) = element.strip_prefix("i:") {
-                index.parse() == Ok(at) && tree.covers_value(item)
-            } else {
-                false
-            }
-        })
+        declared.is_object() && self.missing(declared, &[]).is_empty()
     }
 }
 
 /// True if a path element of a list's item (`k:`, `v:`) names this one.
-fn is_named(element: &str, item: &Value) -> bool {
+pub(super) fn is_named(element: &str, item: &Value) -> bool {
     match (element.strip_prefix("k:"), element.strip_prefix("v:")) {
         (Some(key), _) => is_keyed_by(item, key),
         (_, Some(value)) => serde_json::from_str::<Value>(value).is_ok_and(|value| value == *item),

@@ -25,6 +25,7 @@ mod leases;
 mod lists;
 mod objects;
 mod observed;
+mod paths;
 mod pods;
 mod reduced;
 mod seen;
@@ -45,9 +46,10 @@ pub use objects::{
     Answer, ApplyOptions, ConfigData, Content, EventNote, FieldValidation, Propagation, SecretData, Would,
 };
 pub use observed::{Holding, Observed, ObservedOptions, WatchError, WatchState};
+pub use paths::{Drift, FieldPath};
 pub use pods::{ContainerSeen, Ending, PodSeen, PodWatch, Pods};
 pub use reduced::{LoadBalancer, Reduced, RollingUpdate, SeenCondition, Spec, Status, UpdateStrategy};
 pub(crate) use seen::is_folded;
-pub use seen::{Marks, OwnerKey, Seen, Ssa};
+pub use seen::{DriftMark, Marks, OwnerKey, Scaled, Seen, Ssa};
 pub use tasks::{Died, Tasks};
 pub use watch::{Collection, Named, WatchEvent, Watchable, Watcher};

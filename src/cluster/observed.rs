@@ -19,15 +19,16 @@ use tokio::sync::watch;
 use tokio::task::AbortHandle;
 
 use crate::api::OWNER_NAME_LABEL;
-use crate::manifest::{GroupKind, ObjectId};
+use crate::manifest::{GroupKind, ObjectId, Pointer};
 
 use super::connection::Cluster;
 use super::discovery::ApiKind;
 use super::error::{ApiError, ErrorClass};
-use super::fields::{EntryHash, FieldTree};
+use super::fields::EntryHash;
 use super::gate::WriteGate;
 use super::objects::Answer;
-use super::seen::{OwnerKey, Seen, WireObject};
+use super::paths::Drift;
+use super::seen::{Managed, OwnerKey, Seen, WireObject};
 use super::watch::{Collection, WatchEvent, Watchable, Watcher};
 
 /// How our objects are watched.
@@ -134,8 +135,8 @@ struct Slot {
     seen: Arc<Seen>,
     /// Our entry's hash when we last knew that the object is as declared.
     expected: Option<EntryHash>,
-    /// The fields of our entry, kept only while nothing is expected.
-    fields: Option<FieldTree>,
+    /// Who holds which fields, kept only while our entry is not as expected.
+    managed: Option<Box<Managed>>,
 }
 
 struct Owner {
@@ -158,7 +159,7 @@ struct KindWatch {
 }
 
 enum Told {
-    Changed(Box<Seen>, Option<FieldTree>),
+    Changed(Box<Seen>, Box<Managed>),
     Deleted(ObjectId),
 }
 
@@ -279,6 +280,11 @@ impl Observed {
 
     /// How a declared object stands: `digest` is what its `afresh.dev/desired` annotation must say.
     pub fn holding(&self, id: &ObjectId, digest: &str, declared: &Value) -> Holding {
+        self.holding_but_for(id, digest, declared, &[])
+    }
+
+    /// As [`Observed::holding`]; what is at the places of `free` may be anybody's, and so may be what was scaled.
+    pub fn holding_but_for(&self, id: &ObjectId, digest: &str, declared: &Value, free: &[Pointer]) -> Holding {
         let mut store = self.0.store();
         let Some(slot) = store.objects.get_mut(id) else { return Holding::Absent };
         if slot.seen.deleting {
@@ -287,15 +293,40 @@ impl Observed {
         if slot.seen.desired.as_deref() != Some(digest) {
             return Holding::Outdated;
         }
-        match (slot.expected, &slot.fields) {
-            (Some(expected), _) if slot.seen.entry == Some(expected) => Holding::Held,
-            (Some(_), _) => Holding::Drifted,
-            (None, Some(fields)) if fields.covers(declared) => {
+        if slot.is_as_expected() {
+            return Holding::Held;
+        }
+        let of_others = if slot.expected.is_some() { Holding::Drifted } else { Holding::Undecided };
+        let Some(managed) = &slot.managed else { return of_others };
+        if managed.covers(declared) {
+            if slot.expected.is_none() {
                 slot.expected = slot.seen.entry;
-                slot.fields = None;
-                Holding::Held
+                slot.managed = None;
+                return Holding::Held;
             }
-            (None, _) => Holding::Undecided,
+            return of_others;
+        }
+        let free = slot.free(free);
+        // what is expected stays: another set of places decides anew
+        if !free.is_empty() && managed.drift(declared, &free).fields.is_empty() { Holding::Held } else { of_others }
+    }
+
+    /// Which fields of a declared object others have taken, and who; but for what is at the places of `free` and what was
+    /// scaled.
+    pub fn drift(&self, id: &ObjectId, declared: &Value, free: &[Pointer]) -> Drift {
+        let store = self.0.store();
+        let slot = store.objects.get(id).filter(|slot| !slot.is_as_expected());
+        let drift = slot.and_then(|slot| Some(slot.managed.as_ref()?.drift(declared, &slot.free(free))));
+        drift.unwrap_or_default()
+    }
+
+    /// From now on the object is as declared while the hash of our entry is this one; nothing is, with `None`.
+    pub fn expect(&self, id: &ObjectId, entry: Option<EntryHash>) {
+        if let Some(slot) = self.0.store().objects.get_mut(id) {
+            slot.expected = entry.or(Some(EntryHash::NONE));
+            if slot.is_as_expected() {
+                slot.managed = None;
+            }
         }
     }
 
@@ -311,8 +342,22 @@ impl Observed {
         store.see(seen, None);
         if let Some(slot) = store.objects.get_mut(&id) {
             slot.expected = entry;
-            slot.fields = None;
+            if slot.is_as_expected() {
+                slot.managed = None;
+            }
         }
+    }
+}
+
+impl Slot {
+    /// Our entry has the fields that it had when the object was last known to be as declared.
+    fn is_as_expected(&self) -> bool {
+        self.expected.is_some() && self.seen.entry == self.expected
+    }
+
+    /// These places and the one that was scaled.
+    fn free(&self, free: &[Pointer]) -> Vec<Pointer> {
+        free.iter().chain(self.seen.scaled.as_ref().map(|scaled| &scaled.field)).cloned().collect()
     }
 }
 
@@ -392,7 +437,7 @@ impl Shared {
             return;
         }
         match store.held_back.remove(id) {
-            Some(Told::Changed(seen, fields)) => store.see(*seen, fields),
+            Some(Told::Changed(seen, managed)) => store.see(*seen, Some(managed)),
             Some(Told::Deleted(id)) => store.remove(&id),
             None => {}
         }
@@ -413,13 +458,13 @@ impl Shared {
             return;
         }
         match told {
-            Told::Changed(seen, fields) => store.see(*seen, fields),
+            Told::Changed(seen, managed) => store.see(*seen, Some(managed)),
             Told::Deleted(id) => store.remove(&id),
         }
     }
 
     /// All that there is of a kind; no version: the kind itself is gone.
-    fn listed(&self, kind: &GroupKind, namespace: Option<&str>, items: Vec<(Seen, Option<FieldTree>)>, version: &str) {
+    fn listed(&self, kind: &GroupKind, namespace: Option<&str>, items: Vec<(Seen, Box<Managed>)>, version: &str) {
         let mut store = self.store();
         if !store.kinds.contains_key(&(kind.clone(), namespace.map(str::to_owned))) {
             return;
@@ -443,11 +488,11 @@ impl Shared {
         for id in gone {
             store.remove(&id);
         }
-        for (seen, fields) in items {
+        for (seen, managed) in items {
             if self.gate.in_flight(&seen.id) {
-                store.held_back.insert(seen.id.clone(), Told::Changed(Box::new(seen), fields));
+                store.held_back.insert(seen.id.clone(), Told::Changed(Box::new(seen), managed));
             } else {
-                store.see(seen, fields);
+                store.see(seen, Some(managed));
             }
         }
     }
@@ -490,11 +535,11 @@ async fn follow(
                     shared.turn(&key, namespace.as_deref(), &state, WatchState::Current);
                 }
                 WatchEvent::Changed(object) => {
-                    let (seen, fields) = object.into_seen(&kind, content);
+                    let (seen, managed) = object.into_seen(&kind, content);
                     if key.kind == "CustomResourceDefinition" {
                         refresh_kinds_of(&shared.cluster, &seen.id.name);
                     }
-                    shared.take(Told::Changed(Box::new(seen), fields));
+                    shared.take(Told::Changed(Box::new(seen), managed));
                     shared.turn(&key, namespace.as_deref(), &state, WatchState::Current);
                 }
                 WatchEvent::Deleted(object) => {
@@ -575,8 +620,8 @@ impl Store {
         }
     }
 
-    fn see(&mut self, seen: Seen, fields: Option<FieldTree>) {
-        let mut slot = Slot { seen: Arc::new(seen), expected: None, fields };
+    fn see(&mut self, seen: Seen, managed: Option<Box<Managed>>) {
+        let mut slot = Slot { seen: Arc::new(seen), expected: None, managed };
         let seen = slot.seen.clone();
         if let Some(old) = self.objects.get(&seen.id) {
             let same = old.seen.uid == seen.uid;
@@ -585,7 +630,9 @@ impl Store {
             }
             if same && old.expected.is_some() {
                 slot.expected = old.expected;
-                slot.fields = None;
+                if slot.is_as_expected() {
+                    slot.managed = None;
+                }
             }
             if same && old.seen.is_as(&seen) {
                 self.objects.insert(seen.id.clone(), slot);
@@ -668,6 +715,7 @@ mod tests {
             owner: Some(OwnerKey::new("flux-system", owner)),
             config: None,
             keys_of_others: Vec::new(),
+            scaled: None,
             desired: Some("d".into()),
             marks: Marks::default(),
             deleting: false,

@@ -446,6 +446,7 @@ mod tests {
             entry: None,
             foldable: false,
             keys_of_others: Vec::new(),
+            scaled: None,
             health: Some(Box::default()),
         }
     }

@@ -7,12 +7,14 @@ use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, SeqAccess, Vis
 use serde_json::Value;
 
 use crate::api::{
-    APPLY_MANAGER, CONFIG, DESIRED, FORCE, OWNER_NAME_LABEL, OWNER_NAMESPACE_LABEL, PART_OF, PRUNE, RECONCILE, SSA,
+    APPLY_MANAGER, CONFIG, DESIRED, DRIFT, FORCE, OWNER_NAME_LABEL, OWNER_NAMESPACE_LABEL, PART_OF, PRUNE, RECONCILE,
+    SSA,
 };
-use crate::manifest::ObjectId;
+use crate::manifest::{ObjectId, Pointer};
 
 use super::discovery::ApiKind;
 use super::fields::{EntryHash, FieldTree};
+use super::paths::Drift;
 use super::reduced::{Reduced, Spec, Status, lenient_number, lenient_struct, text_or_empty};
 
 /// The application that an object says it belongs to: the Kustomization of the two owner labels.
@@ -42,6 +44,8 @@ pub struct Seen {
     pub foldable: bool,
     /// Of a Secret or a ConfigMap, the keys that other managers hold.
     pub keys_of_others: Vec<Box<str>>,
+    /// Who has taken the number of replicas through the scale subresource, as an autoscaler and `kubectl scale` do.
+    pub scaled: Option<Box<Scaled>>,
     /// `None` for kinds that are watched without their content.
     pub health: Option<Box<Reduced>>,
 }
@@ -55,12 +59,32 @@ impl Seen {
             && self.desired == other.desired
             && self.config == other.config
             && self.keys_of_others == other.keys_of_others
+            && self.scaled == other.scaled
             && self.marks == other.marks
             && self.deleting == other.deleting
             && self.finalizers == other.finalizers
             && self.entry == other.entry
             && self.health == other.health
     }
+}
+
+/// A field that was set through the scale subresource, and that we hold no longer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Scaled {
+    /// The manager: `kube-controller-manager` is an autoscaler's.
+    pub by: Box<str>,
+    /// `/spec/replicas` of built-in kinds.
+    pub field: Pointer,
+}
+
+/// What the annotation `afresh.dev/drift` of a live object says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DriftMark {
+    Correct,
+    Warn,
+    Off,
+    /// Nothing that is served.
+    Unknown,
 }
 
 /// Labels or annotations by which a person tells us to keep off.
@@ -75,6 +99,7 @@ pub struct Marks {
     pub force: bool,
     /// `app.kubernetes.io/part-of: flux`.
     pub part_of_flux: bool,
+    pub drift: Option<DriftMark>,
 }
 
 /// How an object is applied.
@@ -130,6 +155,14 @@ impl Marks {
             RECONCILE => self.reconcile_disabled |= is("disabled"),
             FORCE => self.force |= is("enabled"),
             PART_OF => self.part_of_flux |= value == "flux",
+            DRIFT => {
+                self.drift = Some(match () {
+                    () if is("correct") => DriftMark::Correct,
+                    () if is("warn") => DriftMark::Warn,
+                    () if is("off") => DriftMark::Off,
+                    () => DriftMark::Unknown,
+                });
+            }
             SSA if is("merge") => self.ssa = Ssa::Merge,
             SSA if is("ifnotpresent") => self.ssa = Ssa::IfNotPresent,
             SSA if is("ignore") => self.ssa = Ssa::Ignore,
@@ -182,9 +215,9 @@ pub(super) struct WireMeta {
 }
 
 impl WireObject {
-    /// The object and the fields of our entry, which only the first look at an object needs. `full` says whether the
+    /// The object and who holds which of its fields, which only a look at what has drifted needs. `full` says whether the
     /// content was asked for.
-    pub fn into_seen(self, kind: &ApiKind, full: bool) -> (Seen, Option<FieldTree>) {
+    pub fn into_seen(self, kind: &ApiKind, full: bool) -> (Seen, Box<Managed>) {
         let WireObject { metadata, spec, status } = self;
         let labels = metadata.labels.unwrap_or_default();
         let annotations = metadata.annotations.unwrap_or_default();
@@ -197,9 +230,10 @@ impl WireObject {
             reconcile_disabled: labels.marks.reconcile_disabled || annotations.marks.reconcile_disabled,
             force: labels.marks.force || annotations.marks.force,
             part_of_flux: labels.marks.part_of_flux,
+            drift: annotations.marks.drift,
             ssa: if annotations.marks.ssa == Ssa::Override { labels.marks.ssa } else { annotations.marks.ssa },
         };
-        let managed = metadata.managed_fields.unwrap_or_default();
+        let mut managed = metadata.managed_fields.unwrap_or_default();
         let deleting = !metadata.deletion_timestamp.is_empty();
         let seen = Seen {
             id: kind.object(metadata.namespace, metadata.name),
@@ -214,11 +248,12 @@ impl WireObject {
             finalizers: if deleting { metadata.finalizers.unwrap_or_default() } else { Vec::new() },
             entry: managed.ours.as_ref().map(FieldTree::hash),
             foldable: managed.foldable,
-            keys_of_others: managed.keys_of_others,
+            keys_of_others: std::mem::take(&mut managed.keys_of_others),
+            scaled: managed.scaled().map(Box::new),
             health: full
                 .then(|| Box::new(Reduced { spec: spec.unwrap_or_default(), status: status.unwrap_or_default() })),
         };
-        (seen, managed.ours)
+        (seen, Box::new(managed))
     }
 }
 
@@ -235,8 +270,8 @@ struct Picked {
 /// A key that we know, without an allocation.
 struct Known(Option<&'static str>);
 
-const KNOWN: [&str; 9] =
-    [OWNER_NAME_LABEL, OWNER_NAMESPACE_LABEL, DESIRED, CONFIG, PRUNE, RECONCILE, SSA, FORCE, PART_OF];
+const KNOWN: [&str; 10] =
+    [OWNER_NAME_LABEL, OWNER_NAMESPACE_LABEL, DESIRED, CONFIG, PRUNE, RECONCILE, SSA, FORCE, PART_OF, DRIFT];
 
 impl<'de> Deserialize<'de> for Known {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -290,10 +325,48 @@ impl<'de> Deserialize<'de> for Picked {
 
 /// What is kept of `managedFields`.
 #[derive(Debug, Default)]
-struct Managed {
+pub(super) struct Managed {
+    /// Our own Apply entry.
     ours: Option<FieldTree>,
+    others: Vec<Entry>,
     foldable: bool,
     keys_of_others: Vec<Box<str>>,
+}
+
+/// The fields of another manager, but for those of the status.
+#[derive(Debug)]
+struct Entry {
+    manager: Box<str>,
+    /// Through the scale subresource.
+    scale: bool,
+    fields: FieldTree,
+}
+
+impl Managed {
+    /// True if there is an entry of ours, and every leaf of the declared object is in it.
+    pub fn covers(&self, declared: &Value) -> bool {
+        self.ours.as_ref().is_some_and(|ours| ours.covers(declared))
+    }
+
+    /// What others have taken of a declared object, but for what is at the places of `free`.
+    pub fn drift(&self, declared: &Value, free: &[Pointer]) -> Drift {
+        let fields = self.ours.as_ref().unwrap_or(&FieldTree::default()).missing(declared, free);
+        let mut writers: Vec<Box<str>> = Vec::new();
+        for entry in &self.others {
+            if !writers.contains(&entry.manager) && fields.iter().any(|path| entry.fields.holds(path, declared)) {
+                writers.push(entry.manager.clone());
+            }
+        }
+        Drift { fields, writers }
+    }
+
+    fn scaled(&self) -> Option<Scaled> {
+        let ours = self.ours.as_ref()?;
+        let entry = self.others.iter().find(|entry| entry.scale)?;
+        let names = entry.fields.only_field()?;
+        let held = names.iter().try_fold(ours, |tree, name| tree.child(&format!("f:{name}"))).is_some();
+        (!held).then(|| Scaled { by: entry.manager.clone(), field: Pointer::of_fields(names) })
+    }
 }
 
 /// An object has at most 1 MiB, of which managed fields are a part; more keys than this are nobody's configuration.
@@ -329,10 +402,16 @@ impl<'de> Deserialize<'de> for Managed {
                     if &*entry.manager == APPLY_MANAGER && &*entry.operation == "Apply" && entry.subresource.is_empty()
                     {
                         managed.ours = Some(entry.fields);
-                    } else if !folded {
+                        continue;
+                    }
+                    if !folded {
                         let keys = ["data", "binaryData"].into_iter().flat_map(|field| entry.fields.names_in(field));
                         let room = KEYS_OF_OTHERS_MAX.saturating_sub(managed.keys_of_others.len());
                         managed.keys_of_others.extend(keys.take(room).map(Box::from));
+                    }
+                    if !entry.fields.is_empty() && &*entry.subresource != "status" {
+                        let scale = &*entry.subresource == "scale";
+                        managed.others.push(Entry { manager: entry.manager, scale, fields: entry.fields });
                     }
                 }
                 Ok(managed)
@@ -380,9 +459,49 @@ mod tests {
         assert!(!seen.foldable, "restarts that people asked for are left alone");
         let health = seen.health.unwrap();
         assert_eq!((health.spec.replicas, health.status.ready_replicas), (Some(2), Some(1)));
-        let fields = fields.unwrap();
-        assert_eq!(seen.entry, Some(fields.hash()));
+        assert_eq!(seen.entry, fields.ours.as_ref().map(FieldTree::hash));
         assert!(fields.covers(&json!({"spec": {"replicas": 2}})));
+    }
+
+    #[test]
+    fn replicas_set_through_the_scale_subresource_are_the_scalers() {
+        let scale = |fields: Value| json!({"manager": "kubectl", "operation": "Update", "subresource": "scale", "fieldsV1": fields});
+        let ours = |fields: Value| json!({"manager": APPLY_MANAGER, "operation": "Apply", "fieldsV1": fields});
+        let replicas = json!({"f:spec": {"f:replicas": {}}});
+        let both = json!({"f:spec": {"f:replicas": {}, "f:paused": {}}});
+        for (entries, expected) in [
+            (vec![scale(replicas.clone()), ours(json!({"f:spec": {"f:paused": {}}}))], Some("/spec/replicas")),
+            (vec![scale(json!({"f:spec": {"f:size": {}}})), ours(both.clone())], Some("/spec/size")),
+            // the same number: both hold it
+            (vec![scale(replicas.clone()), ours(both.clone())], None),
+            (vec![scale(both.clone()), ours(json!({"f:metadata": {"f:labels": {}}}))], None),
+            (vec![scale(replicas.clone())], None),
+            (vec![ours(both)], None),
+        ] {
+            let mut object = wire();
+            object["metadata"]["managedFields"] = json!(entries);
+            let object: WireObject = serde_json::from_value(object).unwrap();
+            let scaled = object.into_seen(&deployment(), true).0.scaled;
+            assert_eq!(scaled.as_ref().map(|scaled| scaled.field.to_string()).as_deref(), expected, "{entries:?}");
+            assert!(scaled.is_none_or(|scaled| &*scaled.by == "kubectl"));
+        }
+    }
+
+    #[test]
+    fn who_took_a_field_is_told_and_who_has_others_is_not() {
+        let mut object = wire();
+        object["metadata"]["managedFields"] = json!([
+            {"manager": APPLY_MANAGER, "operation": "Apply", "fieldsV1": {"f:spec": {"f:paused": {}}}},
+            {"manager": "kubectl-edit", "operation": "Update", "fieldsV1": {"f:spec": {"f:replicas": {}}}},
+            {"manager": "someone", "operation": "Update", "fieldsV1": {"f:metadata": {"f:annotations": {}}}},
+            {"manager": "kube-controller-manager", "operation": "Update", "subresource": "status", "fieldsV1": {"f:spec": {"f:replicas": {}}}},
+        ]);
+        let object: WireObject = serde_json::from_value(object).unwrap();
+        let managed = object.into_seen(&deployment(), true).1;
+        let declared = json!({"spec": {"replicas": 2, "paused": true, "x": "gone"}});
+        assert_eq!(managed.drift(&declared, &[]).to_string(), "spec.replicas, spec.x, written by kubectl-edit");
+        let free = [Pointer::parse("/spec/replicas").unwrap()];
+        assert_eq!(managed.drift(&declared, &free).to_string(), "spec.x");
     }
 
     #[test]
@@ -403,13 +522,7 @@ mod tests {
     #[test]
     fn marks_are_read_from_labels_and_annotations_whatever_their_case() {
         let object = json!({"metadata": {"labels": {RECONCILE: "DISABLED"}, "annotations": {FORCE: "Enabled", SSA: "IfNotPresent"}}});
-        let expected = Marks {
-            reconcile_disabled: true,
-            force: true,
-            ssa: Ssa::IfNotPresent,
-            prune_disabled: false,
-            part_of_flux: false,
-        };
+        let expected = Marks { reconcile_disabled: true, force: true, ssa: Ssa::IfNotPresent, ..Marks::default() };
         assert_eq!(Marks::of(&object), expected);
         assert!(Marks::of(&object).keeps_from_deletion());
     }

@@ -348,6 +348,7 @@ mod tests {
             entry: None,
             foldable: false,
             keys_of_others: Vec::new(),
+            scaled: None,
             health: Some(Box::new(Reduced {
                 spec: serde_json::from_value(part("spec")).unwrap(),
                 status: serde_json::from_value(part("status")).unwrap(),

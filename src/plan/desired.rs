@@ -6,8 +6,11 @@ use std::sync::Arc;
 use serde_json::{Map, Value, json};
 
 use crate::api::{self, Key};
-use crate::manifest::{DigestKey, Object, ObjectId, Origin};
+use crate::manifest::{DigestKey, Object, ObjectId, Origin, Pointer};
 use crate::rollout::{self, Wish};
+
+use super::drift::DriftMode;
+use super::ignore::IgnoreRules;
 
 /// Whether a kind lives in namespaces.
 pub trait Scopes {
@@ -38,6 +41,10 @@ pub struct Desired {
     pub handling: Handling,
     /// It asks to be created anew where it can't be changed in place (`kustomize.toolkit.fluxcd.io/force`).
     pub forced: bool,
+    /// What it asks to be done when others change it (`afresh.dev/drift`).
+    pub drift: Option<DriftMode>,
+    /// Places that are left to others (`spec.ignore`).
+    pub ignored: Arc<[Pointer]>,
 }
 
 impl Desired {
@@ -48,7 +55,16 @@ impl Desired {
         let digest = stamp(&mut value, key);
         let Object { id, version, origin, .. } = &*self.object;
         let object = Object { id: id.clone(), version: version.clone(), value, origin: origin.clone() };
-        Desired { object: Arc::new(object), digest, handling: self.handling, forced: self.forced }
+        Desired { object: Arc::new(object), digest, ..self.clone() }
+    }
+
+    /// The same object without a field: the digest stays that of all of it.
+    pub fn without(&self, field: &Pointer) -> Desired {
+        let Object { id, version, origin, value } = &*self.object;
+        let mut value = value.clone();
+        field.remove(&mut value);
+        let object = Object { id: id.clone(), version: version.clone(), value, origin: origin.clone() };
+        Desired { object: Arc::new(object), ..self.clone() }
     }
 }
 
@@ -82,11 +98,12 @@ pub enum PlanError {
 }
 
 /// Whose objects they are.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy)]
 pub struct Application<'a> {
     pub key: &'a Key,
     /// `spec.targetNamespace`.
     pub target_namespace: Option<&'a str>,
+    pub ignore: &'a IgnoreRules,
 }
 
 /// Prepares all objects of an application, or names everything that is wrong with them.
@@ -132,6 +149,7 @@ fn prepare(
         _ => {}
     }
     let handling = handling(object)?;
+    let drift = object.annotation(api::DRIFT).and_then(DriftMode::parse);
     let metadata = section(&mut value, "metadata");
     let labels = section_of(metadata, "labels");
     labels.insert(api::OWNER_NAME_LABEL.into(), json!(app.key.name));
@@ -142,7 +160,8 @@ fn prepare(
     let digest = stamp(&mut value, key);
     let forced = wish(object, api::FORCE).as_deref() == Some("enabled");
     let object = Arc::new(Object { id, version: object.version.clone(), value, origin });
-    Ok(Desired { object, digest, handling, forced })
+    let ignored = app.ignore.of(&object).into();
+    Ok(Desired { object, digest, handling, forced, drift, ignored })
 }
 
 /// Scopes of the kinds that definitions among the objects bring along.
@@ -175,6 +194,9 @@ fn handling(object: &Object) -> Result<Handling, Box<PlanError>> {
     };
     if let Some(value) = object.annotation(api::ROLLOUT).filter(|value| Wish::parse(value).is_none()) {
         return unserved(api::ROLLOUT, value.into(), "use `on-config-change` or `never`");
+    }
+    if let Some(value) = object.annotation(api::DRIFT).filter(|value| DriftMode::parse(value).is_none()) {
+        return unserved(api::DRIFT, value.into(), "use `correct`, `warn` or `off`");
     }
     if wish(object, api::RECONCILE).as_deref() == Some("disabled") {
         return Ok(Handling::Ignore);
@@ -230,7 +252,8 @@ mod tests {
 
     fn plan(objects: &[Value]) -> Result<Vec<Desired>, Vec<PlanError>> {
         let objects: Vec<_> = objects.iter().cloned().map(object).collect();
-        let app = Application { key: &Key::new("flux-system", "shop"), target_namespace: Some("target") };
+        let (key, ignore) = (Key::new("flux-system", "shop"), IgnoreRules::default());
+        let app = Application { key: &key, target_namespace: Some("target"), ignore: &ignore };
         desired(&objects, &app, &Builtin, &DigestKey::new([7; 32]))
     }
 
@@ -306,5 +329,10 @@ mod tests {
             plan(&[with(api::ROLLOUT, "always")]).unwrap_err()[0].to_string().contains("`afresh.dev/rollout: always`")
         );
         assert!(plan(&[with(api::ROLLOUT, "never")]).is_ok());
+        assert_eq!(plan(&[with(api::DRIFT, "warn")]).unwrap()[0].drift, Some(DriftMode::Warn));
+        assert_eq!(
+            plan(&[with(api::DRIFT, "sometimes")]).unwrap_err()[0].to_string(),
+            "a.yaml:3: ConfigMap/n/a asks for `afresh.dev/drift: sometimes`, which is not served\nhint: use `correct`, `warn` or `off`"
+        );
     }
 }

@@ -40,7 +40,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 pub use decryption::{KeyError, Keys};
 pub use error::{Failed, RenderError};
-pub use kustomize::{Pin, RemoteBase};
+pub use kustomize::{Matcher, Pin, RemoteBase, Selector};
 pub use overlay::Overlay;
 pub use read_set::ReadSet;
 pub use rendered::Rendered;

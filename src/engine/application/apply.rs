@@ -7,13 +7,14 @@ use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 
 use crate::apply::{self, Action, Outcome, Stage};
-use crate::cluster::{ApiError, ApiKind, ErrorClass};
+use crate::cluster::{ApiError, ApiKind, ErrorClass, Holding};
 use crate::manifest::ObjectId;
 use crate::plan::{Desired, Handling};
 use crate::report::{Severity, Verdict};
 
 use super::attempt::Decision;
 use super::configuration::Overlay;
+use super::drift::line_of;
 use super::identity::Identity;
 use super::render::{ERRORS_SHOWN_MAX, KIND_WAIT_MAX, KIND_WAIT_STEP};
 use super::report::{Changes, listed};
@@ -27,8 +28,12 @@ struct Todo {
     desired: Desired,
     /// What is laid over the declared workload.
     overlay: Option<Overlay>,
-    /// The overlay is another than the cluster has.
+    /// What is laid over it is another than the cluster has, and nothing else is.
     renewed: bool,
+    /// What others have changed of it, if Git has not.
+    drift: Option<String>,
+    /// It is sent without what others have scaled.
+    scaled: bool,
 }
 
 impl Application {
@@ -53,7 +58,7 @@ impl Application {
             if *stage == Stage::Workloads {
                 self.lay_over(work, prepared, objects).await?;
             }
-            let todo = self.todo(work, objects).await?;
+            let todo = self.todo(work, objects, correcting).await?;
             if todo.is_empty() {
                 continue;
             }
@@ -73,6 +78,11 @@ impl Application {
                         .filter(|todo| todo.desired.forced || work.object.spec.forces())
                         .map(|todo| todo.desired.object.id.clone())
                         .collect(),
+                    ignored: todo
+                        .iter()
+                        .filter(|todo| !todo.desired.ignored.is_empty())
+                        .map(|todo| (todo.desired.object.id.clone(), todo.desired.ignored.clone()))
+                        .collect(),
                     revision: work.revision(),
                 };
                 let stop = apply::Stop { after_stage: CancellationToken::new(), now: work.stop.clone() };
@@ -81,7 +91,8 @@ impl Application {
             // that something is being changed is said while it is being changed, not before
             let tell = async {
                 let rolls = todo.iter().any(|todo| todo.overlay.as_ref().is_some_and(Overlay::rolls));
-                if !said && (!correcting || rolls) {
+                let only_drift = todo.iter().all(|todo| todo.drift.is_some());
+                if !said && ((!correcting && !only_drift) || rolls) {
                     let message = format!("applying revision {}", work.revision());
                     if let Err(error) = self.progressing(work, &message, None).await {
                         tracing::warn!(object = %self.key, %error, "the status could not be written; it is written with the next one");
@@ -93,11 +104,11 @@ impl Application {
             let outcome = match result {
                 Ok(applied) => {
                     self.memory().present.extend(applied.left);
-                    self.note(work, prepared, &todo, &applied.objects, correcting, changes);
+                    self.note(work, prepared, &todo, &applied.objects, changes);
                     Ok(())
                 }
                 Err(error) => {
-                    self.note(work, prepared, &todo, error.applied(), correcting, changes);
+                    self.note(work, prepared, &todo, error.applied(), changes);
                     self.let_go_of_forbidden(&error);
                     Err(refused(&error, prepared, &work.identity))
                 }
@@ -152,7 +163,7 @@ impl Application {
     }
 
     /// What must be sent, once nothing of it is on its way out any more.
-    async fn todo(&self, work: &Work, objects: &[&Desired]) -> Result<Vec<Todo>, Failure> {
+    async fn todo(&self, work: &Work, objects: &[&Desired], correcting: bool) -> Result<Vec<Todo>, Failure> {
         let mut seen = self.shared.observed.subscribe(&self.key);
         let deadline = Instant::now() + DELETION_WAIT_MAX;
         loop {
@@ -161,9 +172,12 @@ impl Application {
             let going: Vec<_> =
                 decided.iter().filter(|(_, d)| *d == Decision::Deleting).map(|(o, _)| o.object.id.clone()).collect();
             if going.is_empty() {
+                for (asked, _) in decided.iter().filter(|(_, decision)| *decision == Decision::Ask) {
+                    self.ask(work, asked).await;
+                }
                 let send = decided.into_iter().filter(|(_, d)| *d == Decision::Send).map(|(o, _)| o).collect();
                 let send = self.without_present(work, send).await?;
-                return Ok(send.into_iter().map(|desired| self.as_sent(desired)).collect());
+                return Ok(send.into_iter().map(|desired| self.as_sent(desired, correcting)).collect());
             }
             if tokio::time::timeout_at(deadline.into(), seen.changed()).await.is_err() {
                 let message = format!("still being deleted: {}\nhint: look at their finalizers", listed(&going));
@@ -201,13 +215,35 @@ impl Application {
         Ok(left)
     }
 
-    fn as_sent(&self, desired: &Desired) -> Todo {
-        let Some(overlay) = self.overlay(desired) else {
-            return Todo { desired: desired.clone(), overlay: None, renewed: false };
+    /// Finds out by a dry-run whether an object is as declared whose drift would be left.
+    async fn ask(&self, work: &Work, desired: &Desired) {
+        let overlay = self.overlay(desired);
+        let sent = overlay.as_ref().map_or(desired, |overlay| &overlay.desired);
+        let scaled = self.without_scaled(sent);
+        let object = &scaled.as_ref().unwrap_or(sent).object;
+        let entry = match work.identity.applier.dry_run(object, self.shared.unknown_fields).await {
+            Ok(answer) => answer.seen.entry,
+            Err(error) => {
+                tracing::debug!(object = %self.key, id = %object.id, %error, "it is not known whether others changed it");
+                None
+            }
         };
+        self.shared.observed.expect(&object.id, entry);
+    }
+
+    fn as_sent(&self, desired: &Desired, correcting: bool) -> Todo {
+        let overlay = self.overlay(desired);
+        let sent = overlay.as_ref().map_or(desired, |overlay| &overlay.desired);
         let seen = self.shared.observed.get(&desired.object.id);
-        let renewed = seen.is_some_and(|seen| seen.desired.as_deref() != Some(&*overlay.desired.digest));
-        Todo { desired: overlay.desired.clone(), overlay: Some(overlay), renewed }
+        let outdated = seen.is_some_and(|seen| seen.desired.as_deref() != Some(&*sent.digest));
+        let renewed = correcting && overlay.is_some() && outdated;
+        let holding = self.holding(sent);
+        // the same was held before, or was sent last: what is different now was changed by others
+        let theirs = (correcting && !renewed) || matches!(holding, Holding::Drifted | Holding::Undecided);
+        let drift = theirs.then(|| self.drift_of(sent, holding));
+        let without = self.without_scaled(sent);
+        let (scaled, desired) = (without.is_some(), without.unwrap_or_else(|| sent.clone()));
+        Todo { desired, overlay, renewed, drift, scaled }
     }
 
     /// What an application may not apply stands in nobody's way: another one that declares it may.
@@ -218,15 +254,7 @@ impl Application {
     }
 
     /// Takes in what was done.
-    fn note(
-        &self,
-        work: &Work,
-        prepared: &Prepared,
-        todo: &[Todo],
-        outcomes: &[Outcome],
-        correcting: bool,
-        changes: &mut Changes,
-    ) {
+    fn note(&self, work: &Work, prepared: &Prepared, todo: &[Todo], outcomes: &[Outcome], changes: &mut Changes) {
         let todo_of: HashMap<&ObjectId, &Todo> = todo.iter().map(|todo| (&todo.desired.object.id, todo)).collect();
         let rolled: Vec<&Overlay> = outcomes
             .iter()
@@ -235,7 +263,21 @@ impl Application {
             .filter(|overlay| overlay.rolls())
             .collect();
         self.tell_rolled(work, &rolled);
+        let redaction = || prepared.rendered.redaction(prepared.secrets.iter().map(String::as_str));
+        let redaction = todo.iter().any(|todo| todo.drift.is_some()).then(redaction).unwrap_or_default();
         for outcome in outcomes {
+            let todo = todo_of.get(&outcome.id);
+            let anew = matches!(outcome.action, Action::Created | Action::Recreated);
+            if todo.is_some_and(|todo| todo.scaled && anew) {
+                // nobody has scaled this one: it is sent whole in a moment
+                self.shared.observed.expect(&outcome.id, None);
+            }
+            let mut drift = todo.and_then(|todo| Some((todo, todo.drift.clone()?)));
+            if let Some((todo, drift)) = &mut drift {
+                redaction.apply(drift);
+                let changed = (outcome.action != Action::Unchanged).then_some(drift.as_str());
+                self.was_put_back(&outcome.id, &todo.desired.digest, changed);
+            }
             let action = match outcome.action {
                 Action::Unchanged => continue,
                 Action::Created => "created",
@@ -243,17 +285,17 @@ impl Application {
                 Action::Recreated => "recreated",
             };
             self.metrics.objects(action, 1);
-            // what is laid over a workload was changed by nobody else
-            let ours = todo_of.get(&outcome.id).filter(|todo| todo.renewed && correcting);
-            match ours {
-                Some(todo) if todo.overlay.as_ref().is_some_and(Overlay::rolls) => changes.count("rolled"),
+            match (drift, todo) {
+                (Some((_, drift)), _) => {
+                    changes.corrected.push(line_of(&outcome.id, &drift));
+                    self.metrics.drift_corrected(1);
+                }
+                (None, Some(todo)) if todo.renewed && todo.overlay.as_ref().is_some_and(Overlay::rolls) => {
+                    changes.count("rolled");
+                }
                 // only what is recorded of it: nothing that a person sees
-                Some(_) => {}
-                None => changes.count(action),
-            }
-            if correcting && ours.is_none() {
-                changes.corrected.push(outcome.id.to_string());
-                self.metrics.drift_corrected(1);
+                (None, Some(todo)) if todo.renewed => {}
+                _ => changes.count(action),
             }
             for dropped in &outcome.dropped {
                 let origin = prepared.origin_of(&outcome.id, &dropped.path).unwrap_or_else(|| outcome.origin.clone());

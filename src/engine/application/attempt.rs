@@ -21,6 +21,9 @@ impl Application {
             let mut memory = self.memory();
             memory.mode = Mode::Unsettled;
             memory.present.clear();
+            if memory.recorded.take().is_some_and(|recorded| recorded == work.revision()) {
+                self.found_as_recorded(memory.inventory.ids().cloned());
+            }
             memory.applied.take()
         };
         let rendering = work.trace.stage(Stage::Render);
@@ -63,6 +66,7 @@ impl Application {
             memory.mode = Mode::Unhealthy;
             memory.applied = Some(prepared.rendered.digest);
         }
+        self.tell_drift_of(work, &prepared).await;
 
         let prune_first = self.prunes_before_health(work);
         let mut left = Inventory::default();
@@ -107,25 +111,6 @@ impl Application {
         Ok(())
     }
 
-    /// True if what is seen in the cluster calls for an attempt: something of ours is not as declared or can't be seen any
-    /// more, or an unhealthy revision may have healed, or a healthy one broke.
-    pub fn is_disturbed(&self) -> bool {
-        let (prepared, mode) = {
-            let memory = self.memory();
-            match (&memory.prepared, memory.mode) {
-                (Some(prepared), mode @ (Mode::Applied | Mode::Unhealthy)) => (prepared.clone(), mode),
-                _ => return false,
-            }
-        };
-        // what is seen of an object that is being written to may be older than the answer
-        let at_rest = |desired: &&Desired| !self.shared.gate.in_flight(&desired.object.id);
-        let changed = prepared.desired.iter().filter(at_rest).any(|desired| self.decide(desired) == Decision::Send);
-        changed
-            || self.shared.observed.is_blind(&self.key)
-            || self.others_changed_keys()
-            || self.health_turned(&prepared, mode)
-    }
-
     /// What is to be done with one object, by what is seen of it.
     pub fn decide(&self, desired: &Desired) -> Decision {
         if desired.handling == Handling::Ignore {
@@ -136,23 +121,32 @@ impl Application {
             return Decision::Leave;
         }
         let desired = overlay.as_ref().map_or(desired, |overlay| &overlay.desired);
-        let seen = self.shared.observed.get(&desired.object.id);
+        let id = &desired.object.id;
+        let seen = self.shared.observed.get(id);
         if seen.as_ref().is_some_and(|seen| seen.marks.leaves_alone()) {
             return Decision::Leave;
         }
         // what is under way lands before what is sent now
-        if self.shared.gate.in_flight(&desired.object.id) {
+        if self.shared.gate.in_flight(id) {
             return Decision::Send;
         }
-        match self.shared.observed.holding(&desired.object.id, &desired.digest, &desired.object.value) {
+        let there = |id| {
+            let memory = self.memory();
+            memory.jobs.has(desired) || memory.present.contains(id)
+        };
+        match self.holding(desired) {
             Holding::Held => Decision::Held,
-            Holding::Deleting => Decision::Deleting,
-            Holding::Absent if self.memory().jobs.has(desired) => Decision::Held,
-            Holding::Absent if self.memory().present.contains(&desired.object.id) => Decision::Held,
-            Holding::Absent => Decision::Send,
-            _ if desired.handling == Handling::IfNotPresent => Decision::Held,
-            Holding::Outdated | Holding::Drifted | Holding::Undecided => Decision::Send,
+            Holding::Absent if there(id) => Decision::Held,
+            Holding::Outdated | Holding::Drifted | Holding::Undecided if desired.handling == Handling::IfNotPresent => {
+                Decision::Held
+            }
+            holding => self.respond(desired, seen.as_deref(), holding),
         }
+    }
+
+    /// How what is sent for an object stands, but for what is left to others.
+    pub(super) fn holding(&self, sent: &Desired) -> Holding {
+        self.shared.observed.holding_but_for(&sent.object.id, &sent.digest, &sent.object.value, &sent.ignored)
     }
 }
 
@@ -164,6 +158,12 @@ pub(super) enum Decision {
     Send,
     /// It is on its way out; it is sent once it is gone.
     Deleting,
-    /// It, or the live object, asks to be left alone.
+    /// It, or the live object, asks to be left alone; or what others change of it is not looked at.
     Leave,
+    /// What others changed of it is reported, and left.
+    Standing,
+    /// Whether others changed it is not known; as it would be left, a dry-run tells.
+    Ask,
+    /// Others changed it, and it was put back too often a moment ago.
+    Paused,
 }

@@ -512,7 +512,7 @@ async fn changed<T>(cell: &mut Option<watch::Receiver<T>>) {
     }
 }
 
-async fn at(time: Option<Instant>) {
+pub(super) async fn at(time: Option<Instant>) {
     match time {
         Some(time) => tokio::time::sleep_until(time.into()).await,
         None => std::future::pending().await,

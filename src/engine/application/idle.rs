@@ -1,6 +1,7 @@
 //! What a worker waits on: cells that hold the newest object, source, values and cluster state, and what of them it has
 //! dealt with already.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -11,6 +12,8 @@ use crate::engine::references::{Reference, Watched};
 use crate::engine::source::SourceState;
 use crate::policy::PolicySet;
 
+use super::configuration::at;
+use super::drift::Disturbance;
 use super::{Application, Cause};
 
 /// The cell that the API watch writes: the newest object, `None` once it is gone.
@@ -36,7 +39,7 @@ struct Asked {
     uid: String,
     generation: i64,
     deleting: bool,
-    wishes: [Option<String>; 4],
+    wishes: [Option<String>; 5],
 }
 
 /// What of a source makes an attempt when it changes.
@@ -49,31 +52,56 @@ struct Offered {
     exists: bool,
 }
 
-/// Corrections of what others changed come at once, but not in a hot loop: see [`Heat`].
-const CORRECTION_PAUSE_MAX: Duration = Duration::from_secs(30);
-/// A quiet time after which the next correction comes at once again.
-const CORRECTION_COOLING: Duration = Duration::from_secs(60);
+/// An attempt because of health or of what workloads read comes at once, but not in a hot loop: see [`Unrest`]. Objects that
+/// others change have a heat each.
+const UNREST_PAUSE_MAX: Duration = Duration::from_secs(30);
+/// A quiet time after which the next attempt comes at once again.
+const UNREST_COOLING: Duration = Duration::from_secs(60);
 
-/// Slows corrections that follow each other: 0, 1, 2, 4 … 30 s.
+/// Slows attempts that follow each other: 0, 1, 2, 4 … 30 s.
 #[derive(Debug, Default)]
-struct Heat {
+struct Unrest {
     pause: Duration,
     last: Option<Instant>,
 }
 
-impl Heat {
-    /// When the next correction may begin.
+impl Unrest {
+    /// When the next attempt may begin.
     fn free_at(&self, now: Instant) -> Instant {
         match self.last {
-            Some(last) if now.duration_since(last) < CORRECTION_COOLING => last + self.pause,
+            Some(last) if now.duration_since(last) < UNREST_COOLING => last + self.pause,
             _ => now,
         }
     }
 
-    fn corrected(&mut self, now: Instant) {
-        let cool = self.last.is_none_or(|last| now.duration_since(last) >= CORRECTION_COOLING);
-        self.pause = if cool { Duration::from_secs(1) } else { (self.pause * 2).min(CORRECTION_PAUSE_MAX) };
+    fn answered(&mut self, now: Instant) {
+        let cool = self.last.is_none_or(|last| now.duration_since(last) >= UNREST_COOLING);
+        self.pause = if cool { Duration::from_secs(1) } else { (self.pause * 2).min(UNREST_PAUSE_MAX) };
         self.last = Some(now);
+    }
+}
+
+/// So many attempts a minute because of objects that others change come at once: each object has its own heat, but there
+/// are many.
+const RUSH_MAX: usize = 30;
+const RUSH_WINDOW: Duration = Duration::from_secs(60);
+const RUSH_PAUSE: Duration = Duration::from_secs(2);
+
+/// Spaces attempts once there are many.
+#[derive(Debug, Default)]
+struct Rush(VecDeque<Instant>);
+
+impl Rush {
+    fn free_at(&mut self, now: Instant) -> Instant {
+        self.0.retain(|at| now.duration_since(*at) < RUSH_WINDOW);
+        match self.0.back() {
+            Some(last) if self.0.len() >= RUSH_MAX => *last + RUSH_PAUSE,
+            _ => now,
+        }
+    }
+
+    fn answered(&mut self, now: Instant) {
+        self.0.push_back(now);
     }
 }
 
@@ -86,7 +114,8 @@ pub(super) struct Idle {
     cluster: watch::Receiver<u64>,
     values: Watched,
     policies: watch::Receiver<Arc<PolicySet>>,
-    heat: Heat,
+    unrest: Unrest,
+    rush: Rush,
     returned: Option<News>,
 }
 
@@ -101,7 +130,8 @@ impl Idle {
             cluster: app.shared.observed.subscribe(&app.key),
             values: Watched::default(),
             policies: app.shared.policies.subscribe(),
-            heat: Heat::default(),
+            unrest: Unrest::default(),
+            rush: Rush::default(),
             returned: None,
         }
     }
@@ -154,6 +184,7 @@ impl Idle {
         }
         // what happened while an attempt ran
         self.cluster.mark_changed();
+        let object = self.goal.borrow().clone();
         loop {
             tokio::select! {
                 biased;
@@ -162,9 +193,12 @@ impl Idle {
                 () = self.values.changed() => return News::of(Cause::Values),
                 () = app.configuration_changed() => return News::of(Cause::Configuration),
                 () = Self::replaced(&mut self.policies) => return News::of(Cause::Policies),
-                () = Self::disturbed(&mut self.cluster, app) => {
+                disturbance = Self::disturbed(&mut self.cluster, app, object.as_deref()) => {
                     let now = Instant::now();
-                    let free_at = self.heat.free_at(now);
+                    let free_at = match disturbance {
+                        Disturbance::Objects => self.rush.free_at(now),
+                        Disturbance::Other => self.unrest.free_at(now),
+                    };
                     if free_at > now {
                         tokio::select! {
                             biased;
@@ -175,11 +209,14 @@ impl Idle {
                             () = Self::replaced(&mut self.policies) => return News::of(Cause::Policies),
                             () = tokio::time::sleep_until(free_at.into()) => {}
                         }
-                        if !app.is_disturbed() {
+                        if app.survey().is_none_or(|(disturbance, _)| disturbance.is_none()) {
                             continue;
                         }
                     }
-                    self.heat.corrected(Instant::now());
+                    match disturbance {
+                        Disturbance::Objects => self.rush.answered(Instant::now()),
+                        Disturbance::Other => self.unrest.answered(Instant::now()),
+                    }
                     return News::of(Cause::Cluster);
                 }
             }
@@ -237,13 +274,26 @@ impl Idle {
         }
     }
 
-    async fn disturbed(cluster: &mut watch::Receiver<u64>, app: &Application) {
+    /// Returns when what is seen in the cluster calls for an attempt. What is left as others have changed it is told.
+    async fn disturbed(
+        cluster: &mut watch::Receiver<u64>,
+        app: &Application,
+        object: Option<&Kustomization>,
+    ) -> Disturbance {
         loop {
-            if cluster.changed().await.is_err() {
-                std::future::pending::<()>().await;
+            let wakes_at = app.drift_wakes_at();
+            tokio::select! {
+                changed = cluster.changed() => if changed.is_err() {
+                    std::future::pending::<()>().await;
+                },
+                () = at(wakes_at) => {}
             }
-            if app.is_disturbed() {
-                return;
+            let Some((disturbance, standing)) = app.survey() else { continue };
+            if let Some(disturbance) = disturbance {
+                return disturbance;
+            }
+            if let Some(object) = object {
+                app.tell_drift(object, &standing, true).await;
             }
         }
     }
@@ -272,9 +322,9 @@ pub(in crate::engine) fn source_key(object: &Kustomization) -> Key {
 }
 
 /// The annotations that make an attempt when they change.
-fn wishes(object: &Kustomization) -> [Option<&str>; 4] {
+fn wishes(object: &Kustomization) -> [Option<&str>; 5] {
     let annotations = object.metadata.annotations.as_ref();
-    [api::REQUESTED_AT, api::CONFIRM_PRUNE, api::PRUNE_WHEN, api::ROLLOUT]
+    [api::REQUESTED_AT, api::CONFIRM_PRUNE, api::PRUNE_WHEN, api::ROLLOUT, api::DRIFT]
         .map(|key| annotations.and_then(|a| a.get(key)).map(String::as_str))
 }
 
@@ -283,19 +333,32 @@ mod tests {
     use super::*;
 
     #[test]
-    fn corrections_that_follow_each_other_are_slowed_and_cool_down_again() {
+    fn many_attempts_because_of_many_objects_are_spaced() {
         let start = Instant::now();
-        let mut heat = Heat::default();
-        assert_eq!(heat.free_at(start), start);
+        let mut rush = Rush::default();
+        for _ in 0..RUSH_MAX {
+            assert_eq!(rush.free_at(start), start);
+            rush.answered(start);
+        }
+        assert_eq!(rush.free_at(start), start + RUSH_PAUSE);
+        let later = start + RUSH_WINDOW;
+        assert_eq!(rush.free_at(later), later);
+    }
+
+    #[test]
+    fn attempts_that_follow_each_other_are_slowed_and_cool_down_again() {
+        let start = Instant::now();
+        let mut unrest = Unrest::default();
+        assert_eq!(unrest.free_at(start), start);
         let mut now = start;
         let mut pauses = Vec::new();
         for _ in 0..8 {
-            heat.corrected(now);
-            pauses.push(heat.free_at(now).duration_since(now).as_secs());
-            now = heat.free_at(now);
+            unrest.answered(now);
+            pauses.push(unrest.free_at(now).duration_since(now).as_secs());
+            now = unrest.free_at(now);
         }
         assert_eq!(pauses, [1, 2, 4, 8, 16, 30, 30, 30]);
-        let later = now + CORRECTION_COOLING;
-        assert_eq!(heat.free_at(later), later);
+        let later = now + UNREST_COOLING;
+        assert_eq!(unrest.free_at(later), later);
     }
 }

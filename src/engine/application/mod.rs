@@ -19,9 +19,11 @@ mod commits;
 mod configuration;
 mod deletion;
 mod dependencies;
+mod drift;
 mod flux;
 mod following;
 mod health;
+mod heat;
 mod identity;
 mod idle;
 mod jobs;
@@ -72,6 +74,8 @@ struct Application {
     patience: Mutex<Patience>,
     /// The configuration that its workloads read.
     following: Mutex<following::Following>,
+    /// What others change, and what is done about it.
+    drifting: Mutex<drift::Drifting>,
     /// Whose health counts, as the last attempt had it.
     checks: Mutex<Arc<checks::Checks>>,
 }
@@ -82,6 +86,8 @@ struct Memory {
     /// The last good render and what it was made of.
     prepared: Option<Arc<Prepared>>,
     inventory: Inventory,
+    /// The revision that the status recorded as applied when the daemon started, until the first attempt.
+    recorded: Option<String>,
     /// What its kustomizations name in other repositories.
     bases: Bases,
     /// How the last attempt ended, as far as what is seen in the cluster may change it.

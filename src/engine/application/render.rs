@@ -166,7 +166,10 @@ impl Application {
         object: &Kustomization,
         rendered: &crate::render::Rendered,
     ) -> Result<Vec<plan::Desired>, Failure> {
-        let app = plan::Application { key: &self.key, target_namespace: object.spec.target_namespace.as_deref() };
+        // what is wrong with the rules was said before
+        let ignore = plan::IgnoreRules::compile(&object.spec.ignore).unwrap_or_default();
+        let target_namespace = object.spec.target_namespace.as_deref();
+        let app = plan::Application { key: &self.key, target_namespace, ignore: &ignore };
         let deadline = Instant::now() + KIND_WAIT_MAX;
         loop {
             let scopes = Scopes(&self.shared.cluster);
@@ -316,6 +319,7 @@ fn inputs(
         spec.post_build.as_ref().and_then(|p| p.substitute_strategy),
         substitutions,
         keys,
+        spec.ignore,
         view
     ]);
     Inputs(Sha256::digest(parts.to_string()).into())

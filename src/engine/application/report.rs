@@ -21,7 +21,7 @@ use crate::plan::Inventory;
 use crate::report::{CommitState, Event, Recorded, RecordedFailure, Severity, StatusWriter, Subject, Verdict};
 
 use super::idle::source_key;
-use super::{Application, Failure, KIND, Work};
+use super::{Application, Failure, KIND, Work, drift};
 
 /// The reason of what waits for another application.
 pub(super) const DEPENDENCY_NOT_READY: &str = "DependencyNotReady";
@@ -141,21 +141,22 @@ impl Application {
             }
             return head;
         }
-        let state = changes.corrected.is_empty().then(|| state_of(&report.status));
+        let only_drift = changes.counts.is_empty() && !changes.corrected.is_empty();
+        let state = (!only_drift).then(|| state_of(&report.status));
         self.write_or_log(report).await;
         let recovered =
             before.conditions.get(READY).is_some_and(|c| c.status == Truth::False && c.reason != DEPENDENCY_NOT_READY);
         let first = if recovered { "recovered: " } else { "" };
-        let text = if changes.corrected.is_empty() {
-            format!("{first}applied revision {revision}{}", changes.in_words())
-        } else {
-            format!("corrected drift of {} at revision {revision}", listed(&changes.corrected))
-        };
-        let reason = if changes.corrected.is_empty() { "ReconciliationSucceeded" } else { "DriftCorrected" };
-        if changes.any() || before.conditions.get(READY).is_none_or(|c| c.status != Truth::True) {
+        if !changes.corrected.is_empty() {
+            let text = format!("corrected drift at revision {revision}: {}", drift::corrected(&changes.corrected));
             // what others changed is a note; that it was repaired with it is more
-            let note = !changes.corrected.is_empty() && !recovered;
-            let verdict = if note { Verdict::Note } else { Verdict::Ready { changed: changes.any() } };
+            let verdict = if only_drift && recovered { Verdict::Ready { changed: true } } else { Verdict::Note };
+            self.event(&work.object, Severity::Normal, verdict, "DriftCorrected", text, Some(&revision), None);
+        }
+        let was_ready = before.conditions.is_true(READY);
+        if !only_drift && (changes.any() || !was_ready) {
+            let text = format!("{first}applied revision {revision}{}", changes.in_words());
+            let (verdict, reason) = (Verdict::Ready { changed: changes.any() }, "ReconciliationSucceeded");
             self.event(&work.object, Severity::Normal, verdict, reason, text, Some(&revision), state);
         }
         head
@@ -250,7 +251,7 @@ impl Application {
         task.await.unwrap_or_else(|error| Err(ApiError::new(ErrorClass::Other, error.to_string())))
     }
 
-    async fn write_or_log(&self, report: OwnedMutexGuard<Report>) {
+    pub(super) async fn write_or_log(&self, report: OwnedMutexGuard<Report>) {
         if let Err(error) = self.write(report).await
             && !error.is_not_found()
         {
@@ -282,13 +283,13 @@ const STATUS_RETRY: Duration = Duration::from_secs(5);
 pub(super) struct Changes {
     /// Counts by what was done: created, configured, recreated, deleted.
     pub counts: BTreeMap<&'static str, usize>,
-    /// Objects that others had changed.
+    /// Objects that others had changed, and what of each; they are in no count.
     pub corrected: Vec<String>,
 }
 
 impl Changes {
     pub fn any(&self) -> bool {
-        !self.counts.is_empty()
+        !self.counts.is_empty() || !self.corrected.is_empty()
     }
 
     pub fn count(&mut self, action: &'static str) {

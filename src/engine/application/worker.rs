@@ -14,7 +14,7 @@ use super::commits::Commits;
 use super::idle::{Goal, Idle, News, source_key};
 use super::report::{self, Report, without_revision};
 use super::{
-    Application, Cause, Ended, Failure, KIND, Memory, Retry, Stop, Work, checks, dependencies, identity, jobs,
+    Application, Cause, Ended, Failure, KIND, Memory, Retry, Stop, Work, checks, dependencies, drift, identity, jobs,
 };
 use crate::engine::backoff::Backoff;
 use crate::engine::hold::Acquired;
@@ -55,7 +55,8 @@ pub async fn run(key: Key, shared: Arc<Shared>, mut goal: Goal, cancel: Cancella
     let metrics = shared.metrics.application(&key);
     recall(&metrics, &object);
     let commits = Commits::new(object.status.as_ref());
-    let memory = Memory { inventory, commits, jobs: jobs::Completed::read(&object), ..Default::default() };
+    let recorded = recorded_ready(&object).map(str::to_owned);
+    let memory = Memory { recorded, inventory, commits, jobs: jobs::Completed::read(&object), ..Default::default() };
     let app = Arc::new(Application {
         metrics,
         report: Arc::new(tokio::sync::Mutex::new(Report::new(&key, &object, &shared))),
@@ -64,6 +65,7 @@ pub async fn run(key: Key, shared: Arc<Shared>, mut goal: Goal, cancel: Cancella
         memory: std::sync::Mutex::new(memory),
         patience: std::sync::Mutex::default(),
         following: std::sync::Mutex::default(),
+        drifting: std::sync::Mutex::default(),
         checks: std::sync::Mutex::default(),
     });
     let worker = Worker {
@@ -207,6 +209,7 @@ impl Worker {
             return Ok(None);
         }
         validate(&object.spec)?;
+        self.app.set_drift_mode(drift::mode_of(object)?);
         self.app.ensure_finalizer(object).await?;
         Ok(Some(self.app.shared.source(&source_key(object))))
     }
@@ -381,6 +384,7 @@ impl Worker {
 fn validate(spec: &KustomizationSpec) -> Result<(), Failure> {
     checks::validate(spec)?;
     dependencies::validate(spec)?;
+    drift::validate(spec)?;
     identity::validate(spec)
 }
 

@@ -132,7 +132,7 @@ pub async fn preview(question: &Question<'_>) -> Result<Preview, PreviewError> {
             id: object.id.clone(),
             version: object.version.clone(),
             origin: object.origin.clone(),
-            outlook: preview.outlook(object, desired.forced || question.object.spec.forces()).await,
+            outlook: preview.outlook(desired, question.object.spec.forces()).await,
         }
     });
     let objects: Vec<Expected> = expected.buffered(PARALLEL).collect().await;
@@ -247,7 +247,9 @@ async fn desired(
     key: &Key,
     rendered: &Rendered,
 ) -> Result<Vec<Desired>, PreviewError> {
-    let app = plan::Application { key, target_namespace: object.spec.target_namespace.as_deref() };
+    // what is wrong with the rules was said before
+    let ignore = plan::IgnoreRules::compile(&object.spec.ignore).unwrap_or_default();
+    let app = plan::Application { key, target_namespace: object.spec.target_namespace.as_deref(), ignore: &ignore };
     // what is compared has no digest in it, so that any key will do
     let digests = DigestKey::new([0; 32]);
     plan::desired(&rendered.objects, &app, &super::application::Scopes(cluster), &digests).map_err(PreviewError::Plan)

@@ -41,6 +41,7 @@ mod vars;
 
 pub(super) use build::{Item, build, build_generated};
 pub use remote::{Pin, RemoteBase};
+pub use selector::{Matcher, Selector};
 
 #[cfg(test)]
 mod tests;

@@ -4,6 +4,9 @@
 use regex::Regex;
 use serde::Deserialize;
 
+use crate::api::PatchTarget;
+use crate::manifest::Object;
+
 use super::resource::Gvk;
 
 /// As written. Expressions match whole values; empty ones match everything.
@@ -27,6 +30,20 @@ pub struct Matcher {
     namespace: Pattern,
     annotations: Vec<Requirement>,
     labels: Vec<Requirement>,
+}
+
+impl From<&PatchTarget> for Selector {
+    fn from(target: &PatchTarget) -> Self {
+        Self {
+            group: target.group.clone(),
+            version: target.version.clone(),
+            kind: target.kind.clone(),
+            name: target.name.clone(),
+            namespace: target.namespace.clone(),
+            annotation_selector: target.annotation_selector.clone(),
+            label_selector: target.label_selector.clone(),
+        }
+    }
 }
 
 impl Selector {
@@ -93,6 +110,22 @@ impl Pattern {
 }
 
 impl Matcher {
+    /// Whether an object has all that is asked for.
+    pub fn object(&self, object: &Object) -> bool {
+        let id = &object.id;
+        let texts = |map: &str| -> Vec<(String, String)> {
+            let map =
+                object.value.get("metadata").and_then(|metadata| metadata.get(map)).and_then(|map| map.as_object());
+            let texts = map.into_iter().flatten();
+            texts.filter_map(|(key, value)| Some((key.clone(), value.as_str()?.to_owned()))).collect()
+        };
+        self.gvk(&Gvk::new(&id.group, &object.version, &id.kind))
+            && self.name(&id.name)
+            && self.namespace(&id.namespace)
+            && self.labels(&texts("labels"))
+            && self.annotations(&texts("annotations"))
+    }
+
     pub fn gvk(&self, gvk: &Gvk) -> bool {
         self.group.is_match(&gvk.group) && self.version.is_match(&gvk.version) && self.kind.is_match(&gvk.kind)
     }

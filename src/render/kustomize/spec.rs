@@ -92,25 +92,13 @@ pub fn merge<E: From<SourceError>>(
 }
 
 fn patch(patch: &api::Patch) -> Patch {
-    Patch { patch: patch.patch.clone(), target: patch.target.as_ref().map(selector), ..Patch::default() }
+    Patch { patch: patch.patch.clone(), target: patch.target.as_ref().map(Selector::from), ..Patch::default() }
 }
 
 fn metadata(wanted: api::BuildMetadata) -> Metadata {
     match wanted {
         api::BuildMetadata::OriginAnnotations => Metadata::OriginAnnotations,
         api::BuildMetadata::TransformerAnnotations => Metadata::TransformerAnnotations,
-    }
-}
-
-fn selector(target: &api::PatchTarget) -> Selector {
-    Selector {
-        group: target.group.clone(),
-        version: target.version.clone(),
-        kind: target.kind.clone(),
-        name: target.name.clone(),
-        namespace: target.namespace.clone(),
-        annotation_selector: target.annotation_selector.clone(),
-        label_selector: target.label_selector.clone(),
     }
 }
 

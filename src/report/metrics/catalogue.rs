@@ -80,6 +80,11 @@ pub const OBJECTS: Definition = counter(
 );
 pub const DRIFT: Definition =
     counter("afresh_drift_corrections_total", NAMED, "Objects put back after someone else had changed them");
+pub const DRIFT_OBJECTS: Definition = gauge(
+    "afresh_drift_objects",
+    &["namespace", "name", "state"],
+    "Objects that are not as declared because of others: left, fought over, scaled",
+);
 pub const ROLLOUTS: Definition = counter(
     "afresh_rollouts_total",
     NAMED,
@@ -200,6 +205,7 @@ pub fn all() -> impl Iterator<Item = Definition> {
         ATTEMPTS,
         OBJECTS,
         DRIFT,
+        DRIFT_OBJECTS,
         ROLLOUTS,
         ROLLOUT_LOOPS,
         ROLLOUT_REFERENCES,

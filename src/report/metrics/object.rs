@@ -64,6 +64,8 @@ struct Application {
     attempts: BTreeMap<&'static str, u64>,
     objects: BTreeMap<&'static str, u64>,
     drift: u64,
+    /// Left, fought over, scaled.
+    drift_objects: [usize; 3],
     /// `None`: nothing is followed.
     rollouts: Option<Rollouts>,
 }
@@ -246,6 +248,11 @@ impl ApplicationMetrics {
 
     pub fn drift_corrected(&self, count: usize) {
         self.application(|app| app.drift += count as u64);
+    }
+
+    /// Objects that are left as others changed them, that are fought over, and that others scale.
+    pub fn drift_standing(&self, left: usize, fought: usize, scaled: usize) {
+        self.application(|app| app.drift_objects = [left, fought, scaled]);
     }
 
     pub fn rolled(&self, workloads: usize) {
@@ -441,6 +448,13 @@ impl Objects {
         each(&c::DRIFT, &|out, record, state| {
             if let Some(app) = &state.application {
                 out.sample(&c::DRIFT, &record.named, None, app.drift);
+            }
+        });
+        each(&c::DRIFT_OBJECTS, &|out, record, state| {
+            if let Some(app) = &state.application {
+                for (value, count) in ["left", "fought", "scaled"].into_iter().zip(app.drift_objects) {
+                    out.sample(&c::DRIFT_OBJECTS, &record.named, Some(("state", value)), count);
+                }
             }
         });
         for (definition, count) in ROLLOUTS {
