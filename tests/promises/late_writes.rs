@@ -6,6 +6,9 @@ use std::time::Duration;
 use afresh::api::APPLY_MANAGER;
 use afresh::sandbox::{Effect, Match, Subresource, Verb};
 
+use serde_json::json;
+
+use crate::drift::edit;
 use crate::support::env::{Cluster, Env};
 use crate::support::manifests::config_map;
 use crate::support::scenarios;
@@ -15,6 +18,7 @@ scenarios! {
     a_write_of_a_broken_revision_that_lands_after_its_fix_is_corrected,
     a_slow_write_is_followed_by_the_newest_value,
     a_refused_finalizer_is_tried_again_with_pauses,
+    what_others_write_while_what_is_left_to_them_is_read_is_not_undone,
 }
 
 fn faults(env: &Env) -> &afresh::sandbox::Faults {
@@ -73,4 +77,27 @@ async fn a_refused_finalizer_is_tried_again_with_pauses(env: &mut Env) {
     assert!(tries < 10, "{tries} tries in three seconds");
     faults(env).clear();
     env.ready_at("app", &revision).await;
+}
+
+async fn what_others_write_while_what_is_left_to_them_is_read_is_not_undone(env: &mut Env) {
+    let settings = |value: &str| {
+        let data = json!({ "left": "git", "value": value });
+        json!({ "apiVersion": "v1", "kind": "ConfigMap", "metadata": { "name": "settings" }, "data": data }).to_string()
+    };
+    let a = env.push("A", &[("app/settings.yaml", &settings("a"))]);
+    env.source(|_| {}).await;
+    env.kustomization("app", |spec| spec["ignore"] = json!([{ "paths": ["/data/left"] }])).await;
+    env.start();
+    env.ready_at("app", &a).await;
+    edit(env, "settings", json!({ "data": { "left": "first" } })).await;
+
+    let reads = Match::verb(Verb::Get).on("configmaps").named("settings").by_manager("afresh");
+    let read = faults(env).once(reads, Effect::DelayAnswer(Duration::from_secs(2)));
+    let b = env.push("B", &[("app/settings.yaml", &settings("b"))]);
+    env.announce().await;
+    env.eventually("it is read", async || (faults(env).applied(read) > 0).then_some(())).await;
+    edit(env, "settings", json!({ "data": { "left": "second" } })).await;
+    env.ready_at("app", &b).await;
+    let found = env.live("ConfigMap", "settings").await.unwrap();
+    assert_eq!(found["data"], json!({ "left": "second", "value": "b" }));
 }
