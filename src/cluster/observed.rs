@@ -769,7 +769,7 @@ mod tests {
         let observed = observed().await;
         let kind = GroupKind { group: String::new(), kind: "ConfigMap".into() };
         observed.0.store().kinds.insert((kind.clone(), None), watched(&["a", "b"]));
-        observed.0.take(Told::Changed(Box::new(seen("x", 1, "a")), None));
+        observed.0.take(Told::Changed(Box::new(seen("x", 1, "a")), Box::default()));
         let (a, b) = (OwnerKey::new("flux-system", "a"), OwnerKey::new("flux-system", "b"));
         let id = seen("x", 1, "a").id;
         observed.keep_watched(&a, |_, _| true);
@@ -779,8 +779,8 @@ mod tests {
         observed.keep_watched(&b, |_, _| false);
         assert!(observed.get(&id).is_none() && observed.0.store().kinds.is_empty());
         // what the watch had on its way when it was ended
-        observed.0.take(Told::Changed(Box::new(seen("x", 2, "a")), None));
-        observed.0.listed(&kind, None, vec![(seen("x", 3, "a"), None)], "3");
+        observed.0.take(Told::Changed(Box::new(seen("x", 2, "a")), Box::default()));
+        observed.0.listed(&kind, None, vec![(seen("x", 3, "a"), Box::default())], "3");
         assert!(observed.get(&id).is_none());
     }
 
@@ -790,7 +790,7 @@ mod tests {
         let kind = GroupKind { group: String::new(), kind: "ConfigMap".into() };
         observed.0.store().kinds.insert((kind.clone(), None), watched(&["a"]));
         let mut bell = observed.subscribe(&OwnerKey::new("flux-system", "a"));
-        observed.0.listed(&kind, None, vec![(seen("x", 7, "a"), None)], "5");
+        observed.0.listed(&kind, None, vec![(seen("x", 7, "a"), Box::default())], "5");
         // a list that was read before our own write knows nothing of it
         observed.0.listed(&kind, None, Vec::new(), "6");
         assert!(observed.get(&seen("x", 7, "a").id).is_some());
