@@ -21,9 +21,9 @@ use futures::StreamExt as _;
 use secrecy::SecretString;
 
 use crate::api::{self, Key, Kustomization};
-use crate::apply::{self, Outlook, UnknownFields};
+use crate::apply::{self, Fate, Outlook, UnknownFields};
 use crate::cluster::{ApiError, Cluster};
-use crate::manifest::{DigestKey, ObjectId, Origin, Tree};
+use crate::manifest::{DigestKey, ObjectId, Origin, Redaction, Tree};
 use crate::plan::{self, Desired, Inventory};
 use crate::policy::{Action, PolicySet};
 use crate::render::{AppRef, Failed, Keys, Rendered};
@@ -126,13 +126,14 @@ pub async fn preview(question: &Question<'_>) -> Result<Preview, PreviewError> {
     let preview = apply::Preview::new((*cluster).clone(), question.unknown_fields, &objects, question.revision);
     let mut ordered: Vec<&Desired> = declared.desired.iter().collect();
     ordered.sort_by_key(|d| apply::stage_of(&d.object.id));
+    let redaction = declared.rendered.redaction(declared.secrets.iter().map(String::as_str));
     let expected = futures::stream::iter(ordered).map(async |desired| {
         let object = &desired.object;
         Expected {
             id: object.id.clone(),
             version: object.version.clone(),
             origin: object.origin.clone(),
-            outlook: preview.outlook(desired, question.object.spec.forces()).await,
+            outlook: told(preview.outlook(desired, question.object.spec.forces()).await, &redaction),
         }
     });
     let objects: Vec<Expected> = expected.buffered(PARALLEL).collect().await;
@@ -146,6 +147,18 @@ pub async fn preview(question: &Question<'_>) -> Result<Preview, PreviewError> {
     }
     let (contested, secrets) = (neighbours.contested, declared.secrets.iter().map(|s| s.clone().into()).collect());
     Ok(Preview { objects, deletions, rolls, findings, denied_beyond, contested, unseen, secrets })
+}
+
+/// What the server says, without the values of Secrets that it quotes.
+fn told(mut outlook: Outlook, redaction: &Redaction) -> Outlook {
+    outlook.warnings.iter_mut().for_each(|warning| redaction.apply(warning));
+    outlook.fate = match outlook.fate {
+        Fate::Refused(error) => Fate::Refused(error.redacted(redaction)),
+        Fate::Unreadable(error) => Fate::Unreadable(error.redacted(redaction)),
+        Fate::Recreated { becomes, why } => Fate::Recreated { becomes, why: why.redacted(redaction) },
+        other => other,
+    };
+    outlook
 }
 
 /// What an application declares in a tree.
