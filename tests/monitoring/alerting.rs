@@ -119,7 +119,7 @@ async fn watched(scenario: &str) -> Watched {
     env.runner = Runner::Process;
     env.begin(&[("app/settings.yaml", &config_map("settings", "a"))]).await;
     let dir = tempfile::Builder::new().prefix("afresh-alerting-").tempdir().expect("a folder");
-    let pager = Receiver::start().await;
+    let pager = Receiver::start(&env.canaries).await;
     let alertmanager = Server::alertmanager(dir.path(), &pager.url);
     let config = prometheus_config(dir.path(), &address(&env).await, &alertmanager.address);
     let prometheus = Server::prometheus(dir.path(), &config);

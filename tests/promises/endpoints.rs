@@ -60,7 +60,7 @@ fn log(env: &Env) -> String {
 }
 
 async fn a_chat_reads_what_failed_and_where_and_that_it_is_repaired(env: &mut Env) {
-    let chat = Receiver::start().await;
+    let chat = Receiver::start(&env.canaries).await;
     // as Slack gives it: who knows the address may post
     env.secret("chat", json!({ "address": format!("{}/services/T0/B0/s3cr3t-path", chat.url) })).await;
     let spec = json!({
@@ -91,7 +91,7 @@ async fn a_chat_reads_what_failed_and_where_and_that_it_is_repaired(env: &mut En
 }
 
 async fn a_chat_that_says_no_with_200_is_heard(env: &mut Env) {
-    let chat = Receiver::start().await;
+    let chat = Receiver::start(&env.canaries).await;
     chat.say(r#"{"ok": false, "error": "channel_not_found"}"#);
     env.secret("bot", json!({ "token": "xoxb-a-bot" })).await;
     let address = format!("{}/api/chat.postMessage", chat.url);
@@ -108,7 +108,7 @@ async fn a_chat_that_says_no_with_200_is_heard(env: &mut Env) {
 }
 
 async fn an_alertmanager_behind_basic_authentication_is_told(env: &mut Env) {
-    let pager = Receiver::start().await;
+    let pager = Receiver::start(&env.canaries).await;
     env.secret("pager", json!({ "username": "afresh", "password": "a pager's password" })).await;
     let address = format!("{}/prefix/api/v2/alerts", pager.url);
     begin(env, json!({ "type": "alertmanager", "address": address, "secretRef": { "name": "pager" } })).await;
@@ -133,7 +133,7 @@ async fn an_alertmanager_behind_basic_authentication_is_told(env: &mut Env) {
 }
 
 async fn headers_of_the_secret_go_with_each_message_and_into_no_log(env: &mut Env) {
-    let receiver = Receiver::start().await;
+    let receiver = Receiver::start(&env.canaries).await;
     env.secret("headers", json!({ "headers": "X-Tenant: shop\nAuthorization: Bearer a-header-token\n" })).await;
     begin(env, json!({ "type": "generic", "address": receiver.url, "secretRef": { "name": "headers" } })).await;
     break_it(env).await;
@@ -154,7 +154,7 @@ async fn headers_of_the_secret_go_with_each_message_and_into_no_log(env: &mut En
 }
 
 async fn an_endpoint_that_asks_for_a_certificate_is_told_once_there_is_one(env: &mut Env) {
-    let receiver = Receiver::start().await;
+    let receiver = Receiver::start(&env.canaries).await;
     let authority = Authority::new();
     let address = authority.front_for_known(receiver.socket()).await;
     env.secret("tls", json!({ "ca.crt": authority.pem })).await;
@@ -184,7 +184,7 @@ async fn an_endpoint_that_asks_for_a_certificate_is_told_once_there_is_one(env: 
 }
 
 async fn an_endpoint_behind_a_proxy_is_told_through_it_alone(env: &mut Env) {
-    let (receiver, proxy) = (Receiver::start().await, ForwardProxy::start().await);
+    let (receiver, proxy) = (Receiver::start(&env.canaries).await, ForwardProxy::start().await);
     let way = json!({ "address": proxy.address(), "username": "someone", "password": "a proxy's password" });
     env.secret("way", way).await;
     begin(env, json!({ "type": "generic", "address": receiver.url, "proxySecretRef": { "name": "way" } })).await;
@@ -211,7 +211,7 @@ fn gives_tokens(forge: &Receiver, token: &str) {
 }
 
 async fn a_github_app_sets_the_status_of_commits_with_one_token(env: &mut Env) {
-    let forge = Receiver::start().await;
+    let forge = Receiver::start(&env.canaries).await;
     gives_tokens(&forge, "ghs_one");
     let base = format!("{}/api/v3", forge.url);
     let keys = json!({
@@ -247,7 +247,7 @@ async fn a_github_app_sets_the_status_of_commits_with_one_token(env: &mut Env) {
 }
 
 async fn the_name_of_a_commits_status_is_what_the_provider_says(env: &mut Env) {
-    let forge = Receiver::start().await;
+    let forge = Receiver::start(&env.canaries).await;
     forge.answer(Answers::With(201));
     env.secret("forge", json!({ "token": "a forge's token" })).await;
     let named = |expression: &str| {

@@ -78,7 +78,7 @@ async fn repair_it(env: &Env) -> String {
 }
 
 async fn a_broken_push_is_one_message_and_its_repair_one(env: &mut Env) {
-    let receiver = Receiver::start().await;
+    let receiver = Receiver::start(&env.canaries).await;
     env.secret("signing", json!({ "token": "a signing key" })).await;
     let address = format!("{}/signed", receiver.url);
     let spec = json!({ "type": "generic-hmac", "address": address, "secretRef": { "name": "signing" } });
@@ -118,7 +118,7 @@ async fn a_broken_push_is_one_message_and_its_repair_one(env: &mut Env) {
 }
 
 async fn a_failure_is_not_told_again_after_a_restart_and_its_repair_is(env: &mut Env) {
-    let receiver = Receiver::start().await;
+    let receiver = Receiver::start(&env.canaries).await;
     begin(env, &receiver).await;
     break_it(env).await;
     exactly(env, &receiver, 1, "one message of the failure").await;
@@ -136,10 +136,10 @@ async fn a_failure_is_not_told_again_after_a_restart_and_its_repair_is(env: &mut
 }
 
 async fn a_source_that_is_broken_under_three_applications_is_one_message(env: &mut Env) {
-    let receiver = Receiver::start().await;
+    let receiver = Receiver::start(&env.canaries).await;
     env.provider("chat", json!({ "type": "generic", "address": receiver.url })).await;
     env.alert("all", "chat", |spec| spec["eventSeverity"] = json!("error")).await;
-    let applications = Receiver::start().await;
+    let applications = Receiver::start(&env.canaries).await;
     env.provider("applications", json!({ "type": "generic", "address": applications.url })).await;
     env.alert("of-applications", "applications", |spec| {
         spec["eventSeverity"] = json!("error");
@@ -172,7 +172,11 @@ async fn a_source_that_is_broken_under_three_applications_is_one_message(env: &m
 }
 
 async fn endpoints_that_hang_or_fail_delay_neither_others_nor_the_fix(env: &mut Env) {
-    let (well, hanging, failing) = (Receiver::start().await, Receiver::start().await, Receiver::start().await);
+    let (well, hanging, failing) = (
+        Receiver::start(&env.canaries).await,
+        Receiver::start(&env.canaries).await,
+        Receiver::start(&env.canaries).await,
+    );
     hanging.answer(Answers::Never);
     failing.answer(Answers::With(500));
     for (name, receiver) in [("hanging", &hanging), ("failing", &failing)] {
@@ -192,7 +196,7 @@ async fn endpoints_that_hang_or_fail_delay_neither_others_nor_the_fix(env: &mut 
 }
 
 async fn after_an_outage_the_newest_state_is_told(env: &mut Env) {
-    let receiver = Receiver::start().await;
+    let receiver = Receiver::start(&env.canaries).await;
     begin(env, &receiver).await;
     receiver.answer(Answers::With(503));
     break_it(env).await;
@@ -214,7 +218,11 @@ async fn after_an_outage_the_newest_state_is_told(env: &mut Env) {
 }
 
 async fn an_alert_takes_what_its_lists_let_through(env: &mut Env) {
-    let (included, excluded, labelled) = (Receiver::start().await, Receiver::start().await, Receiver::start().await);
+    let (included, excluded, labelled) = (
+        Receiver::start(&env.canaries).await,
+        Receiver::start(&env.canaries).await,
+        Receiver::start(&env.canaries).await,
+    );
     env.provider("included", json!({ "type": "generic", "address": included.url })).await;
     env.provider("excluded", json!({ "type": "generic", "address": excluded.url })).await;
     env.provider("labelled", json!({ "type": "generic", "address": labelled.url })).await;
@@ -236,7 +244,11 @@ async fn an_alert_takes_what_its_lists_let_through(env: &mut Env) {
 }
 
 async fn who_is_suspended_hears_nothing(env: &mut Env) {
-    let (by_alert, by_provider, other) = (Receiver::start().await, Receiver::start().await, Receiver::start().await);
+    let (by_alert, by_provider, other) = (
+        Receiver::start(&env.canaries).await,
+        Receiver::start(&env.canaries).await,
+        Receiver::start(&env.canaries).await,
+    );
     env.provider("by-alert", json!({ "type": "generic", "address": by_alert.url })).await;
     env.provider("by-provider", json!({ "type": "generic", "address": by_provider.url, "suspend": true })).await;
     env.alert("by-alert", "by-alert", |spec| spec["suspend"] = json!(true)).await;
@@ -259,7 +271,7 @@ async fn who_is_suspended_hears_nothing(env: &mut Env) {
 }
 
 async fn a_page_ends_with_the_repair(env: &mut Env) {
-    let receiver = Receiver::start().await;
+    let receiver = Receiver::start(&env.canaries).await;
     env.secret("pager", json!({ "token": "a pager's token" })).await;
     let spec = json!({ "type": "alertmanager", "address": receiver.url, "secretRef": { "name": "pager" } });
     env.provider("pager", spec).await;
@@ -291,7 +303,7 @@ async fn a_page_ends_with_the_repair(env: &mut Env) {
 
 /// A forge that keeps the statuses of commits.
 async fn begin_with_forge(env: &mut Env, files: &[(&str, &str)]) -> (Receiver, String) {
-    let forge = Receiver::start().await;
+    let forge = Receiver::start(&env.canaries).await;
     forge.answer(Answers::With(201));
     env.secret("forge", json!({ "token": "a forge's token" })).await;
     let address = format!("{}/acme/shop.git", forge.url);
@@ -391,7 +403,7 @@ async fn whether_alerts_and_providers_are_served_is_measured_as_long_as_they_are
         let failures = env.measured("afresh_consecutive_failures", &[("kind", kind), ("name", name)]).await;
         assert_eq!(failures, Some(1.0), "{kind}");
     }
-    let receiver = Receiver::start().await;
+    let receiver = Receiver::start(&env.canaries).await;
     env.provider("chat", json!({ "type": "generic", "address": receiver.url })).await;
     env.alert("all", "chat", |_| {}).await;
     for (kind, name) in [("Provider", "chat"), ("Alert", "all")] {
@@ -418,7 +430,7 @@ async fn what_is_installed_later_is_served_without_a_restart(env: &mut Env) {
     env.begin(&[("app/settings.yaml", &config_map("settings", "a"))]).await;
 
     env.install_definitions().await;
-    let receiver = Receiver::start().await;
+    let receiver = Receiver::start(&env.canaries).await;
     env.provider("chat", json!({ "type": "generic", "address": receiver.url })).await;
     env.alert("all", "chat", |spec| spec["eventSeverity"] = json!("error")).await;
     env.secret("hook", json!({ "token": "a token" })).await;

@@ -227,7 +227,7 @@ async fn a_source_behind_a_proxy_that_speaks_tls_is_asked_through_it_alone(env: 
 }
 
 async fn a_forge_with_a_certificate_authority_of_its_own_gives_tokens_to_an_app(env: &mut Env) {
-    let (forge, authority) = (Receiver::start().await, Authority::new());
+    let (forge, authority) = (Receiver::start(&env.canaries).await, Authority::new());
     let expires = jiff::Timestamp::now() + jiff::SignedDuration::from_hours(1);
     forge.answer(Answers::With(201));
     forge.say(&json!({ "token": "ghs_one", "expires_at": expires }).to_string());

@@ -36,7 +36,7 @@ fn attribute(span: &Span, key: &str) -> String {
 }
 
 async fn an_attempt_is_one_trace_with_a_span_for_each_stage(env: &mut Env) {
-    let collector = Receiver::start().await;
+    let collector = Receiver::start(&env.canaries).await;
     env.arguments.extend(["--otlp-endpoint".into(), collector.url.clone()]);
     let a = env.push("A", &[("app/web.yaml", &deployment("web", "web:1")), ("app/x.yaml", &config_map("x", "a"))]);
     env.source(|_| {}).await;
@@ -72,7 +72,7 @@ async fn an_attempt_is_one_trace_with_a_span_for_each_stage(env: &mut Env) {
 }
 
 async fn a_collector_that_hangs_delays_nothing(env: &mut Env) {
-    let collector = Receiver::start().await;
+    let collector = Receiver::start(&env.canaries).await;
     collector.answer(Answers::Never);
     env.arguments.extend(["--otlp-endpoint".into(), collector.url.clone()]);
     env.begin(&[("app/x.yaml", &config_map("x", "a"))]).await;

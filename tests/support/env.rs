@@ -85,6 +85,22 @@ impl Env {
         Some(env)
     }
 
+    /// As [`Env::on_real_server`], on a control plane that no other scenario uses: this one serves all namespaces, or
+    /// changes the daemon's rights.
+    pub async fn on_real_server_of_its_own(scenario: &str) -> Option<Env> {
+        if !ControlPlane::available() {
+            println!("skipped: KUBEBUILDER_ASSETS is not set");
+            return None;
+        }
+        // as those that are shared it ends with the process
+        let plane: &'static ControlPlane = Box::leak(Box::new(ControlPlane::start().await.expect("a control plane")));
+        let mut env = Self::on_plane(scenario, plane).await;
+        installation::apply(plane, &installation::manifests()).await.expect("an installation");
+        let kubeconfig = installation::kubeconfig_of(plane, installation::NAMESPACE).await;
+        env.kubeconfig = kubeconfig.expect("a token of the service account");
+        Some(env)
+    }
+
     /// A namespace of its own on a control plane, where daemons are administrators.
     pub async fn on_plane(scenario: &str, plane: &'static ControlPlane) -> Env {
         Self::new(scenario, Cluster::Real(plane)).await
@@ -612,8 +628,43 @@ impl Env {
                 self.canaries.look(path, &answer.unwrap_or_default());
             }
         }
+        self.look_at_commands().await;
         let told = self.canaries.told();
         assert!(told.is_empty(), "what is secret was told:\n{}", told.join("\n"));
+    }
+
+    /// What `afresh diff` and `afresh render` print of an application, whether they come to an end or say why not.
+    async fn look_at_commands(&self) {
+        let list = self.kustomizations().list(&ListParams::default()).await.map(|list| list.items);
+        let Some(app) = list.unwrap_or_default().into_iter().next() else { return };
+        let mut commands = Vec::new();
+        let kubeconfig = self.kubeconfig.display().to_string();
+        let looked = format!("ks/{}", app.name_any());
+        let diff = ["diff", &looked, "-n", &self.namespace, "--kubeconfig", &kubeconfig, "--allow-local-sources"];
+        commands.push(diff.map(str::to_owned).to_vec());
+        let (copy, file) = (self.dir.path().join("looked-at"), self.dir.path().join("looked-at.yaml"));
+        if checkout(self.repository.path(), &copy).is_some() {
+            let kind = json!({ "apiVersion": "kustomize.toolkit.fluxcd.io/v1", "kind": "Kustomization" });
+            let metadata = json!({ "name": app.name_any(), "namespace": self.namespace });
+            let object = json!({ "apiVersion": kind["apiVersion"], "kind": kind["kind"], "metadata": metadata, "spec": app.spec });
+            std::fs::write(&file, object.to_string()).expect("a file");
+            let (copy, file) = (copy.display().to_string(), file.display().to_string());
+            let render = ["render", &copy, "--root", &copy, "--kustomization", &file];
+            commands.push(render.map(str::to_owned).to_vec());
+        }
+        let said = commands.into_iter().map(async |arguments| {
+            let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_afresh"));
+            command.args(&arguments).env_clear().env("HOME", self.folder()).env("TMPDIR", self.folder());
+            command.stdin(std::process::Stdio::null()).kill_on_drop(true);
+            let output = tokio::time::timeout(COMMAND_MAX, command.output()).await;
+            if let Ok(output) = output {
+                let output = output.expect("afresh runs");
+                let place = format!("`afresh {}`", arguments[0]);
+                self.canaries.look(&place, &String::from_utf8_lossy(&output.stdout));
+                self.canaries.look(&place, &String::from_utf8_lossy(&output.stderr));
+            }
+        });
+        futures::future::join_all(said).await;
     }
 
     /// Status and annotations of the objects of a kind.
@@ -638,6 +689,36 @@ impl Env {
             sources.iter().map(|one| format!("{}: {:#}", one.name_any(), json!(one.status))).collect();
         panic!("not within {PATIENCE:?}: {what}\n{}\n{}", sources.join("\n"), states.join("\n"));
     }
+}
+
+/// A command that looks at a cluster which is away is not waited for.
+const COMMAND_MAX: Duration = Duration::from_secs(20);
+/// What is rendered at the end of a scenario: the trees of hostile ones are those of others.
+const FILES_MAX: usize = 300;
+const FILE_BYTES_MAX: usize = 256 * 1024;
+
+/// Writes the plain files at the tip of `main` below a folder; `None` if there are none, or too many.
+fn checkout(repository: &Path, folder: &Path) -> Option<()> {
+    let repository = git2::Repository::open(repository).ok()?;
+    let tree = repository.find_reference("refs/heads/main").ok()?.peel_to_tree().ok()?;
+    let (mut files, mut too_much) = (Vec::new(), false);
+    let _ = tree.walk(git2::TreeWalkMode::PreOrder, |above, entry| {
+        if entry.filemode() == 0o100_644 {
+            files.push((format!("{above}{}", entry.name().unwrap_or_default()), entry.id()));
+        }
+        too_much = files.len() > FILES_MAX || above.len() > 1_000;
+        if too_much { git2::TreeWalkResult::Abort } else { git2::TreeWalkResult::Ok }
+    });
+    for (path, id) in &files {
+        let blob = repository.find_blob(*id).ok().filter(|blob| blob.size() <= FILE_BYTES_MAX)?;
+        let inside = Path::new(path).components().all(|part| matches!(part, std::path::Component::Normal(_)));
+        let file = folder.join(path);
+        if too_much || !inside || std::fs::create_dir_all(file.parent()?).is_err() {
+            return None;
+        }
+        std::fs::write(file, blob.content()).ok()?;
+    }
+    (!files.is_empty()).then_some(())
 }
 
 /// An object's annotations, but for the one in which kubectl keeps the object.

@@ -54,7 +54,9 @@ impl Forge {
             .header("content-type", "application/json")
             .body(body.to_owned());
         let answer = request.send().await.expect("an answer");
-        (answer.status().as_u16(), answer.text().await.unwrap_or_default())
+        let (code, text) = (answer.status().as_u16(), answer.text().await.unwrap_or_default());
+        daemon.look("an answer to a webhook", &text);
+        (code, text)
     }
 
     /// As [`Forge::deliver`]s a push to `main` to where all forges deliver.

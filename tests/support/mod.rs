@@ -30,8 +30,25 @@ pub mod wait;
 /// Makes two tests of each function `async fn name(env: &mut Env)`: `sandbox::name`, and `real::name`, which needs
 /// `KUBEBUILDER_ASSETS` and says so without it.
 ///
-/// After `only on the sandbox:` there is no second.
+/// After `only on the sandbox:` there is no second; after `on clusters of their own:` nobody else is on the real one.
 macro_rules! scenarios {
+    (on clusters of their own: $($name:ident),+ $(,)?) => {
+        scenarios! { only on the sandbox: $($name),+ }
+        scenarios! { on_real_server_of_its_own: $($name),+ }
+    };
+    ($environment:ident: $($name:ident),+) => {
+        mod real {
+            $(
+                #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+                async fn $name() {
+                    if let Some(mut env) = $crate::support::env::Env::$environment(stringify!($name)).await {
+                        super::$name(&mut env).await;
+                        env.assert_nothing_is_told().await;
+                    }
+                }
+            )+
+        }
+    };
     (only on the sandbox: $($name:ident),+ $(,)?) => {
         mod sandbox {
             $(
@@ -46,17 +63,7 @@ macro_rules! scenarios {
     };
     ($($name:ident),+ $(,)?) => {
         scenarios! { only on the sandbox: $($name),+ }
-        mod real {
-            $(
-                #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-                async fn $name() {
-                    if let Some(mut env) = $crate::support::env::Env::on_real_server(stringify!($name)).await {
-                        super::$name(&mut env).await;
-                        env.assert_nothing_is_told().await;
-                    }
-                }
-            )+
-        }
+        scenarios! { on_real_server: $($name),+ }
     };
 }
 pub(crate) use scenarios;

@@ -12,6 +12,8 @@ use serde_json::Value;
 use tokio::net::TcpListener;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
+use super::canaries::Canaries;
+
 /// How it answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Answers {
@@ -53,16 +55,19 @@ struct Kept {
     answers: Answers,
     says: String,
     received: Vec<Received>,
+    canaries: Canaries,
 }
 
 impl Receiver {
-    pub async fn start() -> Receiver {
+    /// What it is sent is looked at.
+    pub async fn start(canaries: &Canaries) -> Receiver {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let socket = listener.local_addr().expect("an address");
         let state = Shared(Arc::new(Mutex::new(Kept {
             answers: Answers::With(200),
             says: String::new(),
             received: Vec::new(),
+            canaries: canaries.clone(),
         })));
         let router = Router::new().fallback(take).with_state(state.clone());
         let stop = CancellationToken::new();
@@ -110,6 +115,7 @@ async fn take(
 ) -> (StatusCode, String) {
     let (answers, says) = {
         let mut kept = state.kept();
+        kept.canaries.look("a delivery", &String::from_utf8_lossy(&body));
         kept.received.push(Received { method, path: uri.to_string(), headers, body, at: Instant::now() });
         (kept.answers, kept.says.clone())
     };

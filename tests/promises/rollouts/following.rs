@@ -9,7 +9,8 @@ use serde_json::{Map, Value, json};
 use super::{
     HASH, RECORD, annotate, begin, container, follow, in_trouble, reader, replica_sets, secret, settled, workload,
 };
-use crate::support::env::{Env, message, truth};
+use crate::support::env::{Cluster, Env, message, truth};
+use crate::support::installation;
 use crate::support::manifests::job;
 use crate::support::rollouts::Rollouts;
 use crate::support::scenarios;
@@ -32,7 +33,7 @@ mod alone {
     use crate::support::scenarios;
 
     scenarios! {
-        only on the sandbox:
+        on clusters of their own:
         a_namespace_asks_for_all_of_its_workloads,
     }
 }
@@ -319,6 +320,9 @@ async fn a_namespace_asks_for_all_of_its_workloads(env: &mut Env) {
     let (web, never) = (workload("Deployment", "web", &web, &pod), workload("Deployment", "never", &never, &pod));
     let rollouts = begin(env, &[("app/web.yaml", &web), ("app/never.yaml", &never)]).await;
     env.daemon.take().unwrap().stop().await.unwrap();
+    if let Cluster::Real(_) = env.cluster {
+        env.arguments.push(format!("--runtime-namespace={}", installation::NAMESPACE));
+    }
     let namespace = std::mem::take(&mut env.namespace);
     env.start();
     env.namespace = namespace;

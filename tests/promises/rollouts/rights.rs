@@ -1,7 +1,8 @@
 //! Where the daemon may read no Secrets, `manifests/rollouts` gives it what rollouts need. Only a real API server knows
 //! rights.
 
-use k8s_openapi::api::rbac::v1::{ClusterRole, Role, RoleBinding};
+use k8s_openapi::api::authorization::v1::SubjectAccessReview;
+use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding, Role, RoleBinding};
 use kube::api::{Api, Patch, PatchParams, PostParams};
 use serde_json::{Value, json};
 
@@ -48,8 +49,39 @@ async fn secrets_are_read_once_the_component_gives_the_right() {
     rollouts.until(&env, "Deployment", "web", 1).await;
 }
 
+/// Gives the daemon's service account rights in all namespaces.
+pub(super) async fn give(env: &Env, name: &str, rules: Value) {
+    let role = json!({ "metadata": { "name": name }, "rules": rules });
+    let binding = json!({
+        "metadata": { "name": name },
+        "roleRef": { "apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": name },
+        "subjects": [{ "kind": "ServiceAccount", "name": "afresh", "namespace": NAMESPACE }],
+    });
+    let made = PostParams::default();
+    let roles: Api<ClusterRole> = Api::all(env.client.clone());
+    roles.create(&made, &serde_json::from_value(role).unwrap()).await.unwrap();
+    let bindings: Api<ClusterRoleBinding> = Api::all(env.client.clone());
+    bindings.create(&made, &serde_json::from_value(binding).unwrap()).await.unwrap();
+}
+
+/// Until the API server knows of the daemon's rights what was changed last.
+pub(super) async fn until_may_get_secret(env: &Env, name: &str, may: bool) {
+    let reviews: Api<SubjectAccessReview> = Api::all(env.client.clone());
+    let review = json!({ "spec": {
+        "user": format!("system:serviceaccount:{NAMESPACE}:afresh"),
+        "groups": ["system:serviceaccounts", format!("system:serviceaccounts:{NAMESPACE}"), "system:authenticated"],
+        "resourceAttributes": { "resource": "secrets", "verb": "get", "namespace": env.namespace, "name": name },
+    } });
+    let review: SubjectAccessReview = serde_json::from_value(review).unwrap();
+    env.eventually(&format!("the daemon may get Secret `{name}`: {may}"), async || {
+        let answer = reviews.create(&PostParams::default(), &review).await.unwrap();
+        answer.status.is_some_and(|status| status.allowed == may).then_some(())
+    })
+    .await;
+}
+
 /// Takes the right to read Secrets and ConfigMaps from the daemon's own role; it keeps that to read its key.
-async fn without_secrets(env: &Env) {
+pub(super) async fn without_secrets(env: &Env) {
     let own = json!({
         "metadata": { "name": "key" },
         "rules": [{ "apiGroups": [""], "resources": ["secrets"], "verbs": ["get"] }],

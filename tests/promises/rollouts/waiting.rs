@@ -2,11 +2,13 @@
 
 use std::time::Duration;
 
-use afresh::sandbox::{Effect, Match, Verb};
+use afresh::sandbox::{Effect, Match, RuleId, Verb};
 use kube::api::{DeleteParams, Patch, PatchParams};
 use serde_json::{Value, json};
 
+use super::rights;
 use super::{HASH, begin, container, follow, in_trouble, out_of_trouble, reader, secret, settled, trouble, workload};
+use crate::rights::narrow_applier;
 use crate::support::env::{Cluster, Env};
 use crate::support::manifests::config_map;
 use crate::support::scenarios;
@@ -25,7 +27,7 @@ mod alone {
     use crate::support::scenarios;
 
     scenarios! {
-        only on the sandbox:
+        on clusters of their own:
         what_can_not_be_read_counts_as_it_was_and_is_said,
     }
 }
@@ -117,21 +119,62 @@ async fn a_changed_template_waits_for_a_secret_that_is_missing(env: &mut Env) {
     assert_eq!(trouble(env).await, None);
 }
 
+/// The daemon may not read a Secret, though it sees when it changes.
+enum Forbidden {
+    By(RuleId),
+    /// The right to get it is missing.
+    Rights {
+        name: &'static str,
+    },
+}
+
+async fn forbid_reading(env: &Env, name: &'static str, others: &[&str]) -> Forbidden {
+    match &env.cluster {
+        Cluster::Sandbox(sandbox) => {
+            let reads = Match::verb(Verb::Get).on("secrets").in_namespace(&env.namespace).named(name);
+            Forbidden::By(sandbox.faults().always(reads, Effect::Forbid))
+        }
+        Cluster::Real(_) => {
+            let watched =
+                json!({ "apiGroups": [""], "resources": ["secrets", "configmaps"], "verbs": ["list", "watch"] });
+            let read =
+                json!({ "apiGroups": [""], "resources": ["secrets"], "verbs": ["get"], "resourceNames": others });
+            rights::give(env, "reads-others", json!([watched, read])).await;
+            rights::without_secrets(env).await;
+            narrow_applier(&env.client).await;
+            rights::until_may_get_secret(env, name, false).await;
+            Forbidden::Rights { name }
+        }
+    }
+}
+
+impl Forbidden {
+    async fn is_over(self, env: &Env) {
+        match (self, &env.cluster) {
+            (Self::By(fault), Cluster::Sandbox(sandbox)) => sandbox.faults().remove(fault),
+            (Self::Rights { name }, _) => {
+                let read = json!({ "apiGroups": [""], "resources": ["secrets"], "verbs": ["get"] });
+                rights::give(env, "reads-all", json!([read])).await;
+                rights::until_may_get_secret(env, name, true).await;
+            }
+            (Self::By(_), Cluster::Real(_)) => unreachable!("faults are the sandbox's"),
+        }
+    }
+}
+
 async fn what_can_not_be_read_counts_as_it_was_and_is_said(env: &mut Env) {
     for name in ["a", "b"] {
         env.secret(name, json!({ "value": "0" })).await;
     }
     let both = container(json!({ "envFrom": [{ "secretRef": { "name": "a" } }, { "secretRef": { "name": "b" } }] }));
     let rollouts = begin(env, &[("app/web.yaml", &workload("Deployment", "web", &follow(), &both))]).await;
-    let Cluster::Sandbox(sandbox) = &env.cluster else { return };
-    let reads = Match::verb(Verb::Get).on("secrets").in_namespace(&env.namespace).named("a");
-    let fault = sandbox.faults().always(reads, Effect::Forbid);
+    let forbidden = forbid_reading(env, "a", &["b", "marker"]).await;
     env.secret("a", json!({ "value": "1" })).await;
     in_trouble(env, "UnreadableReference", "secret/a of Deployment").await;
     assert_eq!(rollouts.of(env, "Deployment", "web").await, 0);
     env.secret("b", json!({ "value": "1" })).await;
     rollouts.until(env, "Deployment", "web", 1).await;
-    sandbox.faults().remove(fault);
+    forbidden.is_over(env).await;
     env.secret("a", json!({ "value": "2" })).await;
     rollouts.until(env, "Deployment", "web", 2).await;
     out_of_trouble(env).await;
@@ -209,8 +252,14 @@ async fn an_immutable_secret_that_others_made_anew_rolls_only_if_a_person_asks(e
     assert_eq!(rollouts.of(env, "Deployment", "web").await, 0);
     remake(env, "0").await;
     out_of_trouble(env).await;
+    let counted = [("name", "app"), ("state", "recreated")];
+    assert_eq!(env.measured("afresh_rollout_references", &counted).await, Some(0.0));
     remake(env, "2").await;
     in_trouble(env, "ImmutableRecreated", "secret/a of Deployment").await;
+    env.eventually("it is counted", async || {
+        (env.measured("afresh_rollout_references", &counted).await == Some(1.0)).then_some(())
+    })
+    .await;
     env.reconcile("app").await;
     rollouts.until(env, "Deployment", "web", 1).await;
     out_of_trouble(env).await;
