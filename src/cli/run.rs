@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,6 +11,7 @@ use anyhow::{Context as _, anyhow, ensure};
 use clap::Parser as _;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::connect::ClusterArgs;
@@ -21,7 +23,8 @@ use crate::config::{
     self, ClusterChoice, Config, FieldValidation, LeaderElection, SourceRole, WebhookSecret, Webhooks,
 };
 use crate::engine::{
-    self, Election, ElectionOptions, Ended, Leadership, Policies, ServedUnder, Settings, Share, Sources,
+    self, Election, ElectionOptions, Ended, Leadership, Policies, ServedUnder, Settings, Shards, Share, Sources,
+    Standing, Term,
 };
 use crate::report::{Metrics, Readiness, Traces};
 use crate::sandbox;
@@ -72,6 +75,9 @@ pub struct RunArgs {
     /// How long a Lease lasts after its last renewal: a leader that is lost is replaced after this time
     #[arg(long, value_name = "DURATION", default_value = "35s", env = "AFRESH_LEADER_ELECT_LEASE_DURATION")]
     leader_elect_lease_duration: String,
+    /// Divide the work among all replicas, in this many shards: each is served by one replica at a time, and taken over by the others when that is lost
+    #[arg(long, value_name = "N", env = "AFRESH_SHARDS", conflicts_with_all = ["watch_label_selector", "no_leader_election", "sandbox"])]
+    shards: Option<u32>,
     /// Where Flux's controllers have their Leases, which are held as well, so that the two never fight; `none`: they are not asked for; default: the namespace that is served, else `flux-system`
     #[arg(long, value_name = "NAMESPACE", env = "AFRESH_FLUX_NAMESPACE")]
     flux_namespace: Option<String>,
@@ -198,6 +204,13 @@ fn resolve(args: RunArgs) -> anyhow::Result<Config> {
             )
         })
     });
+    if let Some(shards) = args.shards {
+        let max = config::SHARDS_MAX;
+        ensure!(
+            (2..=max).contains(&shards),
+            "--shards is {shards}: it is at least 2 and at most {max}; as many as there are replicas is a good number"
+        );
+    }
     let default_service_account = args.default_service_account.filter(|name| !name.is_empty());
     if let Some(name) = default_service_account.as_deref().filter(|name| !service_account::is_name(name)) {
         anyhow::bail!("--default-service-account is `{name}`, which no service account can be called");
@@ -226,6 +239,7 @@ fn resolve(args: RunArgs) -> anyhow::Result<Config> {
             SourcesChoice::Observe => SourceRole::Observe,
         },
         watch_selector: watch_selector.transpose()?,
+        shards: args.shards,
         otlp_endpoint: args.otlp_endpoint.filter(|endpoint| !endpoint.is_empty()),
         version: config::VERSION.to_owned(),
     })
@@ -363,6 +377,44 @@ async fn beside<T>(
     }
 }
 
+/// What one engine serves.
+struct Part {
+    share: Share,
+    sources: Sources,
+    /// The folder of `--config` is applied by this one.
+    folder: bool,
+}
+
+/// Cancelled when a term is lost, or with `cancel`, or when it is dropped.
+fn stopped_by(lost: &CancellationToken, cancel: &CancellationToken) -> Stopped {
+    let stop = cancel.child_token();
+    let (lost, end) = (lost.clone(), stop.clone());
+    let task = tokio::spawn(async move {
+        lost.cancelled().await;
+        end.cancel();
+    });
+    Stopped { stop, task }
+}
+
+struct Stopped {
+    stop: CancellationToken,
+    task: tokio::task::JoinHandle<()>,
+}
+
+impl std::ops::Deref for Stopped {
+    type Target = CancellationToken;
+
+    fn deref(&self) -> &CancellationToken {
+        &self.stop
+    }
+}
+
+impl Drop for Stopped {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
 /// What outlives a term of leadership.
 struct Daemon {
     config: Config,
@@ -379,15 +431,25 @@ impl Daemon {
     /// Serves until cancelled: whenever this replica leads, or at once where nobody is asked.
     async fn run(&self, webhook_socket: Option<TcpListener>, cancel: CancellationToken) -> anyhow::Result<()> {
         engine::reach(&self.cluster).await?;
-        let Some(options) = self.election_options()? else {
+        let part = Part { share: self.share(), sources: self.sources.clone(), folder: true };
+        let Some(mut options) = self.election_options()? else {
             self.metrics.leader(true);
             let webhooks = self.webhooks(webhook_socket, Leadership::always(), &cancel)?;
-            return beside(webhooks, self.serve(self.cluster.clone(), Fence::default(), cancel)).await.map(drop);
+            return beside(webhooks, self.serve(&part, self.cluster.clone(), Fence::default(), cancel)).await.map(drop);
         };
-        let (election, leadership) =
-            Election::new(self.cluster.clone(), options, self.metrics.clone(), self.readiness.clone());
+        let metrics = self.metrics.clone();
+        let office = Arc::new(move |leads| metrics.leader(leads));
+        let elect = |options| Election::new(self.cluster.clone(), options, office.clone(), self.readiness.clone());
+        if let Some(shards) = self.config.shards {
+            options.identity = engine::common_identity(shards);
+            let (election, _) = elect(options);
+            let (first, leadership) = Leadership::told();
+            let webhooks = self.webhooks(webhook_socket, leadership, &cancel)?;
+            return beside(webhooks, self.lead_together(election, shards, &first, cancel)).await;
+        }
+        let (election, leadership) = elect(options);
         let webhooks = self.webhooks(webhook_socket, leadership, &cancel)?;
-        beside(webhooks, self.lead(election, cancel)).await
+        beside(webhooks, self.lead(election, &part, cancel)).await
     }
 
     fn election_options(&self) -> anyhow::Result<Option<ElectionOptions>> {
@@ -429,6 +491,7 @@ impl Daemon {
                     leadership,
                     source_role: self.config.source_role,
                     share: self.share(),
+                    shared: self.share().is_partial() || self.config.shards.is_some(),
                 })
             }
             None => None,
@@ -443,39 +506,133 @@ impl Daemon {
     }
 
     /// Serves whenever this replica leads, until cancelled.
-    async fn lead(&self, mut election: Election, cancel: CancellationToken) -> anyhow::Result<()> {
+    async fn lead(&self, mut election: Election, part: &Part, cancel: CancellationToken) -> anyhow::Result<()> {
         loop {
             let Some(term) = election.win(&cancel).await? else {
                 election.release().await;
                 return Ok(());
             };
-            let stop = cancel.child_token();
-            let stopped_by_loss = {
-                let (lost, stop) = (term.lost.clone(), stop.clone());
-                tokio::spawn(async move {
-                    lost.cancelled().await;
-                    stop.cancel();
-                })
-            };
-            let result = self.serve(self.cluster.behind(term.fence.clone()), term.fence.clone(), stop).await;
-            stopped_by_loss.abort();
-            let lost = term.lost.is_cancelled();
-            // a write that is still under way must not meet a successor: the Leases then run out by themselves
-            let quiet = result.as_ref().is_ok_and(|ended| *ended == Ended::Quiet);
-            election.end(term, quiet && !lost).await?;
-            match result {
-                // what failed because nothing could be written any more is no reason to end
-                Err(error) if lost => tracing::warn!("the work of this term ended: {error:#}"),
-                Err(error) => return Err(error),
-                Ok(_) if cancel.is_cancelled() => return Ok(()),
-                Ok(_) => {}
+            self.serve_term(&mut election, term, part, None, &cancel).await?;
+            if cancel.is_cancelled() {
+                return Ok(());
             }
         }
     }
 
+    /// Serves until the term is over or cancelled, and gives up its Leases. `outer`: what writes have to pass besides.
+    async fn serve_term(
+        &self,
+        election: &mut Election,
+        term: Term,
+        part: &Part,
+        outer: Option<&Fence>,
+        cancel: &CancellationToken,
+    ) -> anyhow::Result<()> {
+        let stop = stopped_by(&term.lost, cancel);
+        let fence = outer.map_or(term.fence.clone(), |outer| term.fence.clone().within(outer));
+        let result = self.serve(part, self.cluster.behind(fence.clone()), fence.clone(), (*stop).clone()).await;
+        // nothing could be written any more, or we were told to end
+        let lost = term.lost.is_cancelled() || (outer.is_some() && fence.admit().is_err());
+        // a write that is still under way must not meet a successor: the Leases then run out by themselves
+        let quiet = result.as_ref().is_ok_and(|ended| *ended == Ended::Quiet);
+        election.end(term, quiet && !lost).await?;
+        match result {
+            // what failed because of that is no reason to end
+            Err(error) if lost => tracing::warn!("the work of this term ended: {error:#}"),
+            Err(error) => return Err(error),
+            Ok(_) => {}
+        }
+        Ok(())
+    }
+
+    /// Serves our part of the shards whenever the replicas together hold the Leases, until cancelled. `first` is told
+    /// whether the first shard is ours.
+    async fn lead_together(
+        &self,
+        mut election: Election,
+        shards: u32,
+        first: &watch::Sender<Standing>,
+        cancel: CancellationToken,
+    ) -> anyhow::Result<()> {
+        let own = self.election_options()?.context("shards need Leases")?;
+        let replicas = Shards::new(self.cluster.clone(), own.clone(), shards, self.readiness.clone());
+        loop {
+            let Some(term) = election.win(&cancel).await? else { return Ok(()) };
+            let stop = stopped_by(&term.lost, &cancel);
+            let serve = self.server_of_shards(&own, shards, first, &term.fence);
+            let result = replicas.share(&stop, serve).await;
+            let lost = term.lost.is_cancelled();
+            // the others go on, and hold in common what we leave
+            let alone = cancel.is_cancelled() && replicas.leave().await;
+            election.end(term, alone && result.is_ok() && !lost).await?;
+            result?;
+            if cancel.is_cancelled() {
+                return Ok(());
+            }
+        }
+    }
+
+    fn server_of_shards<'a>(
+        &'a self,
+        own: &ElectionOptions,
+        shards: u32,
+        first: &'a watch::Sender<Standing>,
+        outer: &Fence,
+    ) -> impl Fn(u32, CancellationToken) -> Pin<Box<dyn Future<Output = anyhow::Result<()>> + Send + 'a>> + use<'a>
+    {
+        let (own, outer) = (own.clone(), outer.clone());
+        move |index, end| {
+            let share = Share::Shard { index, of: shards };
+            Box::pin(self.serve_shard(own.clone(), share, first, outer.clone(), end))
+        }
+    }
+
+    /// Takes a shard and serves it until it is lost or `end` is cancelled.
+    async fn serve_shard(
+        &self,
+        own: ElectionOptions,
+        share: Share,
+        first: &watch::Sender<Standing>,
+        outer: Fence,
+        end: CancellationToken,
+    ) -> anyhow::Result<()> {
+        let shard = share.shard().unwrap_or_default();
+        let patience = own.duration / 7;
+        let options =
+            ElectionOptions { lease: engine::shard_lease(shard), flux_namespace: None, flux_leases: Vec::new(), ..own };
+        let metrics = self.metrics.clone();
+        let office = Arc::new(move |serves| metrics.shard(shard, serves));
+        let (mut election, _) = Election::new(self.cluster.clone(), options, office, self.readiness.clone());
+        let term = match tokio::time::timeout(patience, election.win(&end)).await {
+            Ok(won) => won?,
+            // another replica was quicker
+            Err(_) => None,
+        };
+        let Some(term) = term else {
+            election.release().await;
+            return Ok(());
+        };
+        if shard == 0 {
+            first.send_replace(Standing::Leading);
+        }
+        let branch = self.sources.branch();
+        let part = Part { share, sources: branch.sources.clone(), folder: shard == 0 };
+        let result = self.serve_term(&mut election, term, &part, Some(&outer), &end).await;
+        if shard == 0 {
+            first.send_replace(Standing::Starting);
+        }
+        result
+    }
+
     /// Serves until cancelled; every write passes the fence of `cluster`, if it has one.
-    async fn serve(&self, cluster: Cluster, fence: Fence, cancel: CancellationToken) -> anyhow::Result<Ended> {
-        if let Some(folder) = &self.config.config_dir {
+    async fn serve(
+        &self,
+        part: &Part,
+        cluster: Cluster,
+        fence: Fence,
+        cancel: CancellationToken,
+    ) -> anyhow::Result<Ended> {
+        if let Some(folder) = self.config.config_dir.as_ref().filter(|_| part.folder) {
             super::crds::install(&cluster).await?;
             let folder = Folder::open(folder, cluster.clone()).await?;
             cluster.tasks().spawn("the watch of the folder of --config", folder.follow(cancel.clone()));
@@ -483,15 +640,15 @@ impl Daemon {
         let lease = self.election_options()?.map(|options| ServedUnder {
             namespace: options.namespace,
             name: options.lease,
-            identity: options.identity,
+            identity: self.config.shards.map_or(options.identity, engine::common_identity),
         });
         let settings = Settings {
             cluster,
             fence,
-            share: self.share(),
+            share: part.share.clone(),
             lease,
             remotes: self.remotes.clone(),
-            sources: self.sources.clone(),
+            sources: part.sources.clone(),
             metrics: self.metrics.clone(),
             readiness: self.readiness.clone(),
             watch_namespace: self.config.watch_namespace.clone(),

@@ -14,7 +14,11 @@ use tokio::time::Instant;
 
 /// Writes pass while it is open. Clones share one fence; the default lets everything pass.
 #[derive(Clone, Debug, Default)]
-pub struct Fence(Option<Arc<Mutex<Option<Span>>>>);
+pub struct Fence {
+    span: Option<Arc<Mutex<Option<Span>>>>,
+    /// What every write passes besides.
+    outer: Option<Box<Fence>>,
+}
 
 /// The write was not sent: this process doesn't lead (any more).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -33,12 +37,17 @@ struct Span {
 impl Fence {
     /// A fence that is shut until it is extended.
     pub fn shut() -> Self {
-        Self(Some(Arc::default()))
+        Self { span: Some(Arc::default()), outer: None }
+    }
+
+    /// This fence behind another one: what passes has to pass both.
+    pub fn within(self, outer: &Self) -> Self {
+        Self { outer: Some(Box::new(outer.clone())), ..self }
     }
 
     /// Lets writes begin for `begin` from now on; their answers are waited for no longer than `answer` from now on.
     pub fn extend(&self, begin: Duration, answer: Duration) {
-        let Some(span) = &self.0 else { return };
+        let Some(span) = &self.span else { return };
         let now = Instant::now();
         *span.lock().unwrap_or_else(PoisonError::into_inner) = Some(Span {
             begin_until: now + begin,
@@ -49,19 +58,20 @@ impl Fence {
 
     /// Nothing passes from now on, until it is extended.
     pub fn close(&self) {
-        if let Some(span) = &self.0 {
+        if let Some(span) = &self.span {
             span.lock().unwrap_or_else(PoisonError::into_inner).take();
         }
     }
 
     /// Whether a write may be sent now, and when its answer comes too late; `None`: no bound.
     pub fn admit(&self) -> Result<Option<Instant>, Closed> {
-        let Some(span) = &self.0 else { return Ok(None) };
+        let outer = self.outer.as_ref().map_or(Ok(None), |outer| outer.admit())?;
+        let Some(span) = &self.span else { return Ok(outer) };
         let span = span.lock().unwrap_or_else(PoisonError::into_inner).ok_or(Closed)?;
         if Instant::now() >= span.begin_until || SystemTime::now() >= span.begin_until_by_wall {
             return Err(Closed);
         }
-        Ok(Some(span.answer_until))
+        Ok(Some(outer.map_or(span.answer_until, |until| until.min(span.answer_until))))
     }
 }
 
@@ -84,5 +94,21 @@ mod tests {
         fence.close();
         assert_eq!(fence.admit(), Err(Closed));
         assert_eq!(Fence::default().admit(), Ok(None));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn behind_two_fences_the_narrower_one_decides() {
+        let (wide, narrow) = (Fence::shut(), Fence::shut());
+        let both = narrow.clone().within(&wide);
+        narrow.extend(Duration::from_secs(10), Duration::from_secs(20));
+        assert_eq!(both.admit(), Err(Closed));
+        wide.extend(Duration::from_secs(25), Duration::from_secs(35));
+        assert_eq!(both.admit(), Ok(Some(Instant::now() + Duration::from_secs(20))));
+        tokio::time::advance(Duration::from_secs(10)).await;
+        assert_eq!(both.admit(), Err(Closed));
+        narrow.extend(Duration::from_secs(60), Duration::from_secs(60));
+        assert_eq!(both.admit(), Ok(Some(Instant::now() + Duration::from_secs(25))));
+        wide.close();
+        assert_eq!(both.admit(), Err(Closed));
     }
 }

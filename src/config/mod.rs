@@ -99,6 +99,8 @@ pub struct Config {
     pub source_role: SourceRole,
     /// Only the objects that these labels select are served; `None`: all.
     pub watch_selector: Option<LabelSelector>,
+    /// How many shards the replicas divide among themselves; `None`: one replica serves everything.
+    pub shards: Option<u32>,
     /// The collector that traces of attempts go to, by OTLP over HTTP; `None`: there are none.
     pub otlp_endpoint: Option<String>,
     /// What the API server, metrics and traces are told; nothing that is stored depends on it.
@@ -116,6 +118,8 @@ pub const SHUTDOWN_TIMEOUT: Duration = Duration::from_millis(3500);
 pub const LEASE_DURATION_MIN: Duration = Duration::from_secs(2);
 /// A longer one leaves the cluster unattended for too long when its holder is lost.
 pub const LEASE_DURATION_MAX: Duration = Duration::from_secs(600);
+/// Each shard that a replica holds has watches of its own, and a replica holds all of them when it is the last one.
+pub const SHARDS_MAX: u32 = 16;
 /// Bound on one Git operation where `spec.timeout` is not set; Flux's default.
 pub const SOURCE_TIMEOUT: Duration = Duration::from_secs(60);
 /// Renders at a time: they are bound by the processor, and the smallest machines we serve have two cores.

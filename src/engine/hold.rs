@@ -72,9 +72,9 @@ impl Hold {
         Self { cluster, place, unmarked, identity, looks: Mutex::default() }
     }
 
-    /// Whether the object says that we serve it.
-    pub fn is_ours(&self, object: &Kustomization) -> bool {
-        self.holder(object) == self.place
+    /// Whether the object has our mark.
+    pub fn has_marked(&self, object: &Kustomization) -> bool {
+        self.place != self.unmarked && self.holder(object) == self.place
     }
 
     /// Returns once the application is ours to serve.
@@ -121,7 +121,7 @@ impl Hold {
     pub async fn release(&self, key: &Key, goal: &mut Goal) {
         loop {
             let Some(object) = goal.borrow_and_update().clone() else { return };
-            if !self.is_ours(&object) {
+            if !self.has_marked(&object) {
                 return;
             }
             let pause = match self.mark(key, &object, false).await {

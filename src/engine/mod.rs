@@ -52,7 +52,10 @@ use shared::{Background, Shared};
 
 pub use application::refusal;
 pub use installation::{InstallationError, reach};
-pub use leadership::{Election, ElectionError, ElectionOptions, Leadership, Standing, Term, flux_leases, own_lease};
+pub use leadership::{
+    Election, ElectionError, ElectionOptions, Leadership, Shards, Standing, Term, common_identity, flux_leases,
+    own_lease, shard_lease,
+};
 pub use policies::Policies;
 pub use request::request;
 pub use share::Share;

@@ -286,7 +286,7 @@ impl Served {
             return running.leave.cancel();
         }
         let duty = Duty::Release(key.clone());
-        let marked = self.shared.hold.as_ref().is_some_and(|hold| hold.is_ours(&object));
+        let marked = self.shared.hold.as_ref().is_some_and(|hold| hold.has_marked(&object));
         if marked && !self.running.contains_key(&duty) {
             self.begin(duty.clone(), SourceRole::Serve);
             let (shared, cancel, mut goal) = (self.shared.clone(), self.cancel.clone(), goal);

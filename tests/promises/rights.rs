@@ -36,7 +36,7 @@ async fn the_service_account_needs_each_of_its_rights_and_no_other() {
     let overlay = installation::apply_overlay(
         plane,
         &folder,
-        |refer| json!({ "resources": [refer(""), refer("shards/rbac")], "components": [refer("webhooks"), refer("impersonation")] }),
+        |refer| json!({ "resources": [refer(""), refer("shards/rbac"), refer("replicas/rbac")], "components": [refer("webhooks"), refer("impersonation")] }),
     );
     overlay.await.unwrap();
     env.arguments = arguments_of_the_deployment(&env.client).await;
@@ -52,6 +52,7 @@ async fn the_service_account_needs_each_of_its_rights_and_no_other() {
     own.extend(rights::rules_in(&installation::manifests().join("webhooks/rbac.yaml"), NAMESPACE));
     own.extend(rights::rules_in(&installation::manifests().join("impersonation/rbac.yaml"), NAMESPACE));
     own.extend(rights::rules_in(&installation::manifests().join("shards/rbac/rbac.yaml"), NAMESPACE));
+    own.extend(rights::rules_in(&installation::manifests().join("replicas/rbac/rbac.yaml"), NAMESPACE));
     rights::each_is_needed(plane, &env.client, &own, &narrow, &requests).await;
 
     make_wide_roles(&env).await;
@@ -168,6 +169,16 @@ async fn share(env: &mut Env) {
         let daemon = env.start_replica(name, env.kubeconfig());
         said(&daemon, "\"leading\"").await;
         daemon.stop().await.unwrap();
+    }
+    // replicas that divide the work, too
+    env.arguments = arguments.clone();
+    env.arguments.extend(["--shards".to_owned(), "3".to_owned()]);
+    let replicas = ["r0", "r1", "r2"].map(|name| env.start_replica(name, env.kubeconfig()));
+    for replica in &replicas {
+        said(replica, "afresh-shard-").await;
+    }
+    for replica in replicas {
+        replica.stop().await.unwrap();
     }
     (env.namespace, env.arguments) = (namespace, arguments);
 }

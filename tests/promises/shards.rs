@@ -1,11 +1,12 @@
-//! Several instances share the work by labels: each object is served by one of them, and by one at a time.
+//! Several instances share the work, by labels or by shards: each object is served by one of them, and by one at a time.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use afresh::api::{APPLY_MANAGER, HELD_BY, Kustomization};
 use afresh::sandbox::{Effect, Match, Verb};
 use kube::ResourceExt;
-use kube::api::{Patch, PatchParams};
+use kube::api::{ListParams, Patch, PatchParams};
 use serde_json::{Value, json};
 
 use crate::leadership::{said, writes};
@@ -21,6 +22,8 @@ scenarios! {
     an_application_that_gets_another_label_goes_to_another_instance_and_nothing_is_deleted,
     an_object_goes_from_an_application_of_one_instance_to_one_of_another_without_being_deleted,
     what_an_instance_held_that_is_gone_is_taken_over_when_its_lease_is_over,
+    replicas_divide_the_applications_and_each_that_joins_takes_its_part,
+    a_replica_killed_during_an_apply_loses_its_shards_to_the_others_and_nothing_is_done_twice,
 }
 
 mod slow {
@@ -80,7 +83,7 @@ async fn may_hold_other_leases(env: &Env) {
     let objects = [
         json!({
             "apiVersion": format!("{group}/v1"), "kind": "Role", "metadata": { "name": "shards" },
-            "rules": [{ "apiGroups": ["coordination.k8s.io"], "resources": ["leases"], "verbs": ["get", "update"] }],
+            "rules": [{ "apiGroups": ["coordination.k8s.io"], "resources": ["leases"], "verbs": ["get", "list", "update"] }],
         }),
         json!({
             "apiVersion": format!("{group}/v1"), "kind": "RoleBinding", "metadata": { "name": "shards" },
@@ -250,6 +253,138 @@ async fn what_an_instance_held_that_is_gone_is_taken_over_when_its_lease_is_over
     assert!(moved.elapsed() >= Duration::from_secs(3), "taken over after {:?}", moved.elapsed());
     let ready = |found: Option<&Kustomization>| found.is_some_and(|app| is_ready_at(app, &b));
     watch_until(&env.kustomizations(), "app", PATIENCE, ready).await.expect("the other one serves it");
+}
+
+const APPLICATIONS: [&str; 6] = ["one", "two", "three", "four", "five", "six"];
+/// A tenth of what is usual, so that nobody waits for half a minute.
+const LEASE: Duration = Duration::from_secs(4);
+/// What a machine that compiles beside the test adds to a second or two.
+const SLACK: Duration = Duration::from_secs(6);
+
+/// Six applications, for replicas that divide them in so many shards.
+async fn divide(env: &mut Env, shards: u32) -> String {
+    may_hold_other_leases(env).await;
+    let lease = format!("{}s", LEASE.as_secs());
+    let arguments = ["--shards".to_owned(), shards.to_string(), "--leader-elect-lease-duration".to_owned(), lease];
+    env.arguments.extend(arguments);
+    let revision = env.push("A", &of_all("a").iter().map(|(p, t)| (p.as_str(), t.as_str())).collect::<Vec<_>>());
+    env.source(|_| {}).await;
+    for name in APPLICATIONS {
+        env.kustomization(name, |_| {}).await;
+    }
+    revision
+}
+
+fn of_all(value: &str) -> Vec<(String, String)> {
+    APPLICATIONS.iter().map(|name| (format!("{name}/map.yaml"), config_map(name, value))).collect()
+}
+
+async fn all_ready_at(env: &Env, revision: &str) {
+    for name in APPLICATIONS {
+        env.ready_at(name, revision).await;
+    }
+}
+
+/// How many shards each replica serves, once that adds up to all of them and is as expected.
+async fn until_divided(env: &Env, replicas: &[&Daemon], expected: &[usize]) {
+    env.eventually(&format!("the shards are divided {expected:?}"), async || {
+        let mut counts = Vec::new();
+        for replica in replicas {
+            let text = replica.ask("/metrics").await?.1;
+            counts.push(text.lines().filter(|l| l.starts_with("afresh_shard{") && l.ends_with(" 1")).count());
+        }
+        counts.sort_by(|a, b| b.cmp(a));
+        (counts == expected).then_some(())
+    })
+    .await;
+}
+
+/// Who serves each application, by what the replicas measure.
+async fn servers(replicas: &[&Daemon]) -> Vec<Vec<usize>> {
+    let mut texts = Vec::new();
+    for replica in replicas {
+        texts.push(replica.ask("/metrics").await.unwrap().1);
+    }
+    let serves = |text: &String, name: &str| {
+        let name = format!("name=\"{name}\"");
+        text.lines().any(|l| l.starts_with("afresh_ready{") && l.contains("\"Kustomization\"") && l.contains(&name))
+    };
+    let of = |name: &&str| (0..texts.len()).filter(|at| serves(&texts[*at], name)).collect();
+    APPLICATIONS.iter().map(of).collect()
+}
+
+async fn replicas_divide_the_applications_and_each_that_joins_takes_its_part(env: &mut Env) {
+    let a = divide(env, 4).await;
+    let first = env.start_replica("first", env.kubeconfig());
+    all_ready_at(env, &a).await;
+    until_divided(env, &[&first], &[4]).await;
+
+    let second = env.start_replica("second", env.kubeconfig());
+    until_divided(env, &[&first, &second], &[2, 2]).await;
+    let b = env.push("B", &of_all("b").iter().map(|(p, t)| (p.as_str(), t.as_str())).collect::<Vec<_>>());
+    env.announce().await;
+    all_ready_at(env, &b).await;
+    let servers = servers(&[&first, &second]).await;
+    assert!(servers.iter().all(|by| by.len() == 1), "each is served by one: {servers:?}");
+
+    let third = env.start_replica("third", env.kubeconfig());
+    until_divided(env, &[&first, &second, &third], &[2, 1, 1]).await;
+    let c = env.push("C", &of_all("c").iter().map(|(p, t)| (p.as_str(), t.as_str())).collect::<Vec<_>>());
+    env.announce().await;
+    all_ready_at(env, &c).await;
+
+    // who goes in good order is replaced at once
+    third.stop().await.unwrap();
+    until_divided(env, &[&first, &second], &[2, 2]).await;
+    let lease = env.live("Lease", "afresh").await.unwrap();
+    assert_eq!(lease["spec"]["holderIdentity"], "afresh-of-4-shards", "the replicas hold it in common");
+    first.stop().await.unwrap();
+    second.stop().await.unwrap();
+}
+
+async fn a_replica_killed_during_an_apply_loses_its_shards_to_the_others_and_nothing_is_done_twice(env: &mut Env) {
+    env.runner = Runner::Process;
+    let a = divide(env, 2).await;
+    let first = env.start_replica("first", env.kubeconfig());
+    let second = env.start_replica("second", env.kubeconfig());
+    until_divided(env, &[&first, &second], &[1, 1]).await;
+    all_ready_at(env, &a).await;
+    let many = APPLICATIONS.iter().flat_map(|app| (0..25).map(move |n| (app, n)));
+    let many: Vec<_> =
+        many.map(|(app, n)| (format!("{app}/{n}.yaml"), config_map(&format!("{app}-{n}"), "b"))).collect();
+    let b = env.push("B", &many.iter().map(|(p, t)| (p.as_str(), t.as_str())).collect::<Vec<_>>());
+    env.announce().await;
+    env.eventually("the apply has begun", async || (!versions(env).await.is_empty()).then_some(())).await;
+    first.kill().await.unwrap();
+    let killed = std::time::Instant::now();
+    let done = versions(env).await;
+    until_divided(env, &[&second], &[2]).await;
+    let silent = killed.elapsed();
+    assert!(silent < LEASE + SLACK, "taken over after {silent:?}, the Lease lasts {LEASE:?}");
+    all_ready_at(env, &b).await;
+    let after = versions(env).await;
+    assert_eq!(after.len(), many.len());
+    for (name, version) in &done {
+        assert_eq!(after.get(name), Some(version), "{name} was applied before and needs nothing more");
+    }
+    second.stop().await.unwrap();
+}
+
+/// The version of each object of the second commit.
+async fn versions(env: &Env) -> BTreeMap<String, String> {
+    let list = env.objects("ConfigMap").list(&ListParams::default()).await.unwrap();
+    let many = list.items.into_iter().filter(|one| one.name_any().contains('-'));
+    let many = many.filter(|one| APPLICATIONS.iter().any(|app| one.name_any().starts_with(app)));
+    many.map(|one| (one.name_any(), one.resource_version().unwrap_or_default())).collect()
+}
+
+#[test]
+fn a_number_of_shards_that_is_none_is_refused_at_the_start_with_the_name_of_its_flag() {
+    for more in [vec!["--shards", "1"], vec!["--shards", "17"], vec!["--shards", "2", "--no-leader-election"]] {
+        let arguments = ["--data-dir", "/nonexistent"].into_iter().chain(more).map(Into::into);
+        let error = afresh::cli::run::config(arguments).unwrap_err().to_string();
+        assert!(error.contains("--shards"), "{error}");
+    }
 }
 
 #[test]

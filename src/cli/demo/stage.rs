@@ -114,6 +114,7 @@ impl Stage {
             field_validation: config::FieldValidation::Strict,
             source_role: config::SourceRole::Serve,
             watch_selector: None,
+            shards: None,
             otlp_endpoint: None,
             version: config::VERSION.to_owned(),
         }

@@ -62,6 +62,11 @@ impl Claim {
         Ok(found.and_then(|lease| self.others(lease, identity)))
     }
 
+    /// As [`Claim::look`], for a Lease that was listed.
+    pub fn seen(&mut self, found: Option<Lease>, identity: &str) -> Option<Outcome> {
+        found.and_then(|lease| self.others(lease, identity))
+    }
+
     /// Renews the Lease if it is ours, takes it if nobody holds it or its holder is silent for its duration.
     pub async fn acquire_or_renew(&mut self, cluster: &Cluster, identity: &str, duration: Duration) -> Outcome {
         let began = Instant::now();
@@ -93,13 +98,20 @@ impl Claim {
         {
             return Ok(Ok(renewed));
         }
-        let Some(found) = cluster.get_lease(&self.namespace, &self.name).await? else {
-            return self.create(cluster, &first(identity, duration)).await;
-        };
-        if let Some(others) = self.others(found.clone(), identity) {
-            return Ok(Err(others));
+        let mut tries = 1;
+        loop {
+            let Some(found) = cluster.get_lease(&self.namespace, &self.name).await? else {
+                return self.create(cluster, &first(identity, duration)).await;
+            };
+            if let Some(others) = self.others(found.clone(), identity) {
+                return Ok(Err(others));
+            }
+            match cluster.replace_lease(&found, &next(&found.tenure(), identity, duration)).await {
+                // those who hold it in common with us renew it, too
+                Err(error) if error.class == ErrorClass::Conflict && tries < TRIES_MAX => tries += 1,
+                result => return Ok(Ok(result?)),
+            }
         }
-        Ok(Ok(cluster.replace_lease(&found, &next(&found.tenure(), identity, duration)).await?))
     }
 
     async fn create(&self, cluster: &Cluster, tenure: &Tenure) -> Result<Result<Lease, Outcome>, ApiError> {
@@ -158,6 +170,9 @@ impl Claim {
 pub(super) fn silence_max(duration: Duration) -> Duration {
     duration * 34 / 35
 }
+
+/// How often a renewal that others forestall is tried at once: as many as there are replicas to hold a Lease in common.
+const TRIES_MAX: u32 = 5;
 
 /// A Lease that claims to last longer counts as over after this: a typing error must not lock everybody out for years.
 const DURATION_S_MAX: u64 = 3600;

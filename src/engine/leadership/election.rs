@@ -1,5 +1,6 @@
 //! The election: waiting for all Leases, keeping them for a term, giving them up.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::join_all;
@@ -9,7 +10,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::cluster::{ApiError, Cluster, ErrorClass, Fence};
-use crate::report::{Metrics, Readiness};
+use crate::report::Readiness;
 
 use super::claim::{Claim, Outcome, Whose, silence_max};
 use super::{Leadership, Standing};
@@ -45,7 +46,7 @@ pub enum ElectionError {
 
 impl ElectionOptions {
     /// 10 s of 35 s.
-    fn renew_every(&self) -> Duration {
+    pub(super) fn renew_every(&self) -> Duration {
         self.duration * 2 / 7
     }
 
@@ -56,7 +57,7 @@ impl ElectionOptions {
 
     /// How often a Lease is looked at that is another's, or could not be renewed. A released one is taken in this time,
     /// and a renewal is noticed this much late at most: half of what [`silence_max`] leaves for that.
-    fn look_every(&self) -> Duration {
+    pub(super) fn look_every(&self) -> Duration {
         Duration::from_millis(500).min(self.duration / 70)
     }
 }
@@ -67,9 +68,12 @@ pub struct Election {
     options: ElectionOptions,
     claims: Vec<Claim>,
     standing: watch::Sender<Standing>,
-    metrics: Metrics,
+    office: Office,
     readiness: Readiness,
 }
+
+/// Is told whether we lead, for metrics.
+pub type Office = Arc<dyn Fn(bool) + Send + Sync>;
 
 /// The time in which this replica leads.
 pub struct Term {
@@ -94,19 +98,14 @@ enum Round {
 
 impl Election {
     /// `cluster` may not be behind a fence.
-    pub fn new(
-        cluster: Cluster,
-        options: ElectionOptions,
-        metrics: Metrics,
-        readiness: Readiness,
-    ) -> (Self, Leadership) {
+    pub fn new(cluster: Cluster, options: ElectionOptions, office: Office, readiness: Readiness) -> (Self, Leadership) {
         let mut claims = vec![Claim::new(Whose::Ours, &options.namespace, &options.lease)];
         if let Some(namespace) = &options.flux_namespace {
             claims.extend(options.flux_leases.iter().map(|name| Claim::new(Whose::Flux, namespace, name)));
         }
         let (standing, receiver) = watch::channel(Standing::Starting);
-        metrics.leader(false);
-        (Self { cluster, options, claims, standing, metrics, readiness }, Leadership(receiver))
+        office(false);
+        (Self { cluster, options, claims, standing, office, readiness }, Leadership(receiver))
     }
 
     /// Returns once all Leases are ours; `None` when cancelled. What is held by then is kept for `end`.
@@ -152,7 +151,7 @@ impl Election {
     pub async fn end(&mut self, term: Term, release: bool) -> Result<(), ElectionError> {
         term.fence.close();
         term.stop.cancel();
-        self.metrics.leader(false);
+        (self.office)(false);
         // without the claims nothing could be asked for again
         self.claims = term.keeper.await.map_err(|error| ElectionError::KeeperDied(error.to_string()))?;
         if release {
@@ -247,12 +246,12 @@ impl Election {
             claims: std::mem::take(&mut self.claims),
             fence: fence.clone(),
             standing: self.standing.clone(),
-            metrics: self.metrics.clone(),
+            office: self.office.clone(),
         };
         keeper.extend();
-        tracing::info!(identity = self.options.identity, "leading");
+        tracing::info!(identity = self.options.identity, lease = self.options.lease, "leading");
         self.standing.send_replace(Standing::Leading);
-        self.metrics.leader(true);
+        (self.office)(true);
         let keeping = keeper.keep(lost.clone(), stop.clone());
         let keeper = tokio::spawn(cancelling_if_it_dies(lost.clone(), keeping));
         Term { fence, lost, stop, keeper }
@@ -308,7 +307,7 @@ struct Keeper {
     claims: Vec<Claim>,
     fence: Fence,
     standing: watch::Sender<Standing>,
-    metrics: Metrics,
+    office: Office,
 }
 
 impl Keeper {
@@ -344,9 +343,12 @@ impl Keeper {
                 why = Some(format!("a Lease could not be renewed for {seconds} s"));
             }
             if let Some(why) = why {
-                tracing::error!("this replica does not lead any more, and writes nothing: {why}");
+                tracing::error!(
+                    lease = self.options.lease,
+                    "this replica does not lead any more, and writes nothing: {why}"
+                );
                 self.fence.close();
-                self.metrics.leader(false);
+                (self.office)(false);
                 self.standing.send_replace(Standing::StandingBy(why));
                 lost.cancel();
                 return self.claims;

@@ -88,7 +88,7 @@ impl Leases {
             flux_leases: flux_leases(SourceRole::Serve, None),
             duration: LEASE_DURATION,
         };
-        Election::new(self.cluster(), options, Metrics::new(), Readiness::default()).0
+        Election::new(self.cluster(), options, Arc::new(|_| {}), Readiness::default()).0
     }
 }
 

@@ -1,4 +1,5 @@
-//! Who writes: the one replica that holds the Leases.
+//! Who writes: the one replica that holds the Leases; with `--shards` the one that holds the Lease of a shard, while all
+//! replicas hold those in common that keep Flux and other instances from writing.
 //!
 //! ```text
 //!  standing by ── all Leases are ours ──▶ leading ── one can't be renewed, or is another's ──▶ standing by
@@ -18,12 +19,14 @@
 mod claim;
 mod election;
 mod names;
+mod shards;
 
 use tokio::sync::watch;
 
 pub(super) use claim::{Claim, Outcome};
 pub use election::{Election, ElectionError, ElectionOptions, Term};
 pub use names::{flux_leases, own_lease};
+pub use shards::{Shards, common_identity, shard_lease};
 
 /// Whether this replica leads.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,6 +46,12 @@ impl Leadership {
     /// Without election: this is the only one.
     pub fn always() -> Self {
         Self(watch::channel(Standing::Leading).1)
+    }
+
+    /// One that is told by hand: what the sender says. Standing by at first.
+    pub fn told() -> (watch::Sender<Standing>, Self) {
+        let (sender, receiver) = watch::channel(Standing::Starting);
+        (sender, Self(receiver))
     }
 
     /// Whether this replica may write. Writes pass the fence in any case: this is for deciding what to do instead.

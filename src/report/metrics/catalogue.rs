@@ -173,6 +173,7 @@ pub const NOTIFICATIONS_DROPPED: Definition = counter(
     "Notifications given up: refused, too many waiting, too old, or for no provider that is there",
 );
 pub const LEADER: Definition = gauge("afresh_leader", &[], "1 while this replica may write");
+pub const SHARD: Definition = gauge("afresh_shard", &["shard"], "1 while this replica serves the shard");
 pub const POLICIES_REFUSED: Definition = gauge(
     "afresh_policies_refused",
     &[],
@@ -229,6 +230,7 @@ pub fn all() -> impl Iterator<Item = Definition> {
         EVENTS_DROPPED,
         NOTIFICATIONS_DROPPED,
         LEADER,
+        SHARD,
         POLICIES_REFUSED,
         BUILD,
     ];

@@ -82,6 +82,7 @@ pub struct Metrics {
     events_dropped: IntCounter,
     notifications_dropped: IntCounter,
     leader: IntGauge,
+    shards: IntGaugeVec,
     policies_refused: IntGauge,
 }
 
@@ -108,6 +109,7 @@ impl Metrics {
             notifications_dropped: counters(&registry, &catalogue::NOTIFICATIONS_DROPPED)
                 .with_label_values::<&str>(&[]),
             leader: gauges(&registry, &catalogue::LEADER).with_label_values::<&str>(&[]),
+            shards: gauges(&registry, &catalogue::SHARD),
             policies_refused: gauges(&registry, &catalogue::POLICIES_REFUSED).with_label_values::<&str>(&[]),
             registry,
         };
@@ -198,6 +200,11 @@ impl Metrics {
     /// Whether this replica may write.
     pub fn leader(&self, leads: bool) {
         self.leader.set(i64::from(leads));
+    }
+
+    /// Whether this replica serves a shard.
+    pub fn shard(&self, shard: u32, serves: bool) {
+        self.shards.with_label_values(&[shard.to_string()]).set(i64::from(serves));
     }
 
     pub fn policies_refused(&self, refused: bool) {

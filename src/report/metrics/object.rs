@@ -132,8 +132,9 @@ impl Deref for SourceMetrics {
 impl Drop for ObjectMetrics {
     fn drop(&mut self) {
         let mut records = self.objects.lock();
-        // an object of the same name may have come meanwhile
-        if records.get(&self.record.id).is_some_and(|there| Arc::ptr_eq(there, &self.record)) {
+        // an object of the same name may have come meanwhile, and a source may be followed by another engine, too
+        let followed_elsewhere = self.record.id.0 == SOURCE && Arc::strong_count(&self.record) > 2;
+        if !followed_elsewhere && records.get(&self.record.id).is_some_and(|there| Arc::ptr_eq(there, &self.record)) {
             records.remove(&self.record.id);
         }
     }
@@ -378,7 +379,14 @@ impl Objects {
     }
 
     pub fn source(&self, key: &Key) -> SourceMetrics {
-        SourceMetrics(self.insert(SOURCE, key, State { source: Some(Source::default()), ..State::default() }))
+        let record = self.lock().get(&(SOURCE, key.clone())).cloned();
+        match record {
+            // several engines of one process may follow it
+            Some(record) => SourceMetrics(ObjectMetrics { objects: self.clone(), record }),
+            None => {
+                SourceMetrics(self.insert(SOURCE, key, State { source: Some(Source::default()), ..State::default() }))
+            }
+        }
     }
 
     fn insert(&self, kind: &'static str, key: &Key, state: State) -> ObjectMetrics {

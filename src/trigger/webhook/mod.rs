@@ -67,6 +67,8 @@ pub struct Settings {
     pub source_role: SourceRole,
     /// Our part of the work: deliveries are taken for all Receivers, statuses are written for these.
     pub share: Share,
+    /// Other instances or replicas may follow the same sources.
+    pub shared: bool,
 }
 
 /// Why webhooks can't be served, or not any longer.
@@ -83,7 +85,7 @@ pub enum WebhookError {
 
 /// Serves until cancelled.
 pub async fn serve(settings: Settings, cancel: CancellationToken) -> Result<(), WebhookError> {
-    let Settings { socket, secret, cluster, sources, metrics, watch_namespace, leadership, source_role, share } =
+    let Settings { socket, secret, cluster, sources, metrics, watch_namespace, leadership, source_role, share, shared } =
         settings;
     let known = Arc::new(Known::default());
     let annotations = Arc::new(Annotations::default());
@@ -116,7 +118,7 @@ pub async fn serve(settings: Settings, cancel: CancellationToken) -> Result<(), 
     tasks.spawn(async move { pending.write(&client).await });
     let (journal, notes) = Journal::new();
     let log = journal::write(notes);
-    let desk = Desk::new(known, Arc::new(Announcer::new(sources, annotations, source_role, share.is_partial())));
+    let desk = Desk::new(known, Arc::new(Announcer::new(sources, annotations, source_role, shared)));
     // ends with this future, however it ends
     let stop = cancel.child_token();
     let _stop = stop.clone().drop_guard();
