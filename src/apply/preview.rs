@@ -25,7 +25,10 @@ const OPTIONS: ApplyOptions<'_> =
 /// Asks what would become of objects.
 #[derive(Clone)]
 pub struct Preview {
+    /// As whom what is there is read.
     cluster: Cluster,
+    /// As whom it would be applied.
+    acting: Cluster,
     unknown_fields: UnknownFields,
     /// What the same set makes before it needs it.
     defines: Arc<HashSet<GroupKind>>,
@@ -61,10 +64,16 @@ pub enum Fate {
 }
 
 impl Preview {
-    pub fn new(cluster: Cluster, unknown_fields: UnknownFields, declared: &[Arc<Object>], revision: &str) -> Self {
+    pub fn new(
+        cluster: Cluster,
+        acting: Cluster,
+        unknown_fields: UnknownFields,
+        declared: &[Arc<Object>],
+        revision: &str,
+    ) -> Self {
         let made = Made::of_objects(declared);
         let (defines, namespaces) = (Arc::new(made.kinds), Arc::new(made.namespaces));
-        Self { cluster, unknown_fields, defines, namespaces, revision: revision.into() }
+        Self { cluster, acting, unknown_fields, defines, namespaces, revision: revision.into() }
     }
 
     /// `forced`: its application asks for objects to be created anew where they can't be changed.
@@ -113,7 +122,7 @@ impl Preview {
             return Fate::Unasked { declared: comparable(object.value.clone()), why };
         }
         let answer = loop {
-            match self.cluster.would_apply(kind, id, &value, OPTIONS).await {
+            match self.acting.would_apply(kind, id, &value, OPTIONS).await {
                 Ok(would) => break Ok(would),
                 Err(error) => {
                     if let Err(error) = drop_unknown(error, id, &mut value, &mut outlook.dropped, self.unknown_fields) {
@@ -129,7 +138,7 @@ impl Preview {
                 return Fate::Unasked { declared: comparable((*value).clone()), why };
             }
             Err(why) if why.is_only_immutable() => {
-                let (cluster, unknown_fields, revision) = (&self.cluster, self.unknown_fields, &*self.revision);
+                let (cluster, unknown_fields, revision) = (&self.acting, self.unknown_fields, &*self.revision);
                 let value = &*value;
                 let replacement = Replacement { cluster, kind, object, value, unknown_fields, forced, revision };
                 return match replacement.rehearse(why.clone()).await {
@@ -166,14 +175,14 @@ impl Preview {
         if let (Value::Array(patch), Value::Array(changes)) = (&mut patch, changes) {
             patch.extend(changes);
         }
-        Ok(self.cluster.would_json_patch(kind, &object.id, &patch, APPLY_MANAGER).await?.object)
+        Ok(self.acting.would_json_patch(kind, &object.id, &patch, APPLY_MANAGER).await?.object)
     }
 
     /// What an object would be if there were none of its name: asked under another name. As declared where that can't
     /// be asked.
     async fn anew(&self, kind: &ApiKind, object: &Object, value: &Value, uid: &str) -> Value {
         let (id, trial) = trial(&object.id, value, uid);
-        let Ok(would) = self.cluster.would_apply(kind, &id, &trial, OPTIONS).await else {
+        let Ok(would) = self.acting.would_apply(kind, &id, &trial, OPTIONS).await else {
             return comparable(value.clone());
         };
         let mut made = would.object;
@@ -208,8 +217,8 @@ fn rename(value: &mut Value, names: &[(String, String)]) {
 fn leave(object: &Object, live: &Value) -> Option<&'static str> {
     let (wanted, is) = (Marks::of(&object.value), Marks::of(live));
     match () {
-        () if wanted.reconcile_disabled || wanted.ssa == Ssa::Ignore => Some("its manifest says so"),
-        () if is.reconcile_disabled || is.ssa == Ssa::Ignore => Some("the object in the cluster says so"),
+        () if wanted.leaves_alone() => Some("its manifest says so"),
+        () if is.leaves_alone() => Some("the object in the cluster says so"),
         () if wanted.ssa == Ssa::IfNotPresent => Some("`IfNotPresent`, and it is there"),
         () => None,
     }

@@ -26,6 +26,7 @@ scenarios! {
     a_diff_names_what_it_may_not_read,
     a_diff_says_what_policies_say,
     a_diff_says_which_workloads_would_be_rolled_and_why,
+    a_diff_asks_as_the_service_account_where_the_caller_may_act_as_it,
 }
 
 /// What a command printed and how it ended.
@@ -561,4 +562,34 @@ async fn a_diff_names_what_it_may_not_read(env: &mut Env) {
         said.err
     );
     assert!(said.out.contains("+  value: b\n"), "what can be read is shown: {}", said.out);
+}
+
+async fn a_diff_asks_as_the_service_account_where_the_caller_may_act_as_it(env: &mut Env) {
+    env.begin(&[("app/settings.yaml", &config_map("settings", "a"))]).await;
+    stop(env).await;
+    // an account without any right
+    let account = serde_json::from_value(json!({ "metadata": { "name": "nobody" } })).expect("an account");
+    let accounts: Api<ServiceAccount> = Api::namespaced(env.client.clone(), &env.namespace);
+    accounts.create(&PostParams::default(), &account).await.expect("it is created");
+    env.kustomization("app", |spec| spec["serviceAccountName"] = "nobody".into()).await;
+    env.push("B", &[("app/settings.yaml", &config_map("settings", "b"))]);
+
+    let as_admin = diff_as(env, env.kubeconfig(), &["ks/app"]).await;
+    match &env.cluster {
+        // which knows no rights, but notes who asked
+        Cluster::Sandbox(sandbox) => {
+            assert_eq!(as_admin.code, 1, "{}", as_admin.err);
+            let user = format!("system:serviceaccount:{}:nobody", env.namespace);
+            let asked = sandbox.requests().find(|entry| entry.impersonated == user && entry.dry_run);
+            assert!(!asked.is_empty(), "nothing was asked as {user}");
+        }
+        Cluster::Real(_) => {
+            assert_eq!(as_admin.code, 2, "{}", as_admin.err);
+            assert!(as_admin.err.contains("would be refused") && as_admin.err.contains("nobody"), "{}", as_admin.err);
+            let as_reader = diff(env, &["ks/app"]).await;
+            assert_eq!(as_reader.code, 1, "{}", as_reader.err);
+            let note = format!("you may not act as ServiceAccount `{}/nobody`", env.namespace);
+            assert!(as_reader.err.contains(&note), "{}", as_reader.err);
+        }
+    }
 }

@@ -137,7 +137,7 @@ async fn diff(args: &DiffArgs) -> anyhow::Result<u8> {
     let preview = preview::preview(&question).await?;
     let key = key_of(&object);
     let mut report = Report::new(&key, &looked.revision, &preview);
-    looked.notes.iter().for_each(|note| report.note(note));
+    looked.notes.iter().chain(&preview.note).for_each(|note| report.note(note));
     for Finding { policy, binding, action, message, .. } in of_repository.into_iter().flatten() {
         report.finding(action, &format!("{message} (policy `{policy}`, binding `{binding}`)"));
     }

@@ -22,7 +22,7 @@ use secrecy::SecretString;
 
 use crate::api::{self, Key, Kustomization};
 use crate::apply::{self, Fate, Outlook, UnknownFields};
-use crate::cluster::{ApiError, Cluster};
+use crate::cluster::{ApiError, Cluster, ErrorClass};
 use crate::manifest::{DigestKey, ObjectId, Origin, Redaction, Tree};
 use crate::plan::{self, Desired, Inventory};
 use crate::policy::{Action, PolicySet};
@@ -71,6 +71,8 @@ pub struct Preview {
     pub contested: Vec<(ObjectId, Key)>,
     /// What could not be looked at, by name.
     pub unseen: Vec<String>,
+    /// As whom the server was asked, if not as whom it would be applied.
+    pub note: Option<String>,
     /// Values that came from Secrets or were decrypted: no text that has one of them is shown.
     pub secrets: Vec<SecretString>,
 }
@@ -103,7 +105,7 @@ pub enum PreviewError {
 /// Looks at everything that an attempt would do.
 pub async fn preview(question: &Question<'_>) -> Result<Preview, PreviewError> {
     let Question { cluster, object, tree, .. } = question;
-    cluster.discover().await.map_err(PreviewError::Cluster)?;
+    let (acting, note) = acting(cluster, object).await?;
     let key = key_of(object);
     let declared = Arc::new(declared(question, object, tree).await?);
     let controllers = plan::controllers(&declared.desired);
@@ -123,7 +125,7 @@ pub async fn preview(question: &Question<'_>) -> Result<Preview, PreviewError> {
     let deletions = prune::look(question, &key, &ids, &inventory, &neighbours).await;
 
     let objects: Vec<_> = declared.desired.iter().map(|d| d.object.clone()).collect();
-    let preview = apply::Preview::new((*cluster).clone(), question.unknown_fields, &objects, question.revision);
+    let preview = apply::Preview::new((*cluster).clone(), acting, question.unknown_fields, &objects, question.revision);
     let mut ordered: Vec<&Desired> = declared.desired.iter().collect();
     ordered.sort_by_key(|d| apply::stage_of(&d.object.id));
     let redaction = declared.rendered.redaction(declared.secrets.iter().map(String::as_str));
@@ -146,7 +148,28 @@ pub async fn preview(question: &Question<'_>) -> Result<Preview, PreviewError> {
         findings.insert(0, (Action::Deny, UNFINISHED.to_owned()));
     }
     let (contested, secrets) = (neighbours.contested, declared.secrets.iter().map(|s| s.clone().into()).collect());
-    Ok(Preview { objects, deletions, rolls, findings, denied_beyond, contested, unseen, secrets })
+    Ok(Preview { objects, deletions, rolls, findings, denied_beyond, contested, unseen, note, secrets })
+}
+
+/// As whom the daemon would apply: the service account of the spec, if the caller may act as it. What there is is read
+/// as the caller.
+async fn acting(cluster: &Cluster, object: &Kustomization) -> Result<(Cluster, Option<String>), PreviewError> {
+    cluster.discover().await.map_err(PreviewError::Cluster)?;
+    let Some(name) = object.spec.service_account_name.as_deref().filter(|name| !name.is_empty()) else {
+        return Ok((cluster.clone(), None));
+    };
+    let namespace = key_of(object).namespace;
+    let acting = cluster.as_service_account(&namespace, name).map_err(PreviewError::Cluster)?;
+    match acting.discover().await {
+        Ok(()) => Ok((acting, None)),
+        Err(error) if error.class == ErrorClass::Forbidden => {
+            let note = format!(
+                "the server is asked as you, for you may not act as ServiceAccount `{namespace}/{name}`: what that account may not do is not told"
+            );
+            Ok((cluster.clone(), Some(note)))
+        }
+        Err(error) => Err(PreviewError::Cluster(error)),
+    }
 }
 
 /// What the server says, without the values of Secrets that it quotes.
