@@ -1,13 +1,13 @@
 //! A working copy in which trees of other repositories are seen, once a render asked for them and it is allowed.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use bytes::Bytes;
 use tempfile::TempDir;
 
 use super::directory::DirectoryTree;
-use crate::engine::bases::{BASES_MAX, Bases};
-use crate::manifest::{Entry, EntryId, EntryKind, Tree, TreeError};
+use crate::engine::bases::{BASES_MAX, Bases, TreeWithBases};
+use crate::manifest::Tree;
 use crate::render::{Failed, RemoteBase, RenderError, Rendered};
 use crate::source::credentials::SshKey;
 use crate::source::{DataDir, RemoteOptions, Remotes};
@@ -29,9 +29,8 @@ pub struct BasesArgs {
 /// What to do about a base that is named by ssh.
 const NO_KEY: &str = "give `--ssh-identity FILE` and `--ssh-known-hosts FILE`, or copy it into the repository";
 
-pub struct TreeWithBases {
-    tree: DirectoryTree,
-    bases: Bases,
+pub struct WorkingCopy {
+    tree: TreeWithBases,
     args: BasesArgs,
     /// Made when the first is fetched. The folder goes last: the trees are read from it.
     fetching: Option<Fetching>,
@@ -51,16 +50,17 @@ pub enum Refused {
     Fetch(String),
 }
 
-impl TreeWithBases {
+impl WorkingCopy {
     pub fn new(tree: DirectoryTree, args: BasesArgs) -> Self {
-        Self { tree, bases: Bases::default(), args, fetching: None }
+        let tree = TreeWithBases { tree: Arc::new(tree), bases: Bases::default() };
+        Self { tree, args, fetching: None }
     }
 
     /// Renders, and again with what a render lacked.
     pub fn render(&mut self, render: impl Fn(&dyn Tree) -> Result<Rendered, Failed>) -> Result<Rendered, Refused> {
         let mut fetched = 0;
         loop {
-            let failed = match render(&*self) {
+            let failed = match render(&self.tree) {
                 Ok(rendered) => return Ok(rendered),
                 Err(failed) => failed,
             };
@@ -80,7 +80,7 @@ impl TreeWithBases {
         }
         let Some(fetching) = &self.fetching else { return Ok(()) };
         let key = fetching.key.as_ref().ok_or(NO_KEY);
-        let commit = fetching.runtime.block_on(self.bases.fetch(&fetching.remotes, base, key))?;
+        let commit = fetching.runtime.block_on(self.tree.bases.fetch(&fetching.remotes, base, key))?;
         tracing::info!(%base, commit, "a remote base is pinned");
         Ok(())
     }
@@ -108,32 +108,4 @@ fn key(identity: &Path, known_hosts: &Path) -> anyhow::Result<SshKey> {
     let key = SshKey { identity: read(identity)?.into(), password: None, known_hosts: read(known_hosts)? };
     key.check().map_err(|why| anyhow::anyhow!("`{}` is no private key that can be used: {why}", identity.display()))?;
     Ok(key)
-}
-
-impl Tree for TreeWithBases {
-    fn entry(&self, path: &str) -> Result<Option<Entry>, TreeError> {
-        let name = || path.rsplit('/').next().unwrap_or(path).to_owned();
-        if let Some((snapshot, rest)) = self.bases.at(path) {
-            return Ok(snapshot.entry(rest)?.map(|entry| Entry { name: name(), ..entry }));
-        }
-        if self.bases.is_above(path) {
-            // like all directories of a working copy it is equal to no other
-            return Ok(Some(Entry { name: name(), kind: EntryKind::Directory, id: EntryId([0; 20]) }));
-        }
-        self.tree.entry(path)
-    }
-
-    fn list(&self, path: &str) -> Result<Option<Vec<Entry>>, TreeError> {
-        match self.bases.at(path) {
-            Some((snapshot, rest)) => snapshot.list(rest),
-            None => self.tree.list(path),
-        }
-    }
-
-    fn read(&self, path: &str, limit: u64) -> Result<Option<Bytes>, TreeError> {
-        match self.bases.at(path) {
-            Some((snapshot, rest)) => snapshot.read(rest, limit),
-            None => self.tree.read(path, limit),
-        }
-    }
 }

@@ -12,7 +12,7 @@ use anstream::{AutoStream, ColorChoice};
 use clap::{Args, ValueEnum};
 use serde_json::{Value, json};
 
-use super::bases::{BasesArgs, Refused, TreeWithBases};
+use super::bases::{BasesArgs, Refused, WorkingCopy};
 use super::directory::{DirectoryTree, repository_root};
 use super::identities::identities;
 use super::kustomization::{self, InputError, absolute, assignment};
@@ -161,7 +161,7 @@ pub(super) fn rendered(args: &RenderArgs) -> Result<Rendered, Error> {
     };
     // the daemon opens nothing where the Kustomization doesn't say so
     let keys = keys.as_ref().filter(|_| args.kustomization.is_none() || object.spec.decryption.is_some());
-    let mut tree = TreeWithBases::new(DirectoryTree::new(root), args.bases.clone());
+    let mut tree = WorkingCopy::new(DirectoryTree::new(root), args.bases.clone());
     tree.render(|tree| render(&request(&object.spec, &app, tree, variables, keys, &|| false))).map_err(|refused| {
         match refused {
             Refused::Render(failed) => {

@@ -6,9 +6,12 @@
 //! belong to it.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
+use bytes::Bytes;
 use tokio_util::sync::CancellationToken;
 
+use crate::manifest::{Entry, EntryId, EntryKind, Tree, TreeError};
 use crate::render::{Pin, RemoteBase};
 use crate::source::credentials::{Access, Credentials, SshKey};
 use crate::source::reference::Fields;
@@ -17,6 +20,10 @@ use crate::source::{Class, Mount, Reference, Remotes, Snapshot, SourceError, Sou
 
 /// Revisions of other repositories in one render: more is a mistake, and each is a fetch and a render anew.
 pub const BASES_MAX: usize = 32;
+
+/// What to do about a base that is named by ssh, where the source is not.
+pub const NO_KEY: &str = "it is fetched with the key of the application's GitRepository: give that one an `ssh://` URL and a \
+                          Secret with `identity` and `known_hosts`, name the base by `https://`, or copy it into the repository";
 
 /// The fetched trees by the places where they are seen.
 #[derive(Clone, Debug, Default)]
@@ -35,7 +42,7 @@ impl Bases {
     }
 
     /// The tree that a path leads into, and the rest of the path.
-    pub fn at<'a>(&self, path: &'a str) -> Option<(&Snapshot, &'a str)> {
+    fn at<'a>(&self, path: &'a str) -> Option<(&Snapshot, &'a str)> {
         self.0.iter().find_map(|(place, snapshot)| {
             let rest = path.strip_prefix(place.as_str())?;
             let rest = if rest.is_empty() { rest } else { rest.strip_prefix('/')? };
@@ -44,7 +51,7 @@ impl Bases {
     }
 
     /// Whether a path leads to one of them.
-    pub fn is_above(&self, path: &str) -> bool {
+    fn is_above(&self, path: &str) -> bool {
         self.0.keys().any(|place| place.strip_prefix(path).is_some_and(|rest| rest.starts_with('/')))
     }
 
@@ -64,6 +71,41 @@ impl Bases {
         let commit = snapshot.revision.commit.to_string();
         self.0.insert(base.mount(), snapshot);
         Ok(commit)
+    }
+}
+
+/// A tree that need not be a snapshot, with the others in it.
+#[derive(Clone)]
+pub struct TreeWithBases {
+    pub tree: Arc<dyn Tree>,
+    pub bases: Bases,
+}
+
+impl Tree for TreeWithBases {
+    fn entry(&self, path: &str) -> Result<Option<Entry>, TreeError> {
+        let name = || path.rsplit('/').next().unwrap_or(path).to_owned();
+        if let Some((snapshot, rest)) = self.bases.at(path) {
+            return Ok(snapshot.entry(rest)?.map(|entry| Entry { name: name(), ..entry }));
+        }
+        if self.bases.is_above(path) {
+            // like all directories of a working copy it is equal to no other
+            return Ok(Some(Entry { name: name(), kind: EntryKind::Directory, id: EntryId([0; 20]) }));
+        }
+        self.tree.entry(path)
+    }
+
+    fn list(&self, path: &str) -> Result<Option<Vec<Entry>>, TreeError> {
+        match self.bases.at(path) {
+            Some((snapshot, rest)) => snapshot.list(rest),
+            None => self.tree.list(path),
+        }
+    }
+
+    fn read(&self, path: &str, limit: u64) -> Result<Option<Bytes>, TreeError> {
+        match self.bases.at(path) {
+            Some((snapshot, rest)) => snapshot.read(rest, limit),
+            None => self.tree.read(path, limit),
+        }
     }
 }
 

@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use afresh::api::CONFIRM_PRUNE;
 use afresh::apply::comparable;
+use afresh::sandbox::repository::TestRepository;
 use k8s_openapi::api::authentication::v1::TokenRequest;
 use k8s_openapi::api::core::v1::ServiceAccount;
 use kube::api::{Api, ListParams, Patch, PatchParams, PostParams};
@@ -26,6 +27,7 @@ scenarios! {
     a_diff_names_what_it_may_not_read,
     a_diff_says_what_policies_say,
     a_diff_says_which_workloads_would_be_rolled_and_why,
+    a_diff_has_bases_in_other_repositories_where_they_are_allowed,
     a_diff_asks_as_the_service_account_where_the_caller_may_act_as_it,
 }
 
@@ -574,7 +576,11 @@ async fn a_diff_asks_as_the_service_account_where_the_caller_may_act_as_it(env: 
     env.kustomization("app", |spec| spec["serviceAccountName"] = "nobody".into()).await;
     env.push("B", &[("app/settings.yaml", &config_map("settings", "b"))]);
 
-    let as_admin = diff_as(env, env.kubeconfig(), &["ks/app"]).await;
+    let admin = match &env.cluster {
+        Cluster::Sandbox(_) => env.kubeconfig(),
+        Cluster::Real(plane) => plane.kubeconfig(),
+    };
+    let as_admin = diff_as(env, admin, &["ks/app"]).await;
     match &env.cluster {
         // which knows no rights, but notes who asked
         Cluster::Sandbox(sandbox) => {
@@ -588,8 +594,33 @@ async fn a_diff_asks_as_the_service_account_where_the_caller_may_act_as_it(env: 
             assert!(as_admin.err.contains("would be refused") && as_admin.err.contains("nobody"), "{}", as_admin.err);
             let as_reader = diff(env, &["ks/app"]).await;
             assert_eq!(as_reader.code, 1, "{}", as_reader.err);
-            let note = format!("you may not act as ServiceAccount `{}/nobody`", env.namespace);
+            let note = format!("is asked as you and not as ServiceAccount `{}/nobody`", env.namespace);
             assert!(as_reader.err.contains(&note), "{}", as_reader.err);
         }
     }
+}
+
+async fn a_diff_has_bases_in_other_repositories_where_they_are_allowed(env: &mut Env) {
+    let other = TestRepository::create(&env.repository.path().with_file_name("other")).unwrap();
+    let map = config_map("settings", "far");
+    other
+        .commit("one", &[("maps/map.yaml", Some(&*map)), ("maps/kustomization.yaml", Some("resources: [map.yaml]\n"))])
+        .unwrap();
+    let pin = other.tip("main").unwrap().unwrap();
+    env.begin(&[("app/settings.yaml", &config_map("settings", "a"))]).await;
+    stop(env).await;
+    let base = format!("resources: ['{}//maps?ref={pin}']\n", env.git.url("other"));
+    env.push("B", &[("app/kustomization.yaml", &base)]);
+    let refused = diff(env, &["ks/app"]).await;
+    assert_eq!(refused.code, 2);
+    assert!(refused.err.contains("give --allow-remote-bases"), "{}", refused.err);
+    let said = diff(env, &["ks/app", "--allow-remote-bases"]).await;
+    assert_eq!(said.code, 1, "{}", said.err);
+    assert!(said.out.contains("-  value: a\n+  value: far\n"), "{}", said.out);
+
+    let by_ssh = "resources: ['git@git.example.com:org/base.git//maps?ref=v1']\n";
+    env.push("C", &[("app/kustomization.yaml", by_ssh)]);
+    let said = diff(env, &["ks/app", "--allow-remote-bases"]).await;
+    assert_eq!(said.code, 2);
+    assert!(said.err.contains("hint: it is fetched with the key of the application's GitRepository"), "{}", said.err);
 }

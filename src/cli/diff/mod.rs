@@ -66,6 +66,9 @@ pub struct DiffArgs {
     /// Sources may be repositories on this machine
     #[arg(long)]
     allow_local_sources: bool,
+    /// Fetch what kustomizations name in other Git repositories, as `afresh run --allow-remote-bases` does
+    #[arg(long)]
+    allow_remote_bases: bool,
 }
 
 #[derive(clap::ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
@@ -106,15 +109,17 @@ struct Looked {
     notes: Vec<String>,
     /// The repository, as rules for repositories see it.
     repository: Option<Value>,
-    /// Where fetched objects are, as long as they are read.
-    _data: Option<tempfile::TempDir>,
 }
 
 async fn diff(args: &DiffArgs) -> anyhow::Result<u8> {
     let policies = args.policies.as_deref().map(read_policies).transpose()?.unwrap_or_default();
     let cluster = args.cluster.connect().await?;
+    // where fetched objects are, as long as they are read
+    let data = tempfile::Builder::new().prefix("afresh-diff-").tempdir().context("no folder for what is fetched")?;
+    let options = RemoteOptions { allow_local_sources: args.allow_local_sources, ..RemoteOptions::default() };
+    let remotes = Remotes::new(DataDir::open(data.path())?, options);
     let looked = match kustomization_name(&args.target) {
-        Some(name) => from_cluster(args, &policies, &cluster, name).await?,
+        Some(name) => from_cluster(args, &policies, &cluster, &remotes, name).await?,
         None => from_folder(args, &policies, &cluster).await?,
     };
     let of_repository = looked.repository.as_ref().map(|object| policies.evaluate(&Subject::repository(object)));
@@ -125,6 +130,7 @@ async fn diff(args: &DiffArgs) -> anyhow::Result<u8> {
         cluster: &cluster,
         object: object.clone(),
         tree: looked.tree,
+        remotes: args.allow_remote_bases.then_some(&remotes),
         revision: &looked.revision,
         variables: &variables,
         keys: keys.map_err(anyhow::Error::msg)?.map(Arc::new),
@@ -179,16 +185,19 @@ async fn existing(cluster: &Cluster, namespace: &str, name: &str) -> anyhow::Res
 }
 
 /// At the newest revision of its source.
-async fn from_cluster(args: &DiffArgs, policies: &PolicySet, cluster: &Cluster, name: &str) -> anyhow::Result<Looked> {
+async fn from_cluster(
+    args: &DiffArgs,
+    policies: &PolicySet,
+    cluster: &Cluster,
+    remotes: &Remotes,
+    name: &str,
+) -> anyhow::Result<Looked> {
     if args.kustomization.is_some() || args.root.is_some() || args.name.is_some() {
         bail!("`--kustomization`, `--name` and `--root` go with a folder, not with `{}`", args.target);
     }
     let object = existing(cluster, &args.namespace, name).await?;
-    let data = tempfile::Builder::new().prefix("afresh-diff-").tempdir().context("no folder for what is fetched")?;
-    let options = RemoteOptions { allow_local_sources: args.allow_local_sources, ..RemoteOptions::default() };
-    let remotes = Remotes::new(DataDir::open(data.path())?, options);
     let source = preview::source_of(&object);
-    let found = preview::find(cluster, &remotes, &source).await?;
+    let found = preview::find(cluster, remotes, &source).await?;
     let mut notes = Vec::new();
     if found.suspended {
         notes.push("its source is suspended: the daemon stays at the revision that it has".to_owned());
@@ -202,7 +211,7 @@ async fn from_cluster(args: &DiffArgs, policies: &PolicySet, cluster: &Cluster, 
         false => None,
     };
     let tree = Arc::new(found.snapshot);
-    Ok(Looked { object, tree, revision: found.revision, notes, repository, _data: Some(data) })
+    Ok(Looked { object, tree, revision: found.revision, notes, repository })
 }
 
 /// A working copy, as a Kustomization sees it.
@@ -239,7 +248,7 @@ async fn from_folder(args: &DiffArgs, policies: &PolicySet, cluster: &Cluster) -
         None => None,
     };
     let tree = Arc::new(DirectoryTree::new(root));
-    Ok(Looked { object, tree, revision: String::new(), notes, repository, _data: None })
+    Ok(Looked { object, tree, revision: String::new(), notes, repository })
 }
 
 /// The only Kustomization whose path leads to the folder.

@@ -8,7 +8,7 @@ use std::time::Instant;
 use sha2::{Digest, Sha256};
 
 use crate::api::{Key, Kustomization};
-use crate::engine::bases::{BASES_MAX, Bases};
+use crate::engine::bases::{BASES_MAX, Bases, NO_KEY};
 use crate::engine::permits::Urgency;
 use crate::engine::source::Head;
 use crate::manifest::{Object, ObjectId, TreeError};
@@ -205,10 +205,6 @@ impl Application {
         }
     }
 }
-
-/// What to do about a base that is named by ssh, where the source is not.
-const NO_KEY: &str = "it is fetched with the key of the application's GitRepository: give that one an `ssh://` URL and a Secret \
-                      with `identity` and `known_hosts`, name the base by `https://`, or copy it into the repository";
 
 /// Errors shown in a condition: more than a person reads at once would hide the first.
 pub(super) const ERRORS_SHOWN_MAX: usize = 5;

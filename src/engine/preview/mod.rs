@@ -26,9 +26,11 @@ use crate::cluster::{ApiError, Cluster, ErrorClass};
 use crate::manifest::{DigestKey, ObjectId, Origin, Redaction, Tree};
 use crate::plan::{self, Desired, Inventory};
 use crate::policy::{Action, PolicySet};
-use crate::render::{AppRef, Failed, Keys, Rendered};
+use crate::render::{AppRef, Failed, Keys, RenderError, Rendered};
+use crate::source::Remotes;
 
 use super::application::{self, substitutions, unread};
+use super::bases::{BASES_MAX, Bases, TreeWithBases};
 use super::findings::{Told, UNFINISHED};
 use super::references::{Content, Reference, Referenced};
 
@@ -45,6 +47,8 @@ pub struct Question<'a> {
     /// As the cluster has it, or as it would be; its status has the inventory.
     pub object: Arc<Kustomization>,
     pub tree: Arc<dyn Tree>,
+    /// With what other repositories that kustomizations name are fetched; `None`: they are not.
+    pub remotes: Option<&'a Remotes>,
     /// For the consent to deletions; empty where no commit is looked at.
     pub revision: &'a str,
     /// Variables over those of `postBuild`.
@@ -96,6 +100,9 @@ pub enum PreviewError {
     Render(Box<Failed>),
     #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
     Plan(Vec<plan::PlanError>),
+    /// Another repository can't be had.
+    #[error("{0}")]
+    Fetch(String),
     #[error("the API server does not answer: {0}")]
     Cluster(ApiError),
     #[error("the renderer failed: {0}")]
@@ -163,8 +170,9 @@ async fn acting(cluster: &Cluster, object: &Kustomization) -> Result<(Cluster, O
     match acting.discover().await {
         Ok(()) => Ok((acting, None)),
         Err(error) if error.class == ErrorClass::Forbidden => {
+            let account = format!("ServiceAccount `{namespace}/{name}`");
             let note = format!(
-                "the server is asked as you, for you may not act as ServiceAccount `{namespace}/{name}`: what that account may not do is not told"
+                "the server is asked as you and not as {account}, so that what that account may not do is not told: {error}"
             );
             Ok((cluster.clone(), Some(note)))
         }
@@ -209,10 +217,26 @@ async fn declared(
     }
     let (variables, secrets) = variables(question, &key, object).await?;
     let keys = keys(question, &key, object).await?;
-    let rendered = {
-        let (object, tree, key) = (object.clone(), tree.clone(), key.clone());
-        let render = move || render(&object, &key, &*tree, variables.as_ref(), keys.as_deref());
-        tokio::task::spawn_blocking(render).await.map_err(PreviewError::Died)?.map_err(PreviewError::Render)?
+    let variables = Arc::new(variables);
+    let mut tree = TreeWithBases { tree: tree.clone(), bases: Bases::default() };
+    let mut fetched = 0;
+    let rendered = loop {
+        let (of, key, tree_now) = (object.clone(), key.clone(), tree.clone());
+        let (variables, keys) = (variables.clone(), keys.clone());
+        let render = move || render(&of, &key, &tree_now, (*variables).as_ref(), keys.as_deref());
+        let failed = match tokio::task::spawn_blocking(render).await.map_err(PreviewError::Died)? {
+            Ok(rendered) => break rendered,
+            Err(failed) => failed,
+        };
+        match (&failed.error, question.remotes) {
+            (RenderError::RemoteBase { base, .. }, Some(remotes)) if fetched < BASES_MAX => {
+                let key = source::ssh_key(question.cluster, remotes, &source_of(object)).await;
+                let key = key.as_deref().map_err(String::as_str);
+                tree.bases.fetch(remotes, base, key).await.map_err(PreviewError::Fetch)?;
+                fetched += 1;
+            }
+            _ => return Err(PreviewError::Render(failed)),
+        }
     };
     let secrets = rendered.secrets_with(&secrets).cloned().collect();
     let desired = desired(question.cluster, object, &key, &rendered).await?;

@@ -7,8 +7,10 @@ use tokio_util::sync::CancellationToken;
 
 use crate::api::{GitRepository, Key};
 use crate::cluster::{ApiKind, Cluster};
+use crate::engine::bases::NO_KEY;
 use crate::engine::source::read_target;
 use crate::manifest::{EntryKind, Tree as _};
+use crate::source::credentials::SshKey;
 use crate::source::mount::{self, Mount};
 use crate::source::{Remotes, Snapshot, SourceError};
 
@@ -37,6 +39,24 @@ pub async fn find(cluster: &Cluster, remotes: &Remotes, key: &Key) -> Result<Fou
     find_below(cluster, remotes, key, &mut Vec::new()).await
 }
 
+/// The key for ssh of a GitRepository, or what helps where there is none.
+pub(super) async fn ssh_key(cluster: &Cluster, remotes: &Remotes, key: &Key) -> Result<Arc<SshKey>, String> {
+    let object = read(cluster, key).await.map_err(|error| error.to_string())?;
+    let target = read_target(cluster, remotes, key, &object).await;
+    let target = target.map_err(|refusal| format!("GitRepository `{key}`: {}", refusal.message))?;
+    target.ssh_key.ok_or_else(|| NO_KEY.to_owned())
+}
+
+async fn read(cluster: &Cluster, key: &Key) -> Result<Arc<GitRepository>, SourceUnavailable> {
+    let failed = |message: String| SourceUnavailable { key: key.clone(), message };
+    let kind = ApiKind::git_repository();
+    let object = cluster.get(&kind, &kind.object(key.namespace.clone(), key.name.clone())).await;
+    let object = object.map_err(|error| failed(format!("can't be read: {error}")))?;
+    let object = object.ok_or_else(|| failed("does not exist\nhint: create it, or correct the name".to_owned()))?;
+    let object = serde_json::from_value(object).map_err(|error| failed(format!("can't be read: {error}")))?;
+    Ok(Arc::new(object))
+}
+
 async fn find_below(
     cluster: &Cluster,
     remotes: &Remotes,
@@ -47,12 +67,7 @@ async fn find_below(
     if above.contains(key) || above.len() >= DEPTH_MAX {
         return Err(failed("`spec.include` leads in a circle, or too deep".to_owned()));
     }
-    let kind = ApiKind::git_repository();
-    let object = cluster.get(&kind, &kind.object(key.namespace.clone(), key.name.clone())).await;
-    let object = object.map_err(|error| failed(format!("can't be read: {error}")))?;
-    let object = object.ok_or_else(|| failed("does not exist\nhint: create it, or correct the name".to_owned()))?;
-    let object: Arc<GitRepository> =
-        Arc::new(serde_json::from_value(object).map_err(|error| failed(format!("can't be read: {error}")))?);
+    let object = read(cluster, key).await?;
     let target = read_target(cluster, remotes, key, &object).await.map_err(|refusal| failed(refusal.message))?;
     let told = |error: SourceError| {
         let hint = error.hint().map(|hint| format!("\nhint: {hint}")).unwrap_or_default();
