@@ -78,7 +78,7 @@ impl Preview {
 
     /// `forced`: its application asks for objects to be created anew where they can't be changed.
     pub async fn outlook(&self, desired: &Desired, forced: bool) -> Outlook {
-        let object = &*desired.object;
+        let object = &desired.object.unpacked();
         let id = &object.id;
         let bare = |fate| Outlook { live: None, fate, dropped: Vec::new(), warnings: Vec::new() };
         let declared = || comparable(object.value.clone());
@@ -111,7 +111,7 @@ impl Preview {
         live: Option<&Value>,
         outlook: &mut Outlook,
     ) -> Fate {
-        let (object, forced) = (&*desired.object, forced || desired.forced);
+        let (object, forced) = (&desired.object.unpacked(), forced || desired.forced);
         let id = &object.id;
         let mut value = Arc::new(object.value.clone());
         if let Some(live) = live {

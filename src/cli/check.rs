@@ -146,7 +146,7 @@ fn account(args: &CheckArgs) -> Option<(String, String)> {
 
 /// What is said of each object, in the order of the objects.
 fn findings(policies: &PolicySet, rendered: &Rendered, user: Option<ServiceAccount<'_>>) -> Vec<Placed> {
-    let resources = Resources::of(rendered.objects.iter());
+    let resources = Resources::of(rendered.objects.iter().map(AsRef::as_ref));
     let namespaces: BTreeMap<&str, &Value> = rendered
         .objects
         .iter()

@@ -279,12 +279,18 @@ impl Observed {
     }
 
     /// How a declared object stands: `digest` is what its `afresh.dev/desired` annotation must say.
-    pub fn holding(&self, id: &ObjectId, digest: &str, declared: &Value) -> Holding {
+    pub fn holding(&self, id: &ObjectId, digest: &str, declared: impl FnOnce() -> Value) -> Holding {
         self.holding_but_for(id, digest, declared, &[])
     }
 
     /// As [`Observed::holding`]; what is at the places of `free` may be anybody's, and so may be what was scaled.
-    pub fn holding_but_for(&self, id: &ObjectId, digest: &str, declared: &Value, free: &[Pointer]) -> Holding {
+    pub fn holding_but_for(
+        &self,
+        id: &ObjectId,
+        digest: &str,
+        declared: impl FnOnce() -> Value,
+        free: &[Pointer],
+    ) -> Holding {
         let mut store = self.0.store();
         let Some(slot) = store.objects.get_mut(id) else { return Holding::Absent };
         if slot.seen.deleting {
@@ -298,7 +304,8 @@ impl Observed {
         }
         let of_others = if slot.expected.is_some() { Holding::Drifted } else { Holding::Undecided };
         let Some(managed) = &slot.managed else { return of_others };
-        if managed.covers(declared) {
+        let declared = declared();
+        if managed.covers(&declared) {
             if slot.expected.is_none() {
                 slot.expected = slot.seen.entry;
                 slot.managed = None;
@@ -308,7 +315,7 @@ impl Observed {
         }
         let free = slot.free(free);
         // what is expected stays: another set of places decides anew
-        if !free.is_empty() && managed.drift(declared, &free).fields.is_empty() { Holding::Held } else { of_others }
+        if !free.is_empty() && managed.drift(&declared, &free).fields.is_empty() { Holding::Held } else { of_others }
     }
 
     /// Which fields of a declared object others have taken, and who; but for what is at the places of `free` and what was

@@ -4,6 +4,7 @@
 //! without a value that Git does not hold. Asks the cluster for nothing itself, but for [`live`].
 
 use std::cell::LazyCell;
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use base64::Engine as _;
@@ -11,10 +12,10 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use serde_json::Value;
 
 use crate::cluster::{Cluster, ErrorClass};
-use crate::manifest::{ObjectId, REDACTED_BYTES_MIN};
+use crate::manifest::{Object, ObjectId, REDACTED_BYTES_MIN};
 use crate::plan::Desired;
-use crate::policy::{Action, Allowance, Finding, PolicySet, ServiceAccount, Subject, place};
-use crate::render::Rendered;
+use crate::policy::{Action, Allowance, Finding, PolicySet, Resources, ServiceAccount, Subject, place};
+use crate::render::Outline;
 
 /// Findings that are kept of one render: more than a person reads, and memory stays bounded.
 const FINDINGS_MAX: usize = 100;
@@ -50,7 +51,7 @@ pub(super) struct Known {
 
 /// A render that is looked at.
 pub(super) struct Look<'a> {
-    pub rendered: &'a Rendered,
+    pub rendered: &'a Outline,
     /// Values that Git does not hold.
     pub secrets: &'a [String],
     /// As whom it is applied, where that is known.
@@ -91,14 +92,13 @@ pub(super) fn evaluate(policies: &PolicySet, look: &Look<'_>, cancelled: &dyn Fn
         if cancelled() {
             break;
         }
-        let subject = subject(desired, resource, *namespaced);
-        let shown = as_in_git(desired, secrets);
+        let mut object = desired.object.unpacked();
+        hide_what_git_has_not(&mut object, secrets);
         let subject = Subject {
-            object: shown.as_ref().unwrap_or(&desired.object.value),
             old_object: before.as_ref(),
             namespace_object: namespace.as_deref(),
             user: *user,
-            ..subject
+            ..subject(&object, resource, *namespaced)
         };
         for finding in policies.evaluate_within(&subject, &allowance) {
             findings.add(&finding, || {
@@ -128,16 +128,29 @@ pub(super) async fn live(cluster: &Cluster, id: &ObjectId) -> Result<Option<Valu
     found.map_err(|error| format!("{id}: policies ask for it as it is in the cluster, and it can't be read: {error}"))
 }
 
+/// What the definitions among declared objects say of their kinds.
+pub(super) fn resources(desired: &[Desired]) -> Resources {
+    let definitions = desired.iter().filter(|d| d.object.id.kind == "CustomResourceDefinition");
+    let definitions: Vec<Object> = definitions.map(|d| d.object.unpacked()).collect();
+    Resources::of(definitions.iter())
+}
+
+/// The Namespaces that are declared.
+pub(super) fn namespaces(desired: &[Desired]) -> HashMap<String, Option<Arc<Value>>> {
+    let declared = desired.iter().map(|d| &d.object).filter(|o| o.id.group.is_empty() && o.id.kind == "Namespace");
+    declared.map(|namespace| (namespace.id.name.clone(), Some(Arc::new(namespace.value())))).collect()
+}
+
 /// Of a declared object, what is known without asking anybody.
-pub(super) fn subject<'a>(desired: &'a Desired, resource: &'a str, namespaced: bool) -> Subject<'a> {
-    let id = &desired.object.id;
+pub(super) fn subject<'a>(object: &'a Object, resource: &'a str, namespaced: bool) -> Subject<'a> {
+    let id = &object.id;
     Subject {
         group: &id.group,
-        version: &desired.object.version,
+        version: &object.version,
         kind: &id.kind,
         resource,
         namespaced,
-        object: &desired.object.value,
+        object: &object.value,
         old_object: None,
         namespace_object: None,
         user: None,
@@ -147,15 +160,13 @@ pub(super) fn subject<'a>(desired: &'a Desired, resource: &'a str, namespaced: b
 /// In place of a value that Git does not hold.
 const NOT_IN_GIT: &str = "ENC[…]";
 
-/// A Secret without the values that substitution or decryption put there; `None`: it is as it is in Git.
-fn as_in_git(desired: &Desired, secrets: &[String]) -> Option<Value> {
-    let id = &desired.object.id;
-    if secrets.is_empty() || !id.group.is_empty() || id.kind != "Secret" {
-        return None;
+/// Takes out of a Secret the values that substitution or decryption put there.
+fn hide_what_git_has_not(object: &mut Object, secrets: &[String]) {
+    if secrets.is_empty() || !object.id.group.is_empty() || object.id.kind != "Secret" {
+        return;
     }
-    let mut value = desired.object.value.clone();
-    let mut changed = false;
-    for entry in value.get_mut("data")?.as_object_mut()?.values_mut() {
+    let data = object.value.get_mut("data").and_then(Value::as_object_mut);
+    for entry in data.into_iter().flat_map(|data| data.values_mut()) {
         let decoded = entry.as_str().and_then(|text| BASE64.decode(text).ok()).unwrap_or_default();
         let text = String::from_utf8_lossy(&decoded);
         let is_put_there = |secret: &String| {
@@ -163,8 +174,6 @@ fn as_in_git(desired: &Desired, secrets: &[String]) -> Option<Value> {
         };
         if secrets.iter().any(is_put_there) {
             *entry = NOT_IN_GIT.into();
-            changed = true;
         }
     }
-    changed.then_some(value)
 }

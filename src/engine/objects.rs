@@ -74,7 +74,11 @@ impl<T: DeserializeOwned> Cells<T> {
         }
     }
 
-    fn take(&mut self, key: Key, item: Value) {
+    fn take(&mut self, key: Key, mut item: Value) {
+        // who wrote which field is most of what an object holds, and nobody here asks
+        if let Some(metadata) = item.get_mut("metadata").and_then(Value::as_object_mut) {
+            metadata.remove("managedFields");
+        }
         let object: T = match serde_json::from_value(item) {
             Ok(object) => object,
             // the schema keeps this from happening where our definitions are installed

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde_json::{Map, Value, json};
 
 use crate::api::{self, Key};
-use crate::manifest::{DigestKey, Object, ObjectId, Origin, Pointer};
+use crate::manifest::{DigestKey, Object, ObjectId, Origin, Packed, Pointer};
 use crate::rollout::{self, Wish};
 
 use super::drift::DriftMode;
@@ -35,7 +35,7 @@ pub enum Handling {
 #[derive(Clone, Debug)]
 pub struct Desired {
     /// With its namespace settled, its owner labels and its digest.
-    pub object: Arc<Object>,
+    pub object: Arc<Packed>,
     /// The annotation's value.
     pub digest: String,
     pub handling: Handling,
@@ -50,21 +50,17 @@ pub struct Desired {
 impl Desired {
     /// The same object with a change of ours, and the digest that it has then.
     pub fn changed(&self, key: &DigestKey, change: impl FnOnce(&mut Value)) -> Desired {
-        let mut value = self.object.value.clone();
-        change(&mut value);
-        let digest = stamp(&mut value, key);
-        let Object { id, version, origin, .. } = &*self.object;
-        let object = Object { id: id.clone(), version: version.clone(), value, origin: origin.clone() };
-        Desired { object: Arc::new(object), digest, ..self.clone() }
+        let mut object = self.object.unpacked();
+        change(&mut object.value);
+        let digest = stamp(&mut object.value, key);
+        Desired { object: Arc::new(object.into()), digest, ..self.clone() }
     }
 
     /// The same object without a field: the digest stays that of all of it.
     pub fn without(&self, field: &Pointer) -> Desired {
-        let Object { id, version, origin, value } = &*self.object;
-        let mut value = value.clone();
-        field.remove(&mut value);
-        let object = Object { id: id.clone(), version: version.clone(), value, origin: origin.clone() };
-        Desired { object: Arc::new(object), ..self.clone() }
+        let mut object = self.object.unpacked();
+        field.remove(&mut object.value);
+        Desired { object: Arc::new(object.into()), ..self.clone() }
     }
 }
 
@@ -159,9 +155,9 @@ fn prepare(
     rollout::set_hash(&id, &mut value, None);
     let digest = stamp(&mut value, key);
     let forced = wish(object, api::FORCE).as_deref() == Some("enabled");
-    let object = Arc::new(Object { id, version: object.version.clone(), value, origin });
+    let object = Object { id, version: object.version.clone(), value, origin };
     let ignored = app.ignore.of(&object).into();
-    Ok(Desired { object, digest, handling, forced, drift, ignored })
+    Ok(Desired { object: Arc::new(object.into()), digest, handling, forced, drift, ignored })
 }
 
 /// Scopes of the kinds that definitions among the objects bring along.
@@ -261,7 +257,7 @@ mod tests {
     fn an_object_is_sent_with_its_owner_and_the_digest_of_all_else() {
         let config = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "a", "namespace": "n"}, "data": {"k": "v"}});
         let sent = plan(&[config]).unwrap().remove(0);
-        let metadata = &sent.object.value["metadata"];
+        let metadata = &sent.object.value()["metadata"];
         assert_eq!(metadata["labels"][api::OWNER_NAME_LABEL], "shop");
         assert_eq!(metadata["labels"][api::OWNER_NAMESPACE_LABEL], "flux-system");
         assert_eq!(metadata["annotations"][api::DESIRED], sent.digest);
@@ -302,7 +298,7 @@ mod tests {
             json!({"apiVersion": "x.io/v1", "kind": "Widget", "metadata": {"name": "c", "namespace": "target"}});
         let planned = plan(&[definition, widget]).unwrap();
         assert_eq!(planned[1].object.id, ObjectId::new("x.io", "Widget", "", "c"));
-        assert_eq!(planned[1].object.value["metadata"].get("namespace"), None);
+        assert_eq!(planned[1].object.value()["metadata"].get("namespace"), None);
     }
 
     #[test]

@@ -29,8 +29,8 @@ pub fn is_of_flux(id: &ObjectId) -> bool {
 /// Flux's controllers among what is declared.
 pub fn controllers(desired: &[Desired]) -> Vec<&Desired> {
     let is_one = |desired: &&Desired| {
-        let (id, labels) = (&desired.object.id, &desired.object.value["metadata"]["labels"]);
-        id.group == "apps" && id.kind == "Deployment" && labels[PART_OF] == "flux"
+        let id = &desired.object.id;
+        id.group == "apps" && id.kind == "Deployment" && desired.object.value()["metadata"]["labels"][PART_OF] == "flux"
     };
     desired.iter().filter(is_one).collect()
 }

@@ -1,7 +1,6 @@
 //! Plurals and scopes of kinds, by which rules name them, where no API server is asked.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use crate::manifest::Object;
 use crate::render::is_cluster_scoped;
@@ -11,7 +10,7 @@ use crate::render::is_cluster_scoped;
 pub struct Resources(BTreeMap<(String, String), (String, bool)>);
 
 impl Resources {
-    pub fn of<'a>(objects: impl Iterator<Item = &'a Arc<Object>>) -> Self {
+    pub fn of<'a>(objects: impl Iterator<Item = &'a Object>) -> Self {
         let of = |object: &Object| {
             if object.id.group != "apiextensions.k8s.io" || object.id.kind != "CustomResourceDefinition" {
                 return None;
@@ -22,7 +21,7 @@ impl Resources {
             let key = (text(spec.get("group"))?, text(names.get("kind"))?);
             Some((key, (text(names.get("plural"))?, text(spec.get("scope"))? == "Namespaced")))
         };
-        Self(objects.filter_map(|object| of(object)).collect())
+        Self(objects.filter_map(of).collect())
     }
 
     /// The plural of a kind, and whether it lives in namespaces.

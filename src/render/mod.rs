@@ -43,7 +43,7 @@ pub use error::{Failed, RenderError};
 pub use kustomize::{Matcher, Pin, RemoteBase, Selector};
 pub use overlay::Overlay;
 pub use read_set::ReadSet;
-pub use rendered::Rendered;
+pub use rendered::{Outline, Rendered};
 pub use scope::is_cluster_scoped;
 pub use settings::SETTINGS_FILE;
 

@@ -28,9 +28,68 @@ pub struct Rendered {
     pub derived: BTreeSet<(String, String)>,
     /// Values that were decrypted, which nobody may quote.
     pub secrets: Vec<String>,
-    /// Where each object stands, for [`Rendered::error_at`].
+    sites: Sites,
+}
+
+/// What stays of a [`Rendered`] when its objects have gone their way.
+pub struct Outline {
+    /// Of the objects as rendered, in the order of the files.
+    pub ids: Vec<ObjectId>,
+    pub digest: [u8; 32],
+    pub read_set: ReadSet,
+    /// Values that were decrypted, which nobody may quote.
+    secrets: Vec<String>,
+    /// What the declared Secrets hold, as far as nobody may quote it.
+    declared: Vec<String>,
+    sites: Sites,
+}
+
+/// Where each object stands.
+struct Sites {
     places: Vec<Place>,
     texts: Vec<Text>,
+}
+
+impl Sites {
+    fn error_at(
+        &self,
+        index: usize,
+        path: &[PathSegment],
+        message: impl Into<String>,
+        secrets: &[String],
+    ) -> SourceError {
+        let error = match self.places.get(index) {
+            Some(place) => self.texts[place.text].error(*place, path, message),
+            None => SourceError::whole_file("", message),
+        };
+        // a template may have put them into any object
+        error.redacted(&Redaction::of(secrets.iter().map(String::as_str)))
+    }
+}
+
+impl From<Rendered> for Outline {
+    fn from(rendered: Rendered) -> Self {
+        let (ids, declared) = (rendered.objects.iter().map(|object| object.id.clone()).collect(), rendered.declared());
+        let Rendered { digest, read_set, secrets, sites, .. } = rendered;
+        Self { ids, digest, read_set, secrets, declared, sites }
+    }
+}
+
+impl Outline {
+    /// As [`Rendered::error_at`].
+    pub fn error_at(&self, index: usize, path: &[PathSegment], message: impl Into<String>) -> SourceError {
+        self.sites.error_at(index, path, message, &self.secrets)
+    }
+
+    /// As [`Rendered::redaction`].
+    pub fn redaction<'a>(&self, more: impl IntoIterator<Item = &'a str>) -> Redaction {
+        redaction(&self.secrets, &self.declared, more)
+    }
+}
+
+fn redaction<'a>(secrets: &[String], declared: &[String], more: impl IntoIterator<Item = &'a str>) -> Redaction {
+    let more: Vec<&str> = more.into_iter().collect();
+    Redaction::of(secrets.iter().chain(declared).map(String::as_str).chain(more))
 }
 
 /// Shorter values of declared Secrets, user names for example, are words of any message.
@@ -40,26 +99,24 @@ impl Rendered {
     /// An error at a value of `objects[index]`, with line, column and excerpt: an unknown field, a policy's finding.
     /// Falls back to the nearest parent that is in the text. The message must not contain a Secret's value.
     pub fn error_at(&self, index: usize, path: &[PathSegment], message: impl Into<String>) -> SourceError {
-        let error = match self.places.get(index) {
-            Some(place) => self.texts[place.text].error(*place, path, message),
-            None => SourceError::whole_file("", message),
-        };
-        // a template may have put them into any object
-        error.redacted(&Redaction::of(self.secrets.iter().map(String::as_str)))
+        self.sites.error_at(index, path, message, &self.secrets)
     }
 
     /// What nobody may quote: what was decrypted, what the declared Secrets hold (a kustomization may have put it into
     /// another object), and `more`.
     pub fn redaction<'a>(&self, more: impl IntoIterator<Item = &'a str>) -> Redaction {
+        redaction(&self.secrets, &self.declared(), more)
+    }
+
+    /// What the declared Secrets hold.
+    fn declared(&self) -> Vec<String> {
         let secrets = self.objects.iter().filter(|object| object.id.kind == "Secret" && object.id.group.is_empty());
         let values = secrets.filter_map(|secret| secret.value["data"].as_object()).flat_map(|data| data.values());
         let decoded = values.filter_map(|value| STANDARD.decode(value.as_str()?.replace('\n', "")).ok());
-        let declared: Vec<_> = decoded
+        decoded
             .filter(|bytes| bytes.len() >= DECLARED_BYTES_MIN)
             .filter_map(|bytes| String::from_utf8(bytes).ok())
-            .collect();
-        let more: Vec<&str> = more.into_iter().collect();
-        Redaction::of(self.secrets.iter().chain(&declared).map(String::as_str).chain(more))
+            .collect()
     }
 
     /// What is secret of a render whose variables had these values from Secrets: they, what substitution made of them,
@@ -117,7 +174,7 @@ pub(super) fn finish(request: &Request<'_>, texts: Vec<Text>, drafts: Vec<Draft>
     }
     let digest = digest(request, &objects)?;
     let (derived, secrets) = (BTreeSet::new(), Vec::new());
-    Ok(Rendered { objects, digest, read_set: ReadSet::default(), derived, secrets, places, texts })
+    Ok(Rendered { objects, digest, read_set: ReadSet::default(), derived, secrets, sites: Sites { places, texts } })
 }
 
 fn twice(id: &ObjectId, first: (&Text, Place), second: (&Text, Place)) -> SourceError {

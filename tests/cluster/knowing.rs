@@ -69,7 +69,8 @@ async fn the_store_knows_how_each_object_stands_also_after_a_restart() {
     let web = bench.declared("apps/v1", "Deployment", "web", "w1", deployment());
     let all = [config.clone(), secret.clone(), web.clone()];
     let holding = |observed: &Observed| {
-        [(&config, "c1"), (&secret, "s1"), (&web, "w1")].map(|(o, digest)| observed.holding(&o.id, digest, &o.value))
+        [(&config, "c1"), (&secret, "s1"), (&web, "w1")]
+            .map(|(o, digest)| observed.holding(&o.id, digest, || o.value.clone()))
     };
 
     assert_eq!(holding(&bench.observed), [Holding::Absent; 3]);
@@ -96,19 +97,21 @@ async fn the_store_knows_how_each_object_stands_also_after_a_restart() {
     bench.patch_as("kubectl-edit", &config.id, json!({"data": {"a": "changed"}})).await;
     bell.changed().await.unwrap();
     eventually("drift is seen by both", async || {
-        [&bench.observed, &restarted].iter().all(|o| o.holding(&config.id, "c1", &config.value) == Holding::Drifted)
+        [&bench.observed, &restarted]
+            .iter()
+            .all(|o| o.holding(&config.id, "c1", || config.value.clone()) == Holding::Drifted)
     })
     .await;
-    assert_eq!(bench.observed.holding(&config.id, "c2", &config.value), Holding::Outdated);
+    assert_eq!(bench.observed.holding(&config.id, "c2", || config.value.clone()), Holding::Outdated);
 
     bench.patch_as("kubectl-edit", &secret.id, json!({"metadata": {"labels": {OWNER_NAME_LABEL: null}}})).await;
     eventually("an object without our label is none of ours", async || {
-        bench.observed.holding(&secret.id, "s1", &secret.value) == Holding::Absent
+        bench.observed.holding(&secret.id, "s1", || secret.value.clone()) == Holding::Absent
     })
     .await;
     let later = Observed::new(bench.cluster.clone(), WriteGate::default(), ObservedOptions::default());
     later.ensure_watched(&bench.owner, &kinds).await.unwrap();
-    assert_eq!(later.holding(&config.id, "c1", &config.value), Holding::Undecided, "only an apply can tell");
+    assert_eq!(later.holding(&config.id, "c1", || config.value.clone()), Holding::Undecided, "only an apply can tell");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,6 +1,7 @@
 //! Sending what the cluster doesn't hold, stage by stage.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
@@ -69,7 +70,7 @@ impl Application {
                 let _permit = self.shared.applies.acquire(work.urgency).await;
                 work.applying.store(true, Ordering::Release);
                 let order = apply::Work {
-                    stages: vec![todo.iter().map(|todo| todo.desired.object.clone()).collect()],
+                    stages: vec![todo.iter().map(|todo| Arc::new(todo.desired.object.unpacked())).collect()],
                     unknown_fields: self.shared.unknown_fields,
                     defines: prepared.defines.clone(),
                     namespaces: prepared.namespaces.clone(),
@@ -221,7 +222,7 @@ impl Application {
         let sent = overlay.as_ref().map_or(desired, |overlay| &overlay.desired);
         let scaled = self.without_scaled(sent);
         let object = &scaled.as_ref().unwrap_or(sent).object;
-        let entry = match work.identity.applier.dry_run(object, self.shared.unknown_fields).await {
+        let entry = match work.identity.applier.dry_run(&object.unpacked(), self.shared.unknown_fields).await {
             Ok(answer) => answer.seen.entry,
             Err(error) => {
                 tracing::debug!(object = %self.key, id = %object.id, %error, "it is not known whether others changed it");

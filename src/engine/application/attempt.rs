@@ -146,7 +146,7 @@ impl Application {
 
     /// How what is sent for an object stands, but for what is left to others.
     pub(super) fn holding(&self, sent: &Desired) -> Holding {
-        self.shared.observed.holding_but_for(&sent.object.id, &sent.digest, &sent.object.value, &sent.ignored)
+        self.shared.observed.holding_but_for(&sent.object.id, &sent.digest, || sent.object.value(), &sent.ignored)
     }
 }
 

@@ -144,9 +144,9 @@ impl Application {
             let declared = prepared.desired.iter().find(|d| {
                 d.object.id.kind == "Namespace" && d.object.id.group.is_empty() && d.object.id.name == id.namespace
             });
-            let declared_wish = declared.and_then(|d| d.object.annotation(api::ROLLOUT)).and_then(Wish::parse);
+            let declared_wish = declared.and_then(|d| Wish::parse(d.object.unpacked().annotation(api::ROLLOUT)?));
             let above = Asked { by_kustomization, by_namespace: declared_wish.or(live_wish) };
-            let references = rollout::followed(id, &desired.object.value, above);
+            let references = rollout::followed(id, &desired.object.value(), above);
             let live = self.shared.observed.get(id).map(|seen| Live {
                 record: seen.config.as_deref().and_then(Record::read),
                 hash: seen.health.as_ref().and_then(|health| health.spec.config_hash()).map(str::to_owned),
@@ -196,10 +196,9 @@ impl Application {
             let others: Vec<Box<str>> = seen.map(|seen| seen.keys_of_others.clone()).unwrap_or_default();
             keys_of_others.insert(id, others.clone());
             // what is declared is as it is declared, whoever holds it, too
-            let is_declared = |key: &str| {
-                let fields = ["data", "binaryData"].into_iter().filter_map(|field| desired.object.value.get(field));
-                fields.into_iter().any(|data| data.get(key).is_some())
-            };
+            let value = if others.is_empty() { Value::Null } else { desired.object.value() };
+            let is_declared =
+                |key: &str| ["data", "binaryData"].into_iter().any(|field| value[field].get(key).is_some());
             let others: Vec<Box<str>> = others.into_iter().filter(|key| !is_declared(key)).collect();
             if others.is_empty() {
                 let reading = self.declared(namespace, configuration, desired, BTreeMap::new());
@@ -246,7 +245,7 @@ impl Application {
         desired: &Desired,
         of_others: BTreeMap<String, String>,
     ) -> Reading {
-        let object = &desired.object;
+        let object = desired.object.unpacked();
         let asks_not_to = object.annotation(api::ROLLOUT).and_then(Wish::parse) == Some(Wish::Never)
             || object.annotation(rollout::RELOADER_IGNORE) == Some("true");
         let of_type = object.value.get("type").and_then(Value::as_str).unwrap_or_default();
@@ -331,7 +330,7 @@ impl Application {
             return Some(Overlay { base, desired, rolls: Vec::new(), held_for: None });
         };
         let none = BTreeMap::new();
-        let template = rollout::template_text(id, &desired.object.value);
+        let template = rollout::template_text(id, &desired.object.value());
         let situation = Situation {
             references,
             readings: readings.get(&id.namespace).unwrap_or(&none),

@@ -146,7 +146,7 @@ impl Application {
         match holding {
             Holding::Absent | Holding::Deleting => "deleted".to_owned(),
             Holding::Outdated => format!("metadata.annotations[\"{}\"]", crate::api::DESIRED),
-            _ => self.shared.observed.drift(id, &desired.object.value, &desired.ignored).to_string(),
+            _ => self.shared.observed.drift(id, &desired.object.value(), &desired.ignored).to_string(),
         }
     }
 
@@ -239,7 +239,8 @@ impl Application {
             self.drifting().scaled.remove(id);
             return;
         };
-        let Some(value) = scaled.field.find(&desired.object.value) else { return };
+        let declared = desired.object.value();
+        let Some(value) = scaled.field.find(&declared) else { return };
         if desired.ignored.contains(&scaled.field) || self.drift_mode(desired, Some(&seen)) == DriftMode::Off {
             return;
         }
@@ -252,7 +253,8 @@ impl Application {
     pub(super) fn without_scaled(&self, desired: &Desired) -> Option<Desired> {
         let seen = self.shared.observed.get(&desired.object.id)?;
         let scaled = seen.scaled.as_ref()?;
-        let value = scaled.field.find(&desired.object.value)?;
+        let declared = desired.object.value();
+        let value = scaled.field.find(&declared)?;
         let mut drifting = self.drifting();
         let before = drifting.scaled.entry(desired.object.id.clone()).or_insert_with(|| value.clone());
         if before != value {

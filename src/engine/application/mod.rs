@@ -47,7 +47,7 @@ use crate::engine::bases::Bases;
 use crate::health::Patience;
 use crate::manifest::{GroupKind, ObjectId, Origin};
 use crate::plan::{Desired, Inventory};
-use crate::render::{ReadSet, Rendered};
+use crate::render::{Outline, ReadSet, Rendered};
 use crate::report::{ApplicationMetrics, AttemptTrace};
 
 use super::permits::Urgency;
@@ -120,10 +120,10 @@ enum Mode {
 
 /// A render, ready to be applied.
 struct Prepared {
-    rendered: Rendered,
+    rendered: Outline,
     /// What besides the tree went into it.
     inputs: render::Inputs,
-    /// In the order of `rendered.objects`.
+    /// In the order of `rendered.ids`.
     desired: Vec<Desired>,
     /// Kinds and namespaces that are declared here: their objects may come a moment before the server knows them.
     defines: HashSet<GroupKind>,
@@ -136,11 +136,13 @@ impl Prepared {
     fn new(rendered: Rendered, inputs: render::Inputs, desired: Vec<Desired>, secrets: Arc<[String]>) -> Self {
         let ids = || desired.iter().map(|d| &d.object);
         let defines = ids().filter(|o| o.id.kind == "CustomResourceDefinition").filter_map(|o| {
-            let text = |pointer| o.value.pointer(pointer)?.as_str().map(str::to_owned);
+            let value = o.value();
+            let text = |pointer| value.pointer(pointer)?.as_str().map(str::to_owned);
             Some(GroupKind { group: text("/spec/group")?, kind: text("/spec/names/kind")? })
         });
         let namespaces = ids().filter(|o| o.id.group.is_empty() && o.id.kind == "Namespace").map(|o| o.id.name.clone());
-        Self { defines: defines.collect(), namespaces: namespaces.collect(), rendered, inputs, desired, secrets }
+        let (defines, namespaces) = (defines.collect(), namespaces.collect());
+        Self { defines, namespaces, rendered: rendered.into(), inputs, desired, secrets }
     }
 
     fn read_set(&self) -> &ReadSet {
@@ -150,7 +152,7 @@ impl Prepared {
     /// The line of a field that the API server names; of the nearest parent if a template or a transformation made it.
     fn origin_of(&self, id: &ObjectId, field: &str) -> Option<Origin> {
         let index = self.desired.iter().position(|desired| desired.object.id == *id)?;
-        let place = crate::apply::field_places(&self.desired[index].object.value, field).into_iter().next()?;
+        let place = crate::apply::field_places(&self.desired[index].object.value(), field).into_iter().next()?;
         let at = self.rendered.error_at(index, &place, "");
         Some(Origin { path: at.path.into(), line: at.line })
     }

@@ -4,7 +4,6 @@
 //! file and line. Asked once for each render and set of policies. The cluster is only asked where a policy asks for what
 //! it alone knows: the object as it is, or its Namespace.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -49,7 +48,7 @@ impl Application {
         if let Some(judged) = judged.filter(holds) {
             return judged.denial.map_or(Ok(()), Err);
         }
-        let resources = Resources::of(prepared.desired.iter().map(|desired| &desired.object));
+        let resources = findings::resources(&prepared.desired);
         let (known, asked) = self.known(work, &policies, prepared, &resources).await?;
         let _permit = self.shared.renders.acquire(work.urgency).await;
         let cancel = Arc::new(AtomicBool::new(false));
@@ -83,17 +82,13 @@ impl Application {
         prepared: &Prepared,
         resources: &Resources,
     ) -> Result<(Vec<Known>, bool), Failure> {
-        let mut namespaces: HashMap<String, Option<Arc<Value>>> = HashMap::new();
-        for desired in &prepared.desired {
-            if desired.object.id.group.is_empty() && desired.object.id.kind == "Namespace" {
-                namespaces.insert(desired.object.id.name.clone(), Some(Arc::new(desired.object.value.clone())));
-            }
-        }
+        let mut namespaces = findings::namespaces(&prepared.desired);
         let (mut known, mut asked) = (Vec::with_capacity(prepared.desired.len()), false);
         for desired in &prepared.desired {
             let id = &desired.object.id;
             let (resource, namespaced) = self.resource(resources, desired);
-            let subject = subject(desired, &resource, namespaced);
+            let object = desired.object.unpacked();
+            let subject = subject(&object, &resource, namespaced);
             let mut before = None;
             if policies.asks_before(&subject) {
                 asked = true;
@@ -119,7 +114,7 @@ impl Application {
             let watched = [(&kind, &*id.namespace)].into_iter();
             let watched = self.shared.observed.ensure_watched_in(&self.key, watched).await;
             if watched.is_ok() && self.decide(desired) == Decision::Held {
-                return Ok(Some(desired.object.value.clone()));
+                return Ok(Some(desired.object.value()));
             }
         }
         live(&work.identity.cluster, id).await.map_err(unanswered)

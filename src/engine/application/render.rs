@@ -11,7 +11,7 @@ use crate::api::{Key, Kustomization};
 use crate::engine::bases::{BASES_MAX, Bases, NO_KEY};
 use crate::engine::permits::Urgency;
 use crate::engine::source::Head;
-use crate::manifest::{Object, ObjectId, TreeError};
+use crate::manifest::{Object, ObjectId, Packed, TreeError};
 use crate::plan;
 use crate::render::{AppRef, Keys, ReadSet, RemoteBase, RenderError};
 use crate::report::{Severity, Stage, Verdict};
@@ -214,12 +214,13 @@ fn read_elsewhere(before: &Prepared, rendered: &crate::render::Rendered) -> Opti
     if before.rendered.digest != rendered.digest {
         return None;
     }
-    let known: BTreeMap<&ObjectId, &plan::Desired> =
-        before.rendered.objects.iter().map(|object| &object.id).zip(&before.desired).collect();
+    let known: BTreeMap<&ObjectId, &plan::Desired> = before.rendered.ids.iter().zip(&before.desired).collect();
     let moved = |object: &Arc<Object>| {
         let mut desired = (*known.get(&object.id)?).clone();
         if desired.object.origin != object.origin {
-            desired.object = Arc::new(Object { origin: object.origin.clone(), ..(*desired.object).clone() });
+            let mut packed = Packed::clone(&desired.object);
+            packed.origin = object.origin.clone();
+            desired.object = Arc::new(packed);
         }
         Some(desired)
     };

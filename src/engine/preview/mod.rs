@@ -26,7 +26,7 @@ use crate::cluster::{ApiError, Cluster, ErrorClass};
 use crate::manifest::{DigestKey, ObjectId, Origin, Redaction, Tree};
 use crate::plan::{self, Desired, Inventory};
 use crate::policy::{Action, PolicySet};
-use crate::render::{AppRef, Failed, Keys, RenderError, Rendered};
+use crate::render::{AppRef, Failed, Keys, Outline, RenderError, Rendered};
 use crate::source::Remotes;
 
 use super::application::{self, substitutions, unread};
@@ -131,7 +131,7 @@ pub async fn preview(question: &Question<'_>) -> Result<Preview, PreviewError> {
     let neighbours = neighbours::look(question, &key, &ids, &inventory, &mut unseen).await?;
     let deletions = prune::look(question, &key, &ids, &inventory, &neighbours).await;
 
-    let objects: Vec<_> = declared.desired.iter().map(|d| d.object.clone()).collect();
+    let objects: Vec<_> = declared.desired.iter().map(|d| Arc::new(d.object.unpacked())).collect();
     let preview = apply::Preview::new((*cluster).clone(), acting, question.unknown_fields, &objects, question.revision);
     let mut ordered: Vec<&Desired> = declared.desired.iter().collect();
     ordered.sort_by_key(|d| apply::stage_of(&d.object.id));
@@ -195,7 +195,7 @@ fn told(mut outlook: Outlook, redaction: &Redaction) -> Outlook {
 /// What an application declares in a tree.
 struct Declared {
     desired: Vec<Desired>,
-    rendered: Rendered,
+    rendered: Outline,
     /// Values that came from Secrets or were decrypted.
     secrets: Vec<String>,
 }
@@ -240,7 +240,7 @@ async fn declared(
     };
     let secrets = rendered.secrets_with(&secrets).cloned().collect();
     let desired = desired(question.cluster, object, &key, &rendered).await?;
-    Ok(Declared { desired, rendered, secrets })
+    Ok(Declared { desired, rendered: rendered.into(), secrets })
 }
 
 /// The variables of `postBuild` as they are in the cluster, under those that were given; and which came from Secrets.

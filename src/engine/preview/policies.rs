@@ -1,11 +1,10 @@
 //! What policies would say of an application, with what the cluster alone knows of its objects.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
-use crate::engine::findings::{Findings, Known, Look, evaluate, live, subject};
+use crate::engine::findings::{self, Findings, Known, Look, evaluate, live, subject};
 use crate::manifest::ObjectId;
-use crate::policy::{PolicySet, Resources, ServiceAccount};
+use crate::policy::{PolicySet, ServiceAccount};
 
 use super::{Declared, PreviewError, Question, key_of};
 
@@ -16,13 +15,8 @@ pub(super) async fn look(
     declared: &Arc<Declared>,
     unseen: &mut Vec<String>,
 ) -> Result<Findings, PreviewError> {
-    let resources = Resources::of(declared.desired.iter().map(|desired| &desired.object));
-    let mut namespaces = HashMap::new();
-    for object in declared.desired.iter().map(|desired| &desired.object) {
-        if object.id.group.is_empty() && object.id.kind == "Namespace" {
-            namespaces.insert(object.id.name.clone(), Some(Arc::new(object.value.clone())));
-        }
-    }
+    let resources = findings::resources(&declared.desired);
+    let mut namespaces = findings::namespaces(&declared.desired);
     let mut known = Vec::with_capacity(declared.desired.len());
     for desired in &declared.desired {
         let id = &desired.object.id;
@@ -31,7 +25,8 @@ pub(super) async fn look(
             Some(kind) => (kind.plural.to_string(), kind.namespaced),
             None => resources.find(&id.group, &id.kind),
         };
-        let subject = subject(desired, &resource, namespaced);
+        let object = desired.object.unpacked();
+        let subject = subject(&object, &resource, namespaced);
         let mut before = None;
         if policies.asks_before(&subject) {
             before = live(question.cluster, id).await.unwrap_or_else(|why| {

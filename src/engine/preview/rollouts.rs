@@ -62,7 +62,7 @@ pub(super) async fn look(
             }
         };
         let above = Asked { by_kustomization, by_namespace };
-        let Some(references) = rollout::followed(id, &workload.object.value, above) else { continue };
+        let Some(references) = rollout::followed(id, &workload.object.value(), above) else { continue };
         let declared = |name: &Configuration| changes.contains_key(&object_of(&id.namespace, name));
         let (changing, others): (References, References) =
             references.into_iter().partition(|(configuration, _)| declared(configuration));
@@ -71,7 +71,7 @@ pub(super) async fn look(
         }
         match recorded(question.cluster, workload).await {
             Ok(Some(record)) if !waits(&record, &others) => {
-                rolls.extend(roll(id, &workload.object.value, &changing, &changes, &record));
+                rolls.extend(roll(id, &workload.object.value(), &changing, &changes, &record));
             }
             Ok(_) => {}
             Err(why) => unseen.push(format!("what {id} has read: {why}")),
@@ -109,7 +109,7 @@ async fn wish_of_namespace(cluster: &Cluster, desired: &[Desired], name: &str) -
         .iter()
         .map(|d| &d.object)
         .find(|o| o.id.group.is_empty() && o.id.kind == "Namespace" && o.id.name == name);
-    if let Some(wish) = declared.and_then(|object| object.annotation(api::ROLLOUT)).and_then(Wish::parse) {
+    if let Some(wish) = declared.and_then(|object| Wish::parse(object.unpacked().annotation(api::ROLLOUT)?)) {
         return Some(wish);
     }
     // whoever may not look at Namespaces is not told what they ask for, as a daemon that may not
