@@ -212,7 +212,6 @@ impl Applier {
     }
 
     /// `None`: nobody has seen it, for it isn't ours, and it asks to be left alone.
-
     async fn check_one(
         &self,
         object: &Arc<Object>,

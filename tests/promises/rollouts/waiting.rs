@@ -149,7 +149,7 @@ async fn forbid_reading(env: &Env, name: &'static str, others: &[&str]) -> Forbi
 }
 
 impl Forbidden {
-    async fn is_over(self, env: &Env) {
+    async fn ends(self, env: &Env) {
         match (self, &env.cluster) {
             (Self::By(fault), Cluster::Sandbox(sandbox)) => sandbox.faults().remove(fault),
             (Self::Rights { name }, _) => {
@@ -174,7 +174,7 @@ async fn what_can_not_be_read_counts_as_it_was_and_is_said(env: &mut Env) {
     assert_eq!(rollouts.of(env, "Deployment", "web").await, 0);
     env.secret("b", json!({ "value": "1" })).await;
     rollouts.until(env, "Deployment", "web", 1).await;
-    forbidden.is_over(env).await;
+    forbidden.ends(env).await;
     env.secret("a", json!({ "value": "2" })).await;
     rollouts.until(env, "Deployment", "web", 2).await;
     out_of_trouble(env).await;
