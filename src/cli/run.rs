@@ -24,7 +24,7 @@ use crate::config::{
 };
 use crate::engine::{
     self, Election, ElectionOptions, Ended, Leadership, Policies, ServedUnder, Settings, Shards, Share, Sources,
-    Standing, Term,
+    Standing, Term, Vacant,
 };
 use crate::report::{Metrics, Readiness, Traces};
 use crate::sandbox;
@@ -578,12 +578,12 @@ impl Daemon {
         shards: u32,
         first: &'a watch::Sender<Standing>,
         outer: &Fence,
-    ) -> impl Fn(u32, CancellationToken) -> Pin<Box<dyn Future<Output = anyhow::Result<()>> + Send + 'a>> + use<'a>
+    ) -> impl Fn(u32, Vacant, CancellationToken) -> Pin<Box<dyn Future<Output = anyhow::Result<()>> + Send + 'a>> + use<'a>
     {
         let (own, outer) = (own.clone(), outer.clone());
-        move |index, end| {
+        move |index, vacant, end| {
             let share = Share::Shard { index, of: shards };
-            Box::pin(self.serve_shard(own.clone(), share, first, outer.clone(), end))
+            Box::pin(self.serve_shard(own.clone(), share, vacant, first, outer.clone(), end))
         }
     }
 
@@ -592,6 +592,7 @@ impl Daemon {
         &self,
         own: ElectionOptions,
         share: Share,
+        vacant: Vacant,
         first: &watch::Sender<Standing>,
         outer: Fence,
         end: CancellationToken,
@@ -602,7 +603,7 @@ impl Daemon {
             ElectionOptions { lease: engine::shard_lease(shard), flux_namespace: None, flux_leases: Vec::new(), ..own };
         let metrics = self.metrics.clone();
         let office = Arc::new(move |serves| metrics.shard(shard, serves));
-        let (mut election, _) = Election::new(self.cluster.clone(), options, office, self.readiness.clone());
+        let mut election = Election::of_shard(self.cluster.clone(), options, vacant, office, self.readiness.clone());
         let term = match tokio::time::timeout(patience, election.win(&end)).await {
             Ok(won) => won?,
             // another replica was quicker

@@ -53,7 +53,7 @@ use shared::{Background, Shared};
 pub use application::refusal;
 pub use installation::{InstallationError, reach};
 pub use leadership::{
-    Election, ElectionError, ElectionOptions, Leadership, Shards, Standing, Term, common_identity, flux_leases,
+    Election, ElectionError, ElectionOptions, Leadership, Shards, Standing, Term, Vacant, common_identity, flux_leases,
     own_lease, shard_lease,
 };
 pub use policies::Policies;

@@ -15,7 +15,7 @@ pub(in crate::engine) enum Whose {
 }
 
 /// A Lease that we want.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(in crate::engine) struct Claim {
     pub whose: Whose,
     pub namespace: String,

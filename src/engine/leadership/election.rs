@@ -13,6 +13,7 @@ use crate::cluster::{ApiError, Cluster, ErrorClass, Fence};
 use crate::report::Readiness;
 
 use super::claim::{Claim, Outcome, Whose, silence_max};
+use super::shards::Vacant;
 use super::{Leadership, Standing};
 
 /// How it is decided who leads.
@@ -106,6 +107,19 @@ impl Election {
         let (standing, receiver) = watch::channel(Standing::Starting);
         office(false);
         (Self { cluster, options, claims, standing, office, readiness }, Leadership(receiver))
+    }
+
+    /// For the Lease of a shard alone, which was found vacant.
+    pub fn of_shard(
+        cluster: Cluster,
+        options: ElectionOptions,
+        vacant: Vacant,
+        office: Office,
+        readiness: Readiness,
+    ) -> Self {
+        let (mut election, _) = Self::new(cluster, options, office, readiness);
+        election.claims = vec![vacant.0];
+        election
     }
 
     /// Returns once all Leases are ours; `None` when cancelled. What is held by then is kept for `end`.

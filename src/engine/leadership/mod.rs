@@ -26,7 +26,7 @@ use tokio::sync::watch;
 pub(super) use claim::{Claim, Outcome};
 pub use election::{Election, ElectionError, ElectionOptions, Term};
 pub use names::{flux_leases, own_lease};
-pub use shards::{Shards, common_identity, shard_lease};
+pub use shards::{Shards, Vacant, common_identity, shard_lease};
 
 /// Whether this replica leads.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -44,15 +44,19 @@ pub fn common_identity(shards: u32) -> String {
     format!("afresh-of-{shards}-shards")
 }
 
+/// The Lease of a shard that nobody holds, with what was seen of it: since when it is unchanged.
+#[derive(Clone, Debug)]
+pub struct Vacant(pub(super) Claim);
+
 /// Which replicas live, and which shards nobody holds, as it was seen last.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default)]
 struct Census {
     /// Our place; `None`: all are taken.
     place: Option<u32>,
     /// The places of all replicas that live, ours included.
     living: BTreeSet<u32>,
     /// Shards that nobody holds, or we do.
-    free: BTreeSet<u32>,
+    free: BTreeMap<u32, Vacant>,
 }
 
 impl Census {
@@ -85,7 +89,7 @@ impl Shards {
     pub async fn share<'a, E: Send>(
         &self,
         stop: &CancellationToken,
-        serve: impl Fn(u32, CancellationToken) -> Pin<Box<dyn Future<Output = Result<(), E>> + Send + 'a>>,
+        serve: impl Fn(u32, Vacant, CancellationToken) -> Pin<Box<dyn Future<Output = Result<(), E>> + Send + 'a>>,
     ) -> Result<(), E> {
         let (told, mut census) = watch::channel(Census::default());
         let taking_part = self.cluster.tasks().spawn(
@@ -122,11 +126,11 @@ impl Shards {
                 tracing::info!(shard, "giving up a shard: other replicas have too few");
                 end.cancel();
             }
-            let free: Vec<u32> = seen.free.iter().copied().filter(|shard| !held.contains_key(shard)).collect();
-            for shard in free.into_iter().take(part.saturating_sub(staying)) {
+            let free: Vec<_> = seen.free.into_iter().filter(|(shard, _)| !held.contains_key(shard)).collect();
+            for (shard, vacant) in free.into_iter().take(part.saturating_sub(staying)) {
                 let end = stop.child_token();
                 held.insert(shard, end.clone());
-                let work = serve(shard, end);
+                let work = serve(shard, vacant, end);
                 serving.push(async move { (shard, work.await) });
             }
         }
@@ -216,7 +220,7 @@ impl Taker {
         }
         for (shard, claim) in (0..).zip(&mut self.shards) {
             if claim.seen(by_name.get(&claim.name).cloned(), identity).is_none() {
-                census.free.insert(shard);
+                census.free.insert(shard, Vacant(claim.clone()));
             }
         }
         census.place = self.keep(vacant).await;
@@ -290,7 +294,7 @@ mod tests {
                 .iter()
                 .map(|place| {
                     let living = living.iter().copied().collect();
-                    Census { place: Some(*place), living, free: BTreeSet::new() }.part(shards).unwrap()
+                    Census { place: Some(*place), living, free: BTreeMap::new() }.part(shards).unwrap()
                 })
                 .collect();
             assert_eq!(parts, expected, "{shards} shards, {living:?}");
