@@ -46,6 +46,7 @@ fn everything(metrics: &Metrics) -> (ApplicationMetrics, SourceMetrics, ObjectMe
     metrics.request("dry-run", 422, Duration::from_millis(3));
     metrics.delivery("github", Delivery::Accepted);
     metrics.watch("configmaps", "", Some("current"));
+    metrics.shard(0, true);
     (app, source, other)
 }
 
