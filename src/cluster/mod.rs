@@ -31,6 +31,7 @@ mod reduced;
 mod seen;
 mod tasks;
 mod watch;
+mod watched;
 
 pub use connection::{Cluster, ClusterError, ClusterOptions, NoObserver, RequestFacts, RequestObserver};
 pub use discovery::ApiKind;
@@ -45,7 +46,7 @@ pub use leases::{Lease, Tenure};
 pub use objects::{
     Answer, ApplyOptions, ConfigData, Content, EventNote, FieldValidation, Propagation, SecretData, Would,
 };
-pub use observed::{Holding, Observed, ObservedOptions, WatchError, WatchState};
+pub use observed::{Holding, Observed, ObservedOptions};
 pub use paths::{Drift, FieldPath};
 pub use pods::{ContainerSeen, Ending, PodSeen, PodWatch, Pods};
 pub use reduced::{LoadBalancer, Reduced, RollingUpdate, SeenCondition, Spec, Status, UpdateStrategy};
@@ -53,3 +54,4 @@ pub(crate) use seen::is_folded;
 pub use seen::{DriftMark, Marks, OwnerKey, Scaled, Seen, Ssa};
 pub use tasks::{Died, Tasks};
 pub use watch::{Collection, Named, WatchEvent, Watchable, Watcher};
+pub use watched::{WatchError, WatchState};
