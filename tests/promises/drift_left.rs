@@ -104,6 +104,8 @@ async fn a_restart_leaves_what_is_left_and_says_nothing_new(env: &mut Env) {
     env.begin(&[("app/x.yaml", &asking("x", "a", "warn")), ("app/y.yaml", &asking("y", "a", "warn"))]).await;
     edit(env, "x", json!({ "data": { "value": "by hand" } })).await;
     left(env, "/x: data.value").await;
+    // it is told after the condition is written
+    told(env, "DriftDetected", &["/x: data.value"]).await;
     env.daemon.take().unwrap().stop().await.unwrap();
     // and while nobody looks
     edit(env, "y", json!({ "data": { "value": "by hand" } })).await;
