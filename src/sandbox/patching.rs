@@ -65,7 +65,10 @@ impl Api {
                 Patch::Apply(_) => return Err(Refusal::internal("an apply was taken for another patch")),
             };
             if request.subresource == Subresource::Scale {
-                return self.update_scale(request, &live, scale::write(resource, &live.value, &patched)?);
+                match self.update_scale(request, &live, scale::write(resource, &live.value, &patched)?)? {
+                    Some(answer) => return Ok(answer),
+                    None => continue,
+                }
             }
             let mut patched = patched;
             check_patched(request, &live, &patched)?;

@@ -151,7 +151,8 @@ impl Api {
             if !version.is_empty() && version != live.version.to_string() {
                 return Err(Refusal::modified(&request.resource, &request.name));
             }
-            return self.update_scale(request, &live, changed);
+            let scaled = self.update_scale(request, &live, changed)?;
+            return scaled.ok_or_else(|| Refusal::modified(&request.resource, &request.name));
         }
         check_identity(request, &mut value)?;
         let warnings = self.check(request, &mut value)?;
@@ -196,20 +197,19 @@ impl Api {
         Err(Refusal::modified(&request.resource, &request.name))
     }
 
+    /// `None`: another writer was there first.
     pub(super) fn update_scale(
         &self,
         request: &Request,
         live: &Arc<Stored>,
         changed: Value,
-    ) -> Result<Answer, Refusal> {
+    ) -> Result<Option<Answer>, Refusal> {
         let track = |resource: &Resource, live: &Value, new: &mut Value| {
             typing::track(resource, Some(live), new, Self::writer(request));
         };
         let main = Request { subresource: Subresource::None, ..request.clone() };
-        match self.commit(&main, live, changed, track)? {
-            Some(object) => Ok(Answer::Value { code: 200, value: scale::read(&request.resource, &object.value) }),
-            None => Err(Refusal::modified(&request.resource, &request.name)),
-        }
+        let object = self.commit(&main, live, changed, track)?;
+        Ok(object.map(|object| Answer::Value { code: 200, value: scale::read(&request.resource, &object.value) }))
     }
 
     /// A version or uid in the object is a condition.

@@ -181,6 +181,27 @@ async fn the_scale_of_a_deployment_is_read_and_written() {
     assert_eq!(api.get("web").await.unwrap().spec.unwrap().replicas, Some(3));
 }
 
+/// Without a version a patch is tried anew when somebody else was there first.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_scales_beside_another_writer_is_not_refused() {
+    let c = cluster().await;
+    c.post(DEPLOYMENTS, &deployment("web")).await;
+    let api: Api<Deployment> = Api::namespaced(c.client.clone(), "default");
+    let (scaled, labelled) = (api.clone(), api);
+    let params = PatchParams::default;
+    let label = tokio::spawn(async move {
+        for n in 0..300 {
+            let patch = json!({"metadata": {"labels": {"n": n.to_string()}}});
+            labelled.patch("web", &params(), &Patch::Merge(&patch)).await.unwrap();
+        }
+    });
+    for n in 0..300 {
+        let patch = json!({"spec": {"replicas": n}});
+        scaled.patch_scale("web", &params(), &Patch::Merge(&patch)).await.unwrap();
+    }
+    label.await.unwrap();
+}
+
 #[tokio::test]
 async fn a_cluster_starts_with_its_namespaces_and_their_accounts() {
     let c = cluster().await;
