@@ -38,7 +38,7 @@ impl Default for FetchLimits {
     /// and the base of its delta are in memory at once; forges refuse files of more than 100 MiB.
     fn default() -> Self {
         let pack = PackLimits { objects: 5_000_000, object_bytes: 128 << 20, unfolded_bytes: 4 << 30 };
-        FetchLimits { bytes: 1 << 30, pack }
+        FetchLimits { bytes: 2 << 30, pack }
     }
 }
 
