@@ -4,12 +4,14 @@
 //! excerpt. Stricter than kubectl in one thing: a key given twice is an error. Bounded in bytes, documents, depth and
 //! nodes after aliases. An error never contains a value of the file, only keys and positions.
 
+mod emit;
 mod events;
 mod position;
 mod read;
 mod scalar;
 mod write;
 
+pub(crate) use emit::emit;
 pub(crate) use events::{EventReader, GAVE_UP, Unread};
 pub use position::{PathSegment, item_lines, locate};
 pub use read::{

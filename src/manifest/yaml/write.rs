@@ -6,27 +6,12 @@
 use libyaml_safer::{Emitter, Error, Event, MappingStyle, ScalarStyle, SequenceStyle};
 use serde_json::Value;
 
-use super::scalar;
+use super::{emit, scalar};
 
 /// One document, without `---`, ending with a line break.
 pub fn write(value: &Value) -> String {
-    let mut out = Vec::new();
-    // The emitter's only failure is its sink's, and a vector has none.
-    let _ = emit(value, &mut out);
-    String::from_utf8_lossy(&out).into_owned()
-}
-
-fn emit(value: &Value, out: &mut Vec<u8>) -> Result<(), Error> {
-    let mut emitter = Emitter::new();
-    emitter.set_output_string(out);
-    emitter.set_unicode(true);
-    emitter.set_width(-1);
-    emitter.emit(Event::stream_start(libyaml_safer::Encoding::Utf8))?;
-    emitter.emit(Event::document_start(None, &[], true))?;
-    node(&mut emitter, value)?;
-    emitter.emit(Event::document_end(true))?;
-    emitter.emit(Event::stream_end())?;
-    emitter.flush()
+    // The emitter's only failure is its sink's, and a text in memory has none.
+    emit(|emitter| node(emitter, value)).unwrap_or_default()
 }
 
 fn node(emitter: &mut Emitter<'_>, value: &Value) -> Result<(), Error> {

@@ -6,14 +6,14 @@
 
 use std::borrow::Cow;
 
-use libyaml_safer::{Emitter, Error, Event, EventData, MappingStyle, ScalarStyle, SequenceStyle};
+use libyaml_safer::{Event, EventData, MappingStyle, ScalarStyle, SequenceStyle};
 use serde_json::Value;
 
 use super::budget::Budget;
 use super::generate::as_go_writes;
 use super::node::{Node, documents};
 use super::scalar::{Tag, resolve};
-use crate::manifest::yaml::EventReader;
+use crate::manifest::yaml::{EventReader, emit};
 
 /// Changes the values in a text.
 pub fn rewrite(
@@ -225,26 +225,10 @@ fn go_name(tag: Tag) -> &'static str {
 }
 
 fn print(events: Vec<Event>) -> Result<String, String> {
-    let mut out = Vec::new();
-    emit(events, &mut out).map_err(|error| format!("the text can't be written anew: {error}"))?;
-    let text = String::from_utf8_lossy(&out).into_owned();
+    let text = emit(|emitter| events.into_iter().try_for_each(|event| emitter.emit(event)))
+        .map_err(|error| format!("the text can't be written anew: {error}"))?;
     // the end of a document whose last text keeps its line breaks, which kustomize doesn't mark
     Ok(text.strip_suffix("\n...\n").map(str::to_owned).unwrap_or(text))
-}
-
-fn emit(events: Vec<Event>, out: &mut Vec<u8>) -> Result<(), Error> {
-    let mut emitter = Emitter::new();
-    emitter.set_output_string(out);
-    emitter.set_unicode(true);
-    emitter.set_width(-1);
-    emitter.emit(Event::stream_start(libyaml_safer::Encoding::Utf8))?;
-    emitter.emit(Event::document_start(None, &[], true))?;
-    for event in events {
-        emitter.emit(event)?;
-    }
-    emitter.emit(Event::document_end(true))?;
-    emitter.emit(Event::stream_end())?;
-    emitter.flush()
 }
 
 /// What a text has between its values.
