@@ -61,11 +61,26 @@ pub(super) struct Fetch {
     cancel: CancellationToken,
 }
 
+/// What came of one.
+pub(super) struct Fetched {
+    revision: source::Revision,
+    since: Instant,
+    found: Found,
+    result: Result<Passed, SourceError>,
+}
+
 /// A commit that can't be taken as it is: fetching it again and again would bring gigabytes of the same.
 pub(super) struct Refused {
     revision: source::Revision,
     error: SourceError,
     at: Instant,
+}
+
+impl Fetch {
+    fn ended(&self, result: Result<Passed, SourceError>) -> Fetched {
+        let found = Found { probed_at: self.first, seen_at: self.begun, fetched_at: Instant::now() };
+        Fetched { revision: self.revision.clone(), since: self.since, found, result }
+    }
 }
 
 impl Drop for Fetch {
@@ -201,15 +216,12 @@ impl Worker {
         target: &Target,
         includes: &Includes,
         running: &mut Running,
-        fetch: Fetch,
-        result: Result<Passed, SourceError>,
+        fetched: Fetched,
     ) {
-        let (since, revision) = (fetch.since, fetch.revision.clone());
-        let found = Found { probed_at: fetch.first, seen_at: fetch.begun, fetched_at: Instant::now() };
-        self.shared.metrics.stage(Stage::Fetch, fetch.begun.elapsed());
+        let Fetched { revision, since, found, result } = fetched;
+        self.shared.metrics.stage(Stage::Fetch, found.seen_at.elapsed());
         self.metrics.fetched(if result.is_ok() { "ok" } else { "failed" });
         self.metrics.received(target.remote.take_received());
-        drop(fetch);
         match result {
             Ok(Passed { snapshot, warnings, notes }) => {
                 self.tell(&target.object, &snapshot.revision, &warnings, &notes);
@@ -267,12 +279,9 @@ impl Worker {
         target: &Target,
         includes: &Includes,
         running: &mut Running,
-        fetch: Fetch,
-        result: Result<Passed, SourceError>,
+        fetched: Fetched,
     ) {
-        let found = Found { probed_at: fetch.first, seen_at: fetch.begun, fetched_at: Instant::now() };
-        let since = fetch.since;
-        drop(fetch);
+        let Fetched { since, found, result, .. } = fetched;
         self.metrics.received(target.remote.take_received());
         let Some(Recovery { error, since: seen, .. }) = running.recovery.take() else { return };
         if running.own.is_some() {
@@ -320,18 +329,17 @@ pub(super) async fn probed(probe: &mut Option<Boxed<Sight>>) -> Sight {
 }
 
 /// The last good revision is there, or can't be had.
-pub(super) async fn recovered(recovery: &mut Option<Recovery>) -> (Fetch, Result<Passed, SourceError>) {
+pub(super) async fn recovered(recovery: &mut Option<Recovery>) -> Fetched {
     match recovery {
         Some(recovery) => fetched(&mut recovery.fetch).await,
         None => std::future::pending().await,
     }
 }
 
-pub(super) async fn fetched(fetch: &mut Option<Fetch>) -> (Fetch, Result<Passed, SourceError>) {
+pub(super) async fn fetched(fetch: &mut Option<Fetch>) -> Fetched {
     let Some(running) = fetch else { return std::future::pending().await };
     let result = (&mut running.result).await;
-    match fetch.take() {
-        Some(done) => (done, result),
-        None => std::future::pending().await,
-    }
+    let fetched = running.ended(result);
+    *fetch = None;
+    fetched
 }

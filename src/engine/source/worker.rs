@@ -167,8 +167,8 @@ impl Worker {
                 () = other_rules(&mut self.policies, &rules) => return Changed::Target,
                 () = self.handle.wake.notified() => {}
                 sight = probed(&mut running.probe) => self.on_probe(&target, &includes, &mut running, sight).await,
-                (fetch, result) = fetched(&mut running.fetch) => self.on_fetch(&target, &includes, &mut running, fetch, result).await,
-                (fetch, result) = recovered(&mut running.recovery) => self.on_recovered(&target, &includes, &mut running, fetch, result).await,
+                fetch = fetched(&mut running.fetch) => self.on_fetch(&target, &includes, &mut running, fetch).await,
+                fetch = recovered(&mut running.recovery) => self.on_recovered(&target, &includes, &mut running, fetch).await,
                 () = includes.changed() => self.compose(&target, &includes, &mut running).await,
                 sight = follower.news() => self.on_news(&target, &includes, &mut running, sight).await,
                 () = sleep_until(due) => self.probe(&target, &follower, &mut running),
