@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use sha2::{Digest, Sha256};
 
+use crate::api::GoDuration;
+
 /// Where trees of other repositories are seen. No repository has a reason to have a directory of this name.
 const MOUNTS: &str = ".afresh-remote";
 /// As long as kustomize waits.
@@ -174,16 +176,8 @@ fn split(path: &str, is_local: bool) -> Result<(String, String), String> {
 
 /// Seconds, or as Go writes durations.
 fn duration(text: &str) -> Option<Duration> {
-    if let Ok(seconds) = text.parse::<u64>() {
-        return (seconds > 0).then(|| Duration::from_secs(seconds));
-    }
-    for (unit, seconds) in [("ms", 0.001), ("s", 1.0), ("m", 60.0), ("h", 3600.0)] {
-        if let Some(number) = text.strip_suffix(unit) {
-            let number: f64 = number.parse().ok()?;
-            return Duration::try_from_secs_f64(number * seconds).ok().filter(|duration| !duration.is_zero());
-        }
-    }
-    None
+    let seconds = text.parse().ok().map(Duration::from_secs);
+    seconds.or_else(|| Some(GoDuration::parse(text)?.0)).filter(|duration| !duration.is_zero())
 }
 
 #[cfg(test)]
@@ -219,6 +213,16 @@ mod tests {
     }
 
     #[test]
+    fn the_time_that_may_be_waited_is_in_seconds_or_as_go_writes_durations() {
+        for (text, millis) in
+            [("5", 5_000), ("0.5m", 30_000), ("250ms", 250), ("1m30s", 60_000), ("5s", 5_000), ("1h", 60_000)]
+        {
+            let base = RemoteBase::parse(&format!("https://host/o/r?ref=v1&timeout={text}")).expect("an address");
+            assert_eq!(base.expect(text).timeout, Duration::from_millis(millis), "{text}");
+        }
+    }
+
+    #[test]
     fn what_can_not_be_fetched_says_why() {
         for (text, why) in [
             ("https://host/o/r", "names no revision"),
@@ -233,6 +237,7 @@ mod tests {
             ("https://host/o/r//../../x?ref=v1", "leads out"),
             ("https://host/o?ref=v1", "names no repository"),
             ("https://host/o/r?ref=v1&timeout=soon", "`timeout=soon`"),
+            ("https://host/o/r?ref=v1&timeout=0", "`timeout=0`"),
         ] {
             let said = RemoteBase::parse(text).expect("an address").expect_err(text);
             assert!(said.contains(why), "{text}: {said}");
