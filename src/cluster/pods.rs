@@ -427,28 +427,13 @@ impl PodSeen {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cluster::{Marks, Reduced};
+    use crate::cluster::Reduced;
     use crate::manifest::ObjectId;
     use serde_json::{Value, json};
 
     fn workload(kind: &str, uid: &str) -> Seen {
-        Seen {
-            id: ObjectId::new("apps", kind, "shop", "web"),
-            uid: uid.into(),
-            resource_version: "1".into(),
-            generation: 1,
-            owner: None,
-            desired: None,
-            config: None,
-            marks: Marks::default(),
-            deleting: false,
-            finalizers: Vec::new(),
-            entry: None,
-            foldable: false,
-            keys_of_others: Vec::new(),
-            scaled: None,
-            health: Some(Box::default()),
-        }
+        let id = ObjectId::new("apps", kind, "shop", "web");
+        Seen { uid: uid.into(), health: Some(Box::default()), ..Seen::bare(id) }
     }
 
     fn state(pods: &[(&str, &str, &str)], sets: &[(&str, &str, &str)]) -> State {

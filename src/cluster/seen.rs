@@ -51,6 +51,28 @@ pub struct Seen {
 }
 
 impl Seen {
+    /// An object of which nothing else is known, for tests to start from.
+    #[cfg(test)]
+    pub fn bare(id: ObjectId) -> Self {
+        Self {
+            id,
+            uid: "u".into(),
+            resource_version: "1".into(),
+            generation: 1,
+            owner: None,
+            desired: None,
+            config: None,
+            marks: Marks::default(),
+            deleting: false,
+            finalizers: Vec::new(),
+            entry: None,
+            foldable: false,
+            keys_of_others: Vec::new(),
+            scaled: None,
+            health: None,
+        }
+    }
+
     /// True if nothing that anyone decides upon is different.
     pub(super) fn is_as(&self, other: &Seen) -> bool {
         self.uid == other.uid

@@ -158,15 +158,6 @@ mod tests {
         Expressions::compile(&checks)
     }
 
-    fn spell(verdict: &Verdict) -> String {
-        match verdict {
-            Verdict::Current => "current".into(),
-            Verdict::InProgress { reason } => format!("waits: {reason}"),
-            Verdict::Failed { reason } => format!("failed: {reason}"),
-            Verdict::Terminating { reason } => format!("ends: {reason}"),
-        }
-    }
-
     #[test]
     fn an_object_is_judged_in_the_order_of_flux() {
         let expressions = checks(json!([{
@@ -198,7 +189,7 @@ mod tests {
             ),
         ] {
             let expression = expressions.of("example.org", "Database").unwrap();
-            assert_eq!(spell(&expression.judge(&object)), expected, "{object}");
+            assert_eq!(expression.judge(&object).spelled(), expected, "{object}");
         }
     }
 
@@ -245,6 +236,6 @@ mod tests {
         let expressions = checks(json!([{"apiVersion": "example.org/v1", "current": all}])).unwrap();
         let object = json!({"spec": {"items": items}});
         let verdict = expressions.of("example.org", "List").unwrap().judge(&object);
-        assert_eq!(spell(&verdict), "waits: `current`: the evaluation takes too long");
+        assert_eq!(verdict.spelled(), "waits: `current`: the evaluation takes too long");
     }
 }

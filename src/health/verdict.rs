@@ -29,6 +29,17 @@ impl Verdict {
         *self == Self::Current
     }
 
+    /// As the tables of tests write it.
+    #[cfg(test)]
+    pub(super) fn spelled(&self) -> String {
+        match self {
+            Self::Current => "current".into(),
+            Self::InProgress { reason } => format!("waits: {reason}"),
+            Self::Failed { reason } => format!("failed: {reason}"),
+            Self::Terminating { reason } => format!("ends: {reason}"),
+        }
+    }
+
     pub(super) fn not_taken_up() -> Self {
         Self::waiting("its controller has not taken up the newest change yet")
     }
@@ -328,42 +339,17 @@ fn words(condition: &SeenCondition, otherwise: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cluster::Marks;
     use crate::manifest::ObjectId;
     use serde_json::{Value, json};
 
     fn seen(group: &str, kind: &str, generation: i64, object: &Value) -> Seen {
         let part = |name: &str| object.get(name).cloned().unwrap_or_else(|| json!({}));
-        Seen {
-            id: ObjectId::new(group, kind, "shop", "web"),
-            uid: "u".into(),
-            resource_version: "1".into(),
-            generation,
-            owner: None,
-            desired: None,
-            config: None,
-            marks: Marks::default(),
-            deleting: false,
-            finalizers: Vec::new(),
-            entry: None,
-            foldable: false,
-            keys_of_others: Vec::new(),
-            scaled: None,
-            health: Some(Box::new(Reduced {
-                spec: serde_json::from_value(part("spec")).unwrap(),
-                status: serde_json::from_value(part("status")).unwrap(),
-            })),
-        }
-    }
-
-    /// `Current`, or the letter of the verdict and its reason.
-    fn spell(verdict: &Verdict) -> String {
-        match verdict {
-            Verdict::Current => "current".into(),
-            Verdict::InProgress { reason } => format!("waits: {reason}"),
-            Verdict::Failed { reason } => format!("failed: {reason}"),
-            Verdict::Terminating { reason } => format!("ends: {reason}"),
-        }
+        let health = Reduced {
+            spec: serde_json::from_value(part("spec")).unwrap(),
+            status: serde_json::from_value(part("status")).unwrap(),
+        };
+        let id = ObjectId::new(group, kind, "shop", "web");
+        Seen { generation, health: Some(Box::new(health)), ..Seen::bare(id) }
     }
 
     #[test]
@@ -573,7 +559,7 @@ mod tests {
             ),
         ];
         for ((group, kind, object), expected) in cases {
-            assert_eq!(spell(&assess(&seen(group, kind, 2, &object))), expected, "{kind} {object}");
+            assert_eq!(assess(&seen(group, kind, 2, &object)).spelled(), expected, "{kind} {object}");
         }
     }
 
@@ -584,6 +570,6 @@ mod tests {
         assert_eq!(assess(&object), Verdict::Current);
         object.deleting = true;
         object.finalizers = vec!["a/b".into()];
-        assert_eq!(spell(&assess(&object)), "ends: being deleted, waiting for a/b");
+        assert_eq!(assess(&object).spelled(), "ends: being deleted, waiting for a/b");
     }
 }
