@@ -28,6 +28,7 @@ pub mod proxy;
 pub mod reference;
 pub mod remote;
 pub mod snapshot;
+pub mod spacing;
 pub mod url;
 pub mod version;
 
@@ -38,8 +39,9 @@ pub use follower::{Follower, Sight};
 pub use github_app::GitHubApp;
 pub use listing::{File, Listing, ListingError};
 pub use mount::{Mount, Sparse};
-pub use pacing::{Failure, Pacing, ProbeKind, When};
+pub use pacing::{Failure, Pacing, When};
 pub use reference::{Reference, ReferenceError, Revision};
 pub use remote::{Remote, RemoteOptions, Remotes};
 pub use snapshot::{CommitInfo, Snapshot};
+pub use spacing::ProbeKind;
 pub use url::{SourceUrl, UrlError};

@@ -28,10 +28,11 @@ use super::git::http::HttpTransport;
 use super::git::local::LocalRepository;
 use super::git::ssh::SshTransport;
 use super::github_app::GitHubApp;
-use super::pacing::{Failure, HostPace, ProbeKind, RemotePace};
+use super::pacing::Failure;
 use super::probes::{Probes, Question, Shown};
 use super::reference::{Lookup, Reference, Revision};
 use super::snapshot::{OpenError, Snapshot};
+use super::spacing::{HostPace, ProbeKind, RemotePace};
 use super::url::{Location, SourceUrl};
 
 /// A connection that takes longer is not going to be made.
