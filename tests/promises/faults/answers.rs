@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use hyper::Method;
 
-use super::through_a_gateway;
+use super::{begin_with_another, through_a_gateway};
 use crate::support::env::{Env, message, truth};
 use crate::support::gateway::Fault;
 use crate::support::manifests::{config_map, deployment};
@@ -45,12 +45,7 @@ async fn an_api_server_that_fails_for_a_while_is_a_condition_and_then_nothing(en
     let push =
         |env: &Env, value: &str| env.push(value, &files(value).each_ref().map(|(path, text)| (*path, text.as_str())));
     let a = push(env, "a");
-    env.source(|_| {}).await;
-    env.kustomization("app", |_| {}).await;
-    env.kustomization("other", |_| {}).await;
-    env.start();
-    env.ready_at("app", &a).await;
-    env.ready_at("other", &a).await;
+    begin_with_another(env, &a, |_| {}).await;
     for code in [429, 500, 503] {
         gateway.set(Fault::Answer(code), |method, target| {
             method == Method::PATCH && target.contains("/configmaps/settings")
@@ -108,12 +103,7 @@ async fn requests_that_hang_hold_back_nothing_else(env: &mut Env) {
         env.push(value, &files.iter().map(|(path, text)| (path.as_str(), text.as_str())).collect::<Vec<_>>())
     };
     let a = push(env, "a");
-    env.source(|_| {}).await;
-    env.kustomization("app", |_| {}).await;
-    env.kustomization("other", |_| {}).await;
-    env.start();
-    env.ready_at("app", &a).await;
-    env.ready_at("other", &a).await;
+    begin_with_another(env, &a, |_| {}).await;
 
     gateway.set(Fault::Hang, |method, target| method == Method::PATCH && target.contains("/hanging-"));
     let b = push(env, "b");

@@ -5,6 +5,7 @@ use kube::api::{ApiResource, DeleteParams, DynamicObject, Patch, PatchParams};
 use kube::core::GroupVersionKind;
 use serde_json::{Value, json};
 
+use super::begin_with_another;
 use crate::support::env::Env;
 use crate::support::manifests::config_map;
 use crate::support::scenarios;
@@ -53,12 +54,7 @@ async fn a_definition_that_somebody_deletes_is_a_condition_until_it_is_back(env:
         env.push(&size.to_string(), &files(size).each_ref().map(|(path, text)| (*path, text.as_str())))
     };
     let a = push(env, 1);
-    env.source(|_| {}).await;
-    env.kustomization("app", |spec| spec["retryInterval"] = json!("2s")).await;
-    env.kustomization("other", |_| {}).await;
-    env.start();
-    env.ready_at("app", &a).await;
-    env.ready_at("other", &a).await;
+    begin_with_another(env, &a, |spec| spec["retryInterval"] = json!("2s")).await;
 
     definitions.delete(&name, &DeleteParams::default()).await.expect("somebody deletes it");
     let failed = env.failed_at("app", &a, "Widget").await;

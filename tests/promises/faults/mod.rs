@@ -7,6 +7,8 @@ mod large;
 mod outages;
 mod watches;
 
+use serde_json::Value;
+
 use crate::support::env::Env;
 use crate::support::gateway::Gateway;
 
@@ -15,4 +17,15 @@ async fn through_a_gateway(env: &mut Env) -> Gateway {
     let gateway = Gateway::before(env.kubeconfig(), env.folder()).await;
     env.use_kubeconfig(gateway.kubeconfig());
     gateway
+}
+
+/// What was pushed as `revision` is live by two applications: `app`, with this spec, and `other`, which has nothing to do
+/// with it.
+async fn begin_with_another(env: &mut Env, revision: &str, spec_of_app: impl FnOnce(&mut Value)) {
+    env.source(|_| {}).await;
+    env.kustomization("app", spec_of_app).await;
+    env.kustomization("other", |_| {}).await;
+    env.start();
+    env.ready_at("app", revision).await;
+    env.ready_at("other", revision).await;
 }

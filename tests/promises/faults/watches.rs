@@ -6,7 +6,7 @@ use hyper::Method;
 use kube::api::DeleteParams;
 use serde_json::json;
 
-use super::through_a_gateway;
+use super::{begin_with_another, through_a_gateway};
 use crate::support::env::Env;
 use crate::support::gateway::Fault;
 use crate::support::manifests::{config_map, deployment};
@@ -111,12 +111,7 @@ async fn a_watch_that_is_forbidden_is_a_condition_and_a_metric_until_it_is_allow
         "A",
         &[("app/settings.yaml", &config_map("settings", "a")), ("other/web.yaml", &deployment("web", "web:1"))],
     );
-    env.source(|_| {}).await;
-    env.kustomization("app", |spec| spec["retryInterval"] = json!("2s")).await;
-    env.kustomization("other", |_| {}).await;
-    env.start();
-    env.ready_at("app", &a).await;
-    env.ready_at("other", &a).await;
+    begin_with_another(env, &a, |spec| spec["retryInterval"] = json!("2s")).await;
     until_state(env, "configmaps", Some("current")).await;
 
     gateway.set(Fault::Answer(403), |method, target| {
