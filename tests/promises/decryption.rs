@@ -25,6 +25,8 @@ fn recorded(file: &str) -> String {
 
 /// What `tests/sops/plain/secret.yaml` holds as `password`.
 const PASSWORD: &str = "correct horse: battery # staple";
+/// As the API server gives it.
+const ENCODED_PASSWORD: &str = "Y29ycmVjdCBob3JzZTogYmF0dGVyeSAjIHN0YXBsZQ==";
 
 async fn hold_key(env: &Env, name: &str) {
     let secret = json!({
@@ -49,6 +51,13 @@ async fn begin(env: &mut Env, key: &str) -> String {
     revision
 }
 
+/// Until the application fails by the name of whose key would open the file.
+async fn names_the_team(env: &Env, revision: &str) {
+    let key = recorded("keys/team.agekey");
+    let recipient = key.lines().find_map(|line| line.strip_prefix("# public key: ")).expect("a public key");
+    env.failed_at("app", revision, recipient).await;
+}
+
 async fn assert_is_told_nowhere(env: &Env) {
     let log = env.daemon.as_ref().unwrap().log().join("\n");
     let events = json!(env.objects("Event").list(&Default::default()).await.unwrap().items).to_string();
@@ -68,7 +77,7 @@ async fn a_secret_that_is_encrypted_in_git_goes_live_in_the_clear(env: &mut Env)
     let revision = begin(env, "team").await;
     env.ready_at("app", &revision).await;
     let secret = env.live("Secret", "s3").await.expect("it is there");
-    assert_eq!(secret["data"]["password"], "Y29ycmVjdCBob3JzZTogYmF0dGVyeSAjIHN0YXBsZQ==");
+    assert_eq!(secret["data"]["password"], ENCODED_PASSWORD);
     assert_eq!(secret["data"]["raw"], "aGVsbG8=");
     assert!(secret.get("sops").is_none(), "{secret}");
     assert_is_told_nowhere(env).await;
@@ -76,12 +85,10 @@ async fn a_secret_that_is_encrypted_in_git_goes_live_in_the_clear(env: &mut Env)
 
 async fn another_key_is_tried_at_once_and_the_wrong_one_names_who_can_open_the_file(env: &mut Env) {
     let revision = begin(env, "stranger").await;
-    let key = recorded("keys/team.agekey");
-    let recipient = key.lines().find_map(|line| line.strip_prefix("# public key: ")).expect("a public key");
-    env.failed_at("app", &revision, recipient).await;
+    names_the_team(env, &revision).await;
     hold_key(env, "team").await;
     env.ready_at("app", &revision).await;
-    assert_eq!(password_of(env).await, Some("Y29ycmVjdCBob3JzZTogYmF0dGVyeSAjIHN0YXBsZQ==".into()));
+    assert_eq!(password_of(env).await, Some(ENCODED_PASSWORD.into()));
     assert_is_told_nowhere(env).await;
 }
 
@@ -92,13 +99,11 @@ async fn the_keys_of_the_daemon_are_for_those_that_name_none(env: &mut Env) {
     env.source(|_| {}).await;
     env.kustomization("app", |spec| spec["decryption"] = json!({ "provider": "sops" })).await;
     env.start();
-    let key = recorded("keys/team.agekey");
-    let recipient = key.lines().find_map(|line| line.strip_prefix("# public key: ")).expect("a public key");
-    env.failed_at("app", &revision, recipient).await;
+    names_the_team(env, &revision).await;
     // a change of the daemon's Secret is tried at once as well
     hold_key(env, "team").await;
     env.ready_at("app", &revision).await;
-    assert_eq!(password_of(env).await, Some("Y29ycmVjdCBob3JzZTogYmF0dGVyeSAjIHN0YXBsZQ==".into()));
+    assert_eq!(password_of(env).await, Some(ENCODED_PASSWORD.into()));
 
     // who names a Secret has its keys, and no others
     env.kustomization("app", |spec| {
