@@ -2,6 +2,7 @@
 
 use serde_json::json;
 
+use crate::notifications::{begin_with, break_it, repair_it};
 use crate::support::env::Env;
 use crate::support::forward_proxy::ForwardProxy;
 use crate::support::manifests::config_map;
@@ -21,27 +22,6 @@ scenarios! {
 }
 
 const APP_KEY: &str = include_str!("../source/keys/app.pem");
-
-/// An Alert `all` on errors, told to the Provider `chat`; the application `app` is live.
-async fn begin(env: &mut Env, provider: serde_json::Value) {
-    env.provider("chat", provider).await;
-    env.alert("all", "chat", |spec| spec["eventSeverity"] = json!("error")).await;
-    env.begin(&[("app/settings.yaml", &config_map("settings", "a"))]).await;
-}
-
-async fn break_it(env: &Env) -> String {
-    let broken = env.push("B", &[("app/settings.yaml", "[")]);
-    env.announce().await;
-    env.failed_at("app", &broken, "app/settings.yaml").await;
-    broken
-}
-
-async fn repair_it(env: &Env) -> String {
-    let fix = env.push("C", &[("app/settings.yaml", &config_map("settings", "c"))]);
-    env.announce().await;
-    env.ready_at("app", &fix).await;
-    fix
-}
 
 async fn nth(env: &Env, receiver: &Receiver, number: usize, what: &str) -> Received {
     env.eventually(what, async || receiver.received().into_iter().nth(number)).await
@@ -66,7 +46,7 @@ async fn a_chat_reads_what_failed_and_where_and_that_it_is_repaired(env: &mut En
     let spec = json!({
         "type": "slack", "channel": "#ops", "username": "gitops", "secretRef": { "name": "chat" },
     });
-    begin(env, spec).await;
+    begin_with(env, spec).await;
     let broken = break_it(env).await;
     let failure = nth(env, &chat, 0, "the chat reads of the failure").await;
     assert_eq!(
@@ -95,8 +75,11 @@ async fn a_chat_that_says_no_with_200_is_heard(env: &mut Env) {
     chat.say(r#"{"ok": false, "error": "channel_not_found"}"#);
     env.secret("bot", json!({ "token": "xoxb-a-bot" })).await;
     let address = format!("{}/api/chat.postMessage", chat.url);
-    begin(env, json!({ "type": "slack", "address": address, "channel": "#nowhere", "secretRef": { "name": "bot" } }))
-        .await;
+    begin_with(
+        env,
+        json!({ "type": "slack", "address": address, "channel": "#nowhere", "secretRef": { "name": "bot" } }),
+    )
+    .await;
     break_it(env).await;
     assert_eq!(nth(env, &chat, 0, "the chat is told").await.header("authorization"), "Bearer xoxb-a-bot");
     until_counted(env, "chat", "refused").await;
@@ -111,7 +94,7 @@ async fn an_alertmanager_behind_basic_authentication_is_told(env: &mut Env) {
     let pager = Receiver::start(&env.canaries).await;
     env.secret("pager", json!({ "username": "afresh", "password": "a pager's password" })).await;
     let address = format!("{}/prefix/api/v2/alerts", pager.url);
-    begin(env, json!({ "type": "alertmanager", "address": address, "secretRef": { "name": "pager" } })).await;
+    begin_with(env, json!({ "type": "alertmanager", "address": address, "secretRef": { "name": "pager" } })).await;
     let broken = break_it(env).await;
     let raised = nth(env, &pager, 0, "an alert is raised").await;
     assert_eq!(raised.path, "/prefix/api/v2/alerts");
@@ -135,7 +118,7 @@ async fn an_alertmanager_behind_basic_authentication_is_told(env: &mut Env) {
 async fn headers_of_the_secret_go_with_each_message_and_into_no_log(env: &mut Env) {
     let receiver = Receiver::start(&env.canaries).await;
     env.secret("headers", json!({ "headers": "X-Tenant: shop\nAuthorization: Bearer a-header-token\n" })).await;
-    begin(env, json!({ "type": "generic", "address": receiver.url, "secretRef": { "name": "headers" } })).await;
+    begin_with(env, json!({ "type": "generic", "address": receiver.url, "secretRef": { "name": "headers" } })).await;
     break_it(env).await;
     let failure = nth(env, &receiver, 0, "the failure is told").await;
     assert_eq!((failure.header("x-tenant"), failure.header("authorization")), ("shop", "Bearer a-header-token"));
@@ -158,7 +141,7 @@ async fn an_endpoint_that_asks_for_a_certificate_is_told_once_there_is_one(env: 
     let authority = Authority::new();
     let address = authority.front_for_known(receiver.socket()).await;
     env.secret("tls", json!({ "ca.crt": authority.pem })).await;
-    begin(env, json!({ "type": "generic", "address": address, "certSecretRef": { "name": "tls" } })).await;
+    begin_with(env, json!({ "type": "generic", "address": address, "certSecretRef": { "name": "tls" } })).await;
     break_it(env).await;
     until_counted(env, "chat", "retried").await;
     assert!(receiver.received().is_empty(), "nobody is let in without a certificate");
@@ -187,7 +170,7 @@ async fn an_endpoint_behind_a_proxy_is_told_through_it_alone(env: &mut Env) {
     let (receiver, proxy) = (Receiver::start(&env.canaries).await, ForwardProxy::start().await);
     let way = json!({ "address": proxy.address(), "username": "someone", "password": "a proxy's password" });
     env.secret("way", way).await;
-    begin(env, json!({ "type": "generic", "address": receiver.url, "proxySecretRef": { "name": "way" } })).await;
+    begin_with(env, json!({ "type": "generic", "address": receiver.url, "proxySecretRef": { "name": "way" } })).await;
     break_it(env).await;
     nth(env, &receiver, 0, "the failure is told").await;
     assert_eq!(proxy.requests(), 1);

@@ -55,22 +55,28 @@ fn message(received: &Received) -> String {
     received.json()["message"].as_str().unwrap_or_default().to_owned()
 }
 
-/// The usual beginning, with a provider `chat` of generic type and an Alert on everything that asks for errors.
+/// The usual beginning, with a Provider `chat` of generic type.
 async fn begin(env: &mut Env, receiver: &Receiver) {
-    env.provider("chat", json!({ "type": "generic", "address": format!("{}/hook", receiver.url) })).await;
+    begin_with(env, json!({ "type": "generic", "address": format!("{}/hook", receiver.url) })).await;
+}
+
+/// The usual beginning, with a Provider `chat` and an Alert `all` on everything that asks for errors.
+pub async fn begin_with(env: &mut Env, provider: Value) {
+    env.provider("chat", provider).await;
     env.alert("all", "chat", |spec| spec["eventSeverity"] = json!("error")).await;
     env.begin(&[("app/settings.yaml", &config_map("settings", "a"))]).await;
 }
 
 /// Breaks `app`, sees it fail, and gives the revision.
-async fn break_it(env: &Env) -> String {
+pub async fn break_it(env: &Env) -> String {
     let broken = env.push("B", &[("app/settings.yaml", "[")]);
     env.announce().await;
     env.failed_at("app", &broken, "app/settings.yaml").await;
     broken
 }
 
-async fn repair_it(env: &Env) -> String {
+/// Repairs `app`, sees it Ready, and gives the revision.
+pub async fn repair_it(env: &Env) -> String {
     let fix = env.push("C", &[("app/settings.yaml", &config_map("settings", "c"))]);
     env.announce().await;
     env.ready_at("app", &fix).await;
