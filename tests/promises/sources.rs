@@ -162,23 +162,37 @@ async fn a_sparse_source_shows_what_it_names_and_nothing_else(env: &mut Env) {
     value(env, "settings", "a").await;
 }
 
-async fn a_source_behind_a_proxy_is_asked_through_it_alone(env: &mut Env) {
-    let proxy = ForwardProxy::start().await;
-    proxy_secret(env, &proxy.address()).await;
+/// The usual beginning, with a source that names the Secret `proxy`.
+async fn begin_behind_a_proxy(env: &mut Env, change: impl FnOnce(&mut Value)) {
     let revision = env.push("A", &[("app/settings.yaml", &config_map("settings", "a"))]);
-    env.source(|spec| spec["proxySecretRef"] = json!({ "name": "proxy" })).await;
+    env.source(|spec| {
+        spec["proxySecretRef"] = json!({ "name": "proxy" });
+        change(spec);
+    })
+    .await;
     env.kustomization("app", |_| {}).await;
     env.start();
     env.ready_at("app", &revision).await;
+}
+
+/// With this proxy, which can't be used, the source can't be had: nobody goes around it.
+async fn is_unreachable_through(env: &Env, proxy: &str) {
+    let requests = env.git.requests();
+    proxy_secret(env, proxy).await;
+    says(env, SOURCE, "is unreachable").await;
+    assert_eq!(env.git.requests(), requests);
+}
+
+async fn a_source_behind_a_proxy_is_asked_through_it_alone(env: &mut Env) {
+    let proxy = ForwardProxy::start().await;
+    proxy_secret(env, &proxy.address()).await;
+    begin_behind_a_proxy(env, |_| {}).await;
     assert!(proxy.requests() > 0);
     assert_eq!(proxy.requests(), env.git.requests(), "nothing goes past the proxy");
     assert!(proxy.authorization().is_some());
 
     // Nobody listens there; the way around stays closed.
-    let requests = env.git.requests();
-    proxy_secret(env, "http://127.0.0.1:1").await;
-    says(env, SOURCE, "is unreachable").await;
-    assert_eq!(env.git.requests(), requests);
+    is_unreachable_through(env, "http://127.0.0.1:1").await;
     proxy_secret(env, &proxy.address()).await;
     says(env, SOURCE, "stored artifact for revision").await;
 }
@@ -186,19 +200,12 @@ async fn a_source_behind_a_proxy_is_asked_through_it_alone(env: &mut Env) {
 async fn a_source_behind_a_socks_proxy_is_asked_through_it_alone(env: &mut Env) {
     let proxy = SocksProxy::start().await;
     proxy_secret(env, &proxy.address()).await;
-    let revision = env.push("A", &[("app/settings.yaml", &config_map("settings", "a"))]);
-    env.source(|spec| spec["proxySecretRef"] = json!({ "name": "proxy" })).await;
-    env.kustomization("app", |_| {}).await;
-    env.start();
-    env.ready_at("app", &revision).await;
+    begin_behind_a_proxy(env, |_| {}).await;
     assert!(proxy.connections() > 0);
     assert_eq!(proxy.credentials().as_deref(), Some("someone:hunter2"));
 
     // Nobody listens there; the way around stays closed.
-    let requests = env.git.requests();
-    proxy_secret(env, "socks5://127.0.0.1:1").await;
-    says(env, SOURCE, "is unreachable").await;
-    assert_eq!(env.git.requests(), requests);
+    is_unreachable_through(env, "socks5://127.0.0.1:1").await;
     proxy_secret(env, &proxy.address()).await;
     says(env, SOURCE, "stored artifact for revision").await;
 }
@@ -207,23 +214,12 @@ async fn a_source_behind_a_proxy_that_speaks_tls_is_asked_through_it_alone(env: 
     let (proxy, authority) = (ForwardProxy::start().await, Authority::new());
     proxy_secret(env, &authority.front(proxy.socket()).await).await;
     env.secret("trust", json!({ "ca.crt": authority.pem })).await;
-    let revision = env.push("A", &[("app/settings.yaml", &config_map("settings", "a"))]);
-    env.source(|spec| {
-        spec["proxySecretRef"] = json!({ "name": "proxy" });
-        spec["secretRef"] = json!({ "name": "trust" });
-    })
-    .await;
-    env.kustomization("app", |_| {}).await;
-    env.start();
-    env.ready_at("app", &revision).await;
+    begin_behind_a_proxy(env, |spec| spec["secretRef"] = json!({ "name": "trust" })).await;
     assert_eq!(proxy.requests(), env.git.requests(), "nothing goes past the proxy");
     assert!(proxy.authorization().is_some());
 
     // A proxy that another authority vouches for is not used, and not passed by either.
-    let requests = env.git.requests();
-    proxy_secret(env, &Authority::new().front(proxy.socket()).await).await;
-    says(env, SOURCE, "is unreachable").await;
-    assert_eq!(env.git.requests(), requests);
+    is_unreachable_through(env, &Authority::new().front(proxy.socket()).await).await;
 }
 
 async fn a_forge_with_a_certificate_authority_of_its_own_gives_tokens_to_an_app(env: &mut Env) {
