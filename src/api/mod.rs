@@ -98,6 +98,12 @@ impl Key {
     pub fn new(namespace: impl Into<String>, name: impl Into<String>) -> Self {
         Self { namespace: namespace.into(), name: name.into() }
     }
+
+    /// Of an object as the API server sends it.
+    pub fn of(object: &serde_json::Value) -> Self {
+        let text = |pointer| object.pointer(pointer).and_then(serde_json::Value::as_str).unwrap_or_default();
+        Self::new(text("/metadata/namespace"), text("/metadata/name"))
+    }
 }
 
 impl fmt::Display for Key {

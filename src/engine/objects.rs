@@ -57,7 +57,7 @@ impl<T: DeserializeOwned> Cells<T> {
                 self.listed = true;
                 let mut missing: BTreeSet<Key> = self.cells.keys().cloned().collect();
                 for item in items {
-                    let key = key_of(&item);
+                    let key = Key::of(&item);
                     missing.remove(&key);
                     self.take(key, item);
                 }
@@ -65,8 +65,8 @@ impl<T: DeserializeOwned> Cells<T> {
                     self.gone(key);
                 }
             }
-            WatchEvent::Changed(item) => self.take(key_of(&item), item),
-            WatchEvent::Deleted(item) => self.gone(key_of(&item)),
+            WatchEvent::Changed(item) => self.take(Key::of(&item), item),
+            WatchEvent::Deleted(item) => self.gone(Key::of(&item)),
             WatchEvent::Resumed => tracing::info!(kind = %self.kind.kind, "the watch is back"),
             WatchEvent::Lost { error, retry_in } => {
                 tracing::warn!(kind = %self.kind.kind, %error, retry_in_s = retry_in.as_secs_f32(), "the watch was lost");
@@ -111,11 +111,6 @@ impl<T: DeserializeOwned> Cells<T> {
     fn goal(&self, key: &Key) -> Option<watch::Receiver<Option<Arc<T>>>> {
         self.cells.get(key).map(watch::Sender::subscribe)
     }
-}
-
-fn key_of(item: &Value) -> Key {
-    let text = |pointer| item.pointer(pointer).and_then(Value::as_str).unwrap_or_default().to_owned();
-    Key { namespace: text("/metadata/namespace"), name: text("/metadata/name") }
 }
 
 /// Watches and serves until cancelled, or until a worker dies.

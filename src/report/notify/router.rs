@@ -396,20 +396,20 @@ impl<T: DeserializeOwned> Objects<T> {
         match self.watcher.next().await {
             WatchEvent::Listed { items, .. } => {
                 (self.listed, self.lost) = (true, false);
-                let now: Vec<Key> = items.iter().map(key_of).collect();
+                let now: Vec<Key> = items.iter().map(Key::of).collect();
                 let before = std::mem::replace(&mut self.known, now.clone());
                 let gone = before.into_iter().filter(|key| !now.contains(key)).map(|key| (key, None));
                 gone.chain(items.into_iter().filter_map(|item| self.read(item))).collect()
             }
             WatchEvent::Changed(item) => {
-                let key = key_of(&item);
+                let key = Key::of(&item);
                 if !self.known.contains(&key) {
                     self.known.push(key);
                 }
                 self.read(item).into_iter().collect()
             }
             WatchEvent::Deleted(item) => {
-                let key = key_of(&item);
+                let key = Key::of(&item);
                 self.known.retain(|known| *known != key);
                 vec![(key, None)]
             }
@@ -439,7 +439,7 @@ impl<T: DeserializeOwned> Objects<T> {
     }
 
     fn read(&self, item: Value) -> Option<(Key, Option<T>)> {
-        let key = key_of(&item);
+        let key = Key::of(&item);
         match serde_json::from_value(item) {
             Ok(object) => Some((key, Some(object))),
             Err(error) => {
@@ -448,9 +448,4 @@ impl<T: DeserializeOwned> Objects<T> {
             }
         }
     }
-}
-
-fn key_of(item: &Value) -> Key {
-    let text = |pointer| item.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
-    Key::new(text("/metadata/namespace"), text("/metadata/name"))
 }

@@ -17,10 +17,10 @@ pub async fn follow_sources(cluster: &Cluster, namespace: Option<&str>, known: &
     loop {
         match watcher.next().await {
             WatchEvent::Listed { items, .. } => {
-                known.set_sources(items.iter().map(|item| (key_of(item), source(item))))
+                known.set_sources(items.iter().map(|item| (Key::of(item), source(item))))
             }
-            WatchEvent::Changed(item) => known.put_source(key_of(&item), source(&item)),
-            WatchEvent::Deleted(item) => known.remove_source(&key_of(&item)),
+            WatchEvent::Changed(item) => known.put_source(Key::of(&item), source(&item)),
+            WatchEvent::Deleted(item) => known.remove_source(&Key::of(&item)),
             WatchEvent::Resumed => {}
             WatchEvent::Lost { error, .. } => tracing::debug!(%error, "the webhooks' watch of sources was lost"),
         }
@@ -38,10 +38,10 @@ pub async fn follow_applications(cluster: &Cluster, namespace: Option<&str>, kno
     loop {
         match watcher.next().await {
             WatchEvent::Listed { items, .. } => {
-                known.set_applications(items.iter().map(|item| (key_of(item), labels(item))));
+                known.set_applications(items.iter().map(|item| (Key::of(item), labels(item))));
             }
-            WatchEvent::Changed(item) => known.put_application(key_of(&item), labels(&item)),
-            WatchEvent::Deleted(item) => known.remove_application(&key_of(&item)),
+            WatchEvent::Changed(item) => known.put_application(Key::of(&item), labels(&item)),
+            WatchEvent::Deleted(item) => known.remove_application(&Key::of(&item)),
             WatchEvent::Resumed => {}
             WatchEvent::Lost { error, .. } => tracing::debug!(%error, "the webhooks' watch of applications was lost"),
         }
@@ -74,9 +74,4 @@ fn labels(item: &Value) -> Labels {
     let labels = item.pointer("/metadata/labels").and_then(Value::as_object);
     let text = |(name, value): (&String, &Value)| Some((name.clone(), value.as_str()?.to_owned()));
     labels.into_iter().flatten().filter_map(text).collect()
-}
-
-pub(super) fn key_of(item: &Value) -> Key {
-    let text = |pointer| item.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
-    Key::new(text("/metadata/namespace"), text("/metadata/name"))
 }

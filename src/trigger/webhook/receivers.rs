@@ -17,7 +17,6 @@ use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use super::cluster::key_of;
 use super::known::{Hook, HookKind, Known, Token};
 use super::secret::SecretToken;
 use crate::api::{
@@ -64,11 +63,11 @@ pub async fn follow(
         let (changed, gone) = match event {
             WatchEvent::Listed { items, .. } => {
                 let mut gone: Vec<Key> = cells.keys().cloned().collect();
-                gone.retain(|key| !items.iter().any(|item| key_of(item) == *key));
+                gone.retain(|key| !items.iter().any(|item| Key::of(item) == *key));
                 (items, gone)
             }
             WatchEvent::Changed(item) => (vec![item], Vec::new()),
-            WatchEvent::Deleted(item) => (Vec::new(), vec![key_of(&item)]),
+            WatchEvent::Deleted(item) => (Vec::new(), vec![Key::of(&item)]),
             WatchEvent::Resumed => continue,
             WatchEvent::Lost { error, .. } => {
                 if !std::mem::replace(&mut absent, true) {
@@ -84,7 +83,7 @@ pub async fn follow(
             }
         }
         for item in changed {
-            let key = key_of(&item);
+            let key = Key::of(&item);
             let object = match serde_json::from_value(item) {
                 Ok(object) => Some(Arc::new(object)),
                 Err(error) => {
