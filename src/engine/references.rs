@@ -13,10 +13,10 @@ use tokio::task::AbortHandle;
 
 use secrecy::ExposeSecret as _;
 
-use crate::api::{Kustomization, ROLLOUT, SubstituteReference};
+use crate::api::{Kustomization, SubstituteReference};
 use crate::cluster::{ApiError, ApiKind, Cluster, Collection, ConfigData, Named, SecretData, WatchEvent, Watcher};
 use crate::manifest::DigestKey;
-use crate::rollout::{self, Configuration, Reading, Wish};
+use crate::rollout::{self, Configuration, Reading};
 
 /// One referenced object.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -251,9 +251,8 @@ impl References {
         let read = match self.cluster.get_content(&api, &reference.namespace, &reference.name).await? {
             None => Digested { version: None, reading: Reading::Absent },
             Some(content) => {
-                let asks_not_to = content.annotations.get(ROLLOUT).and_then(|w| Wish::parse(w)) == Some(Wish::Never)
-                    || content.annotations.get(rollout::RELOADER_IGNORE).is_some_and(|ignore| ignore == "true");
-                let reading = if asks_not_to || rollout::is_left_out(&content.kind) {
+                let annotation = |name: &str| content.annotations.get(name).map(String::as_str);
+                let reading = if rollout::is_left_out(kind, &content.kind, annotation) {
                     Reading::LeftOut
                 } else {
                     let bytes = content.data.iter().map(|(name, bytes)| (name.as_str(), bytes.expose_secret()));

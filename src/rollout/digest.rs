@@ -9,9 +9,11 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use serde_json::Value;
 
+use crate::api;
 use crate::manifest::DigestKey;
 
 use super::reference::{Configuration, Kind};
+use super::wish::Wish;
 
 /// By key. Metadata, types and labels don't count.
 pub type Digests = BTreeMap<String, String>;
@@ -20,9 +22,15 @@ pub type Digests = BTreeMap<String, String>;
 const TYPES_LEFT_OUT: [&str; 3] =
     ["kubernetes.io/service-account-token", "helm.sh/release.v1", "bootstrap.kubernetes.io/token"];
 
-/// True for Secrets that are never followed, by their type.
-pub fn is_left_out(secret_type: &str) -> bool {
-    TYPES_LEFT_OUT.contains(&secret_type)
+/// On a Secret or a ConfigMap, `true`: nobody is rolled because of it.
+const RELOADER_IGNORE: &str = "reloader.stakater.com/ignore";
+
+/// True for a Secret or a ConfigMap that is never followed: by the type of a Secret, or because its annotations ask for
+/// it.
+pub fn is_left_out<'a>(kind: Kind, of_type: &str, annotation: impl Fn(&str) -> Option<&'a str>) -> bool {
+    (kind == Kind::Secret && TYPES_LEFT_OUT.contains(&of_type))
+        || annotation(api::ROLLOUT).and_then(Wish::parse) == Some(Wish::Never)
+        || annotation(RELOADER_IGNORE) == Some("true")
 }
 
 /// The digests of all keys of one object.

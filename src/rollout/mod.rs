@@ -27,4 +27,4 @@ pub use digest::{Digests, content_digests, declared_digests, is_left_out};
 pub use record::{Entry, Record, Rolled};
 pub use reference::{Configuration, Kind, References, Wanted, references};
 pub use template::{is_workload, pod_spec, remove_hash, set_hash, template_hash, template_text};
-pub use wish::{Asked, RELOADER_IGNORE, Wish, followed};
+pub use wish::{Asked, Wish, followed};

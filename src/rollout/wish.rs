@@ -38,8 +38,6 @@ pub struct Asked {
     pub by_namespace: Option<Wish>,
 }
 
-/// On a Secret or a ConfigMap, `true`: nobody is rolled because of it.
-pub const RELOADER_IGNORE: &str = "reloader.stakater.com/ignore";
 const AUTO: &str = "reloader.stakater.com/auto";
 const AUTO_OF: [(&str, Kind); 2] =
     [("secret.reloader.stakater.com/auto", Kind::Secret), ("configmap.reloader.stakater.com/auto", Kind::ConfigMap)];

@@ -27,7 +27,7 @@ use crate::manifest::ObjectId;
 use crate::plan::{Desired, Handling};
 use crate::report::metrics::HeldUp;
 use crate::report::{Severity, Verdict};
-use crate::rollout::{self, Asked, Configuration, Kind, Live, Reading, Record, References, Situation, Wish};
+use crate::rollout::{self, Asked, Configuration, Live, Reading, Record, References, Situation, Wish};
 
 use super::following::{Followed, Following, Used};
 use super::prune::annotation;
@@ -246,10 +246,8 @@ impl Application {
         of_others: BTreeMap<String, String>,
     ) -> Reading {
         let object = desired.object.unpacked();
-        let asks_not_to = object.annotation(api::ROLLOUT).and_then(Wish::parse) == Some(Wish::Never)
-            || object.annotation(rollout::RELOADER_IGNORE) == Some("true");
         let of_type = object.value.get("type").and_then(Value::as_str).unwrap_or_default();
-        if asks_not_to || (configuration.kind == Kind::Secret && rollout::is_left_out(of_type)) {
+        if rollout::is_left_out(configuration.kind, of_type, |name| object.annotation(name)) {
             return Reading::LeftOut;
         }
         let live = !of_others.is_empty();

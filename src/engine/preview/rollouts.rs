@@ -14,7 +14,7 @@ use crate::cluster::{ApiKind, Cluster};
 use crate::manifest::{DigestKey, ObjectId};
 use crate::plan::{Desired, Handling};
 use crate::rollout::{
-    self, Asked, Configuration, Kind, Live, Reading, Record, References, Situation, Wish, declared_digests,
+    self, Asked, Configuration, Live, Reading, Record, References, Situation, Wish, declared_digests,
 };
 
 use super::{Deletions, Expected, Question, annotation};
@@ -178,10 +178,8 @@ fn roll(
 fn reading(key: &DigestKey, namespace: &str, configuration: &Configuration, object: Option<&Value>) -> Reading {
     let Some(object) = object else { return Reading::Absent };
     let annotation = |name: &str| object.pointer("/metadata/annotations")?.get(name)?.as_str();
-    let asks_not_to = annotation(api::ROLLOUT).and_then(Wish::parse) == Some(Wish::Never)
-        || annotation(rollout::RELOADER_IGNORE) == Some("true");
     let of_type = object.get("type").and_then(Value::as_str).unwrap_or_default();
-    if asks_not_to || (configuration.kind == Kind::Secret && rollout::is_left_out(of_type)) {
+    if rollout::is_left_out(configuration.kind, of_type, annotation) {
         return Reading::LeftOut;
     }
     let digests = declared_digests(key, namespace, configuration, object);
