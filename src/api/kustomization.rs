@@ -3,12 +3,13 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{Conditions, GoDuration, LocalReference, carried, is_set};
+use super::{Conditions, GoDuration, Key, LocalReference, carried, is_set};
 
 /// What to take from which source and how to keep it in the cluster.
 #[derive(CustomResource, Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -344,6 +345,23 @@ pub struct Snapshot {
     pub total_reconciliations: i64,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub metadata: Option<BTreeMap<String, String>>,
+}
+
+impl Kustomization {
+    pub fn key(&self) -> Key {
+        let ObjectMeta { namespace, name, .. } = &self.metadata;
+        Key::new(namespace.clone().unwrap_or_default(), name.clone().unwrap_or_default())
+    }
+
+    /// The source that it follows; one that is named without a namespace is beside it.
+    pub fn source_key(&self) -> Key {
+        let SourceReference { namespace, name, .. } = &self.spec.source_ref;
+        Key::new(namespace.clone().unwrap_or_else(|| self.key().namespace), name.clone())
+    }
+
+    pub fn annotation(&self, key: &str) -> Option<&str> {
+        self.metadata.annotations.as_ref()?.get(key).map(String::as_str)
+    }
 }
 
 impl KustomizationSpec {

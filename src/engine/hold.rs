@@ -145,8 +145,7 @@ impl Hold {
 
     /// Of the Lease whose holder serves the application.
     fn holder<'a>(&'a self, object: &'a Kustomization) -> &'a str {
-        let mark = object.metadata.annotations.as_ref().and_then(|annotations| annotations.get(HELD_BY));
-        mark.map_or(&self.unmarked, String::as_str)
+        object.annotation(HELD_BY).unwrap_or(&self.unmarked)
     }
 
     /// Who holds another's Lease; `None`: nobody.

@@ -141,7 +141,7 @@ async fn diff(args: &DiffArgs) -> anyhow::Result<u8> {
         policies: Arc::new(policies),
     };
     let preview = preview::preview(&question).await?;
-    let key = key_of(&object);
+    let key = object.key();
     let mut report = Report::new(&key, &looked.revision, &preview);
     looked.notes.iter().chain(&preview.note).for_each(|note| report.note(note));
     for Finding { policy, binding, action, message, .. } in of_repository.into_iter().flatten() {
@@ -160,11 +160,6 @@ fn kustomization_name(target: &str) -> Option<&str> {
     let (prefix, name) = target.split_once('/')?;
     let known = matches!(prefix, "ks" | "kustomization" | "kustomizations");
     (known && !name.is_empty() && !name.contains('/')).then_some(name)
-}
-
-fn key_of(object: &Kustomization) -> Key {
-    let metadata = &object.metadata;
-    Key::new(metadata.namespace.clone().unwrap_or_default(), metadata.name.clone().unwrap_or_default())
 }
 
 /// A Kustomization of the cluster.
@@ -196,7 +191,7 @@ async fn from_cluster(
         bail!("`--kustomization`, `--name` and `--root` go with a folder, not with `{}`", args.target);
     }
     let object = existing(cluster, &args.namespace, name).await?;
-    let source = preview::source_of(&object);
+    let source = object.source_key();
     let found = preview::find(cluster, remotes, &source).await?;
     let mut notes = Vec::new();
     if found.suspended {
@@ -222,7 +217,7 @@ async fn from_folder(args: &DiffArgs, policies: &PolicySet, cluster: &Cluster) -
         Some((_, Some(name))) => existing(cluster, &args.namespace, name).await?,
         Some((file, None)) => {
             let mut object = kustomization::read(Path::new(file), args.name.as_deref(), &args.namespace)?;
-            let key = key_of(&object);
+            let key = object.key();
             match get(cluster, &key.namespace, &key.name).await? {
                 // what it owns and what people agreed to is the cluster's to say
                 Some(live) => {
@@ -242,7 +237,7 @@ async fn from_folder(args: &DiffArgs, policies: &PolicySet, cluster: &Cluster) -
     let repository = match of_working_copy(&root).filter(|_| policies.has_repository_rules()) {
         Some(listing) => {
             let listing = listing.with_context(|| format!("the files of `{}` can't be listed", root.display()))?;
-            let source = preview::source_of(&object);
+            let source = object.source_key();
             Some(snapshot(&source.namespace, &source.name, &json!({}), &listing))
         }
         None => None,
@@ -268,7 +263,7 @@ async fn by_path(args: &DiffArgs, cluster: &Cluster, folder: &Path) -> anyhow::R
     if found.len() == 1 {
         return Ok(found.remove(0));
     }
-    let names: Vec<_> = found.iter().map(|object| format!("ks/{}", key_of(object).name)).collect();
+    let names: Vec<_> = found.iter().map(|object| format!("ks/{}", object.key().name)).collect();
     if names.is_empty() {
         bail!(
             "no Kustomization of namespace `{}` has `{}` as its `spec.path`\nhint: name one with `--kustomization ks/NAME` or `--kustomization FILE`, and its namespace with `-n`",

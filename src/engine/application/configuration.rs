@@ -30,7 +30,6 @@ use crate::report::{Severity, Verdict};
 use crate::rollout::{self, Asked, Configuration, Live, Reading, Record, References, Situation, Wish};
 
 use super::following::{Followed, Following, Used};
-use super::prune::annotation;
 use super::report::listed;
 use super::trouble::Trouble;
 use super::{Application, Failure, Prepared, Work};
@@ -115,7 +114,7 @@ impl Application {
     }
 
     fn wish_of_kustomization(&self, work: &Work) -> Result<Option<Wish>, Failure> {
-        let Some(text) = annotation(work, api::ROLLOUT) else { return Ok(None) };
+        let Some(text) = work.object.annotation(api::ROLLOUT) else { return Ok(None) };
         let unknown = || {
             let message = format!(
                 "the annotation `{}: {text}` is not served\nhint: use {}, or remove it",

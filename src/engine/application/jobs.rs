@@ -26,8 +26,7 @@ const JOBS_MAX: usize = 500;
 impl Completed {
     /// What is recorded on the object; a record that can't be read counts as none.
     pub fn read(object: &Kustomization) -> Self {
-        let annotation = object.metadata.annotations.as_ref().and_then(|a| a.get(api::STATE));
-        annotation.and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default()
+        object.annotation(api::STATE).and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default()
     }
 
     pub fn has(&self, job: &Desired) -> bool {

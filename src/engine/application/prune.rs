@@ -21,7 +21,7 @@ use super::{Application, Failure, Prepared, Stop, Work};
 
 impl Application {
     pub fn prunes_before_health(&self, work: &Work) -> bool {
-        annotation(work, api::PRUNE_WHEN) == Some("before-health")
+        work.object.annotation(api::PRUNE_WHEN) == Some("before-health")
     }
 
     /// Deletes what is stale. Answers what stays owned beyond what is declared.
@@ -52,7 +52,7 @@ impl Application {
         changes: &mut Changes,
     ) -> Result<Inventory, Stop> {
         self.await_handover(work).await?;
-        let consent = Consent::read(annotation(work, api::CONFIRM_PRUNE), &work.revision());
+        let consent = Consent::read(work.object.annotation(api::CONFIRM_PRUNE), &work.revision());
         let owner = |id: &ObjectId| self.shared.registry.owner(&self.key, id);
         let mut plan = plan::prune(inventory, declared, owner, &self.ground(&work.object), &consent);
         for (id, other) in &plan.handed_over {
@@ -258,10 +258,6 @@ fn has_hashed_name(id: &ObjectId) -> bool {
 fn is_owned_by(object: &Value, owners: &BTreeSet<Box<str>>) -> bool {
     let references = object.pointer("/metadata/ownerReferences").and_then(Value::as_array).into_iter().flatten();
     references.filter_map(|owner| owner.get("uid")?.as_str()).any(|uid| owners.contains(uid))
-}
-
-pub(super) fn annotation<'a>(work: &'a Work, key: &str) -> Option<&'a str> {
-    work.object.metadata.annotations.as_ref()?.get(key).map(String::as_str)
 }
 
 fn version_of(inventory: &Inventory, id: &ObjectId) -> String {

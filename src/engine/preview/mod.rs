@@ -113,7 +113,7 @@ pub enum PreviewError {
 pub async fn preview(question: &Question<'_>) -> Result<Preview, PreviewError> {
     let Question { cluster, object, tree, .. } = question;
     let (acting, note) = acting(cluster, object).await?;
-    let key = key_of(object);
+    let key = object.key();
     let declared = Arc::new(declared(question, object, tree).await?);
     let controllers = plan::controllers(&declared.desired);
     if !controllers.is_empty() {
@@ -165,7 +165,7 @@ async fn acting(cluster: &Cluster, object: &Kustomization) -> Result<(Cluster, O
     let Some(name) = object.spec.service_account_name.as_deref().filter(|name| !name.is_empty()) else {
         return Ok((cluster.clone(), None));
     };
-    let namespace = key_of(object).namespace;
+    let namespace = object.key().namespace;
     let acting = cluster.as_service_account(&namespace, name).map_err(PreviewError::Cluster)?;
     match acting.discover().await {
         Ok(()) => Ok((acting, None)),
@@ -205,7 +205,7 @@ async fn declared(
     object: &Arc<Kustomization>,
     tree: &Arc<dyn Tree>,
 ) -> Result<Declared, PreviewError> {
-    let key = key_of(object);
+    let key = object.key();
     let unserved = object.spec.unserved();
     if !unserved.is_empty() {
         let named: Vec<_> = unserved.iter().map(|field| format!("`{field}`")).collect();
@@ -230,7 +230,7 @@ async fn declared(
         };
         match (&failed.error, question.remotes) {
             (RenderError::RemoteBase { base, .. }, Some(remotes)) if fetched < BASES_MAX => {
-                let key = source::ssh_key(question.cluster, remotes, &source_of(object)).await;
+                let key = source::ssh_key(question.cluster, remotes, &object.source_key()).await;
                 let key = key.as_deref().map_err(String::as_str);
                 tree.bases.fetch(remotes, base, key).await.map_err(PreviewError::Fetch)?;
                 fetched += 1;
@@ -315,22 +315,7 @@ async fn desired(
     plan::desired(&rendered.objects, &app, &super::application::Scopes(cluster), &digests).map_err(PreviewError::Plan)
 }
 
-fn key_of(object: &Kustomization) -> Key {
-    let metadata = &object.metadata;
-    Key::new(metadata.namespace.clone().unwrap_or_default(), metadata.name.clone().unwrap_or_default())
-}
-
-/// The source that a Kustomization names.
-pub fn source_of(object: &Kustomization) -> Key {
-    let reference = &object.spec.source_ref;
-    Key::new(reference.namespace.clone().unwrap_or_else(|| key_of(object).namespace), &reference.name)
-}
-
-fn annotation<'a>(object: &'a Kustomization, key: &str) -> Option<&'a str> {
-    object.metadata.annotations.as_ref()?.get(key).map(String::as_str)
-}
-
 /// Whether a person has agreed to deletions, as the annotation says.
 fn consent(question: &Question<'_>) -> plan::Consent {
-    plan::Consent::read(annotation(&question.object, api::CONFIRM_PRUNE), question.revision)
+    plan::Consent::read(question.object.annotation(api::CONFIRM_PRUNE), question.revision)
 }

@@ -11,7 +11,7 @@ use crate::cluster::ApiKind;
 use crate::manifest::ObjectId;
 use crate::plan::Inventory;
 
-use super::{PreviewError, Question, declared, key_of, source_of};
+use super::{PreviewError, Question, declared};
 
 /// What others declare of what matters here.
 #[derive(Default)]
@@ -37,14 +37,14 @@ pub(super) async fn look(
     if stale.is_empty() && declared_here.iter().all(|id| inventory.contains(id)) {
         return Ok(neighbours);
     }
-    let source = source_of(&question.object);
+    let source = question.object.source_key();
     for other in applications(question, key, unseen).await? {
-        let other_key = key_of(&other);
+        let other_key = other.key();
         if other_key == *key || other.metadata.deletion_timestamp.is_some() {
             continue;
         }
         let (recorded, _) = Inventory::read(other.status.as_ref().and_then(|status| status.inventory.as_ref()));
-        let shares_source = source_of(&other) == source && !other.spec.suspended();
+        let shares_source = other.source_key() == source && !other.spec.suspended();
         let shares_objects = recorded.ids().any(matters);
         if !(shares_objects || (shares_source && !stale.is_empty())) {
             continue;

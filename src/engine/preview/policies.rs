@@ -6,7 +6,7 @@ use crate::engine::findings::{self, Findings, Known, Look, evaluate, live, subje
 use crate::manifest::ObjectId;
 use crate::policy::{PolicySet, ServiceAccount};
 
-use super::{Declared, PreviewError, Question, key_of};
+use super::{Declared, PreviewError, Question};
 
 /// Asks the cluster only where a policy asks for what it alone knows; what it can't answer is `unseen`.
 pub(super) async fn look(
@@ -46,7 +46,7 @@ pub(super) async fn look(
         known.push(Known { desired: desired.clone(), resource, namespaced, before, namespace });
     }
     let (policies, declared) = (policies.clone(), declared.clone());
-    let namespace = key_of(&question.object).namespace;
+    let namespace = question.object.key().namespace;
     let account = question.object.spec.service_account_name.clone().filter(|name| !name.is_empty());
     let evaluation = tokio::task::spawn_blocking(move || {
         let user = account.as_deref().map(|name| ServiceAccount { namespace: &namespace, name });

@@ -11,7 +11,7 @@ use crate::manifest::ObjectId;
 use crate::plan::{self, Inventory};
 
 use super::neighbours::Neighbours;
-use super::{Question, consent, source_of};
+use super::{Question, consent};
 
 /// What would become of objects that are no longer declared. Each is in one list.
 #[derive(Default)]
@@ -57,7 +57,7 @@ pub(super) async fn look(
     }
     let ids: BTreeSet<&ObjectId> = declared.iter().collect();
     let owner = |id: &ObjectId| neighbours.owners.get(id).cloned();
-    let ground = plan::Ground { application: key.clone(), source: source_of(&question.object) };
+    let ground = plan::Ground { application: key.clone(), source: question.object.source_key() };
     let mut plan = plan::prune(inventory, &ids, owner, &ground, &consent(question));
     let going: BTreeSet<ObjectId> = plan.delete.iter().chain(&plan.delete_if_empty).cloned().collect();
     for id in std::mem::take(&mut plan.delete_if_agreed) {

@@ -17,7 +17,7 @@ use crate::rollout::{
     self, Asked, Configuration, Live, Reading, Record, References, Situation, Wish, declared_digests,
 };
 
-use super::{Deletions, Expected, Question, annotation};
+use super::{Deletions, Expected, Question};
 
 /// A workload that would be rolled.
 pub struct Roll {
@@ -45,7 +45,7 @@ pub(super) async fn look(
     unseen: &mut Vec<String>,
 ) -> Vec<Roll> {
     let changes = changes(expected, deletions);
-    let by_kustomization = annotation(&question.object, api::ROLLOUT).and_then(Wish::parse);
+    let by_kustomization = question.object.annotation(api::ROLLOUT).and_then(Wish::parse);
     let mut namespaces: BTreeMap<&str, Option<Wish>> = BTreeMap::new();
     let mut rolls = Vec::new();
     for workload in desired {
