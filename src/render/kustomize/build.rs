@@ -1,37 +1,28 @@
 //! From a directory to its objects: what a kustomization names, in the order in which kustomize takes it.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::budget::{Budget, MADE_BYTES_MAX};
+use super::current::{Current, NAME_FILES};
 use super::field_spec::Tables;
-use super::file::{File, Generator, GeneratorOptions};
+use super::file::{Generator, GeneratorOptions};
 use super::generate::{self, Failure, Kind};
 use super::merge_keys::Schema;
-use super::node::{self, Node};
 use super::origin::{self, Origin};
-use super::remote::{self, RemoteBase};
 use super::resource::{Names, Resource};
 use super::steps::Asked;
-use super::vars::{Problem, Var, declare};
+use super::vars::{Problem, Var};
 use super::{names, sort, spec, transform, vars};
-use crate::manifest::yaml::{self, MAX_FILE_BYTES, PathSegment};
+use crate::manifest::yaml::{MAX_FILE_BYTES, PathSegment};
 use crate::manifest::{EntryKind, SourceError};
 use crate::render::error::RenderError;
-use crate::render::files::{KUSTOMIZATION_FILES, is_file, kustomization_file};
 use crate::render::objects::{Draft, Place, Text};
 use crate::render::reader::{Reader, Resolved};
-use crate::render::settings::{self, Mode, SETTINGS_FILE};
-use crate::render::{MAX_OBJECTS, Request, check_cancelled, path, template};
+use crate::render::{MAX_OBJECTS, Request, check_cancelled, path};
 
 /// Directories that lead to one another.
 const DEPTH_MAX: usize = 32;
-/// What to do about a base in another repository.
-const VENDOR: &str = "copy it into the repository, for example with `git subtree add`; or pin a directory of a Git \
-                      repository (`https://host/org/repo//path?ref=<commit or tag>`, also by `ssh://`) and give \
-                      --allow-remote-bases";
-/// What to do about a directory without a kustomization.
-const NAME_FILES: &str = "name its files one by one, or give it a kustomization.yaml";
 /// Objects of this annotation are for those who read the repository.
 const LOCAL_CONFIG: &str = "config.kubernetes.io/local-config";
 
@@ -71,11 +62,11 @@ pub fn build_generated(
 pub(super) struct Build<'a> {
     pub(super) request: &'a Request<'a>,
     pub(super) reader: &'a Reader<'a>,
-    texts: &'a mut Vec<Text>,
+    pub(super) texts: &'a mut Vec<Text>,
     /// Files among the texts, by path.
     text_of: HashMap<String, usize>,
     /// The directories that led here, the root first.
-    above: Vec<String>,
+    pub(super) above: Vec<String>,
     /// How lists merge.
     pub(super) schema: Schema,
     /// Whether the root wants to know what made and changed each object.
@@ -98,50 +89,11 @@ impl Built {
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Wanted {
+pub(super) enum Wanted {
     /// What is built may be any of them.
     Either,
     Kustomization,
     Component,
-}
-
-/// The file at work, and its index among the texts.
-pub(super) struct Current {
-    pub(super) file: File,
-    pub(super) text: usize,
-    pub(super) directory: String,
-    pub(super) origin: Origin,
-}
-
-impl Current {
-    pub(super) fn error(&self, at: &[PathSegment], message: impl Into<String>) -> RenderError {
-        self.file.error(at, message).into()
-    }
-
-    /// An entry of one of its lists.
-    pub(super) fn at(&self, field: &str, index: usize, message: impl Into<String>) -> RenderError {
-        self.error(&[field.into(), index.into()], message)
-    }
-
-    pub(super) fn place(&self, line: u32) -> Place {
-        Place { text: self.text, document: 0, item: None, line }
-    }
-
-    /// Where one of its fields stands.
-    pub(super) fn line_of(&self, at: &[PathSegment]) -> u32 {
-        yaml::locate(&self.file.text, 0, at).map_or(1, |(line, _)| line)
-    }
-
-    /// Where a name in it leads. What came from another repository leads nowhere out of that.
-    pub(super) fn path_of(&self, name: &str) -> Result<String, String> {
-        let path = path::join(&self.directory, name).ok();
-        let stays = path.filter(|path| remote::mount_of(path) == remote::mount_of(&self.directory));
-        stays.ok_or_else(|| format!("`{name}` leads out of the repository"))
-    }
-
-    pub(super) fn file_name(&self) -> &str {
-        path::split(&self.file.path).1
-    }
 }
 
 impl<'a> Build<'a> {
@@ -205,7 +157,12 @@ impl Build<'_> {
     }
 
     /// `onto`: what a component goes on from.
-    fn directory(&mut self, current: &Current, onto: Option<Built>, wanted: Wanted) -> Result<Built, RenderError> {
+    pub(super) fn directory(
+        &mut self,
+        current: &Current,
+        onto: Option<Built>,
+        wanted: Wanted,
+    ) -> Result<Built, RenderError> {
         check_cancelled(self.request)?;
         if self.above.len() >= DEPTH_MAX {
             return Err(RenderError::TooDeep { path: current.directory.clone(), limit: DEPTH_MAX });
@@ -260,48 +217,11 @@ impl Build<'_> {
         Ok(built)
     }
 
-    /// The kustomization of a directory, if it has one.
-    fn open(&mut self, directory: &str, origin: Origin) -> Result<Option<Current>, RenderError> {
-        let entries = self.reader.list(directory)?;
-        let names: Vec<&str> = entries.iter().filter(|e| is_file(e)).map(|e| e.name.as_str()).collect();
-        let Some(name) = kustomization_file(&entries) else { return Ok(None) };
-        let path = path::child(directory, name);
-        let text = self.reader.text(&path, MAX_FILE_BYTES)?.unwrap_or_default();
-        if let Some(other) = KUSTOMIZATION_FILES.iter().find(|other| **other != name && names.contains(*other)) {
-            let message = format!("beside it there is a kustomization called `{other}`");
-            return Err(SourceError::new(&path, &text, 1, 1, message).into());
-        }
-        let file = File::read(&path, text, &self.budget)?;
-        let text = self.text(&path, file.text.clone());
-        Ok(Some(Current { file, text, directory: directory.to_owned(), origin }))
-    }
-
-    /// The kustomization of a directory that an entry of a list names.
-    fn open_named(
-        &mut self,
-        current: &Current,
-        field: &str,
-        index: usize,
-        directory: &str,
-        origin: Origin,
-    ) -> Result<Current, RenderError> {
-        let named = self.open(directory, origin)?.ok_or_else(|| {
-            let message = format!("`{directory}` has no kustomization file");
-            current.file.error(&[field.into(), index.into()], message).with_hint(NAME_FILES)
-        })?;
-        match named.file.is_empty {
-            true => {
-                Err(SourceError::new(&named.file.path, &named.file.text, 1, 1, "the kustomization is empty").into())
-            }
-            false => Ok(named),
-        }
-    }
-
     pub(super) fn text_at(&self, place: Place) -> &Text {
         &self.texts[place.text]
     }
 
-    fn text(&mut self, path: &str, content: String) -> usize {
+    pub(super) fn text(&mut self, path: &str, content: String) -> usize {
         if let Some(index) = self.text_of.get(path) {
             return *index;
         }
@@ -309,213 +229,6 @@ impl Build<'_> {
         let index = self.texts.len() - 1;
         self.text_of.insert(path.to_owned(), index);
         index
-    }
-
-    /// Where a name in a kustomization leads; it may not lead out of the repository.
-    pub(super) fn place_of(
-        &self,
-        current: &Current,
-        field: &str,
-        index: usize,
-        name: &str,
-    ) -> Result<String, RenderError> {
-        current.path_of(name).map_err(|message| current.at(field, index, message))
-    }
-
-    /// Where a file or a directory is, also one of another repository, and what is told of where it came from.
-    fn target(
-        &self,
-        current: &Current,
-        field: &str,
-        index: usize,
-        name: &str,
-    ) -> Result<(String, Origin), RenderError> {
-        let base = match RemoteBase::parse(name) {
-            None => return Ok((self.place_of(current, field, index, name)?, current.origin.join(name))),
-            Some(Ok(base)) => base,
-            Some(Err(why)) => {
-                let message = format!("`{name}` is not in this repository: {why}");
-                return Err(current.file.error(&[field.into(), index.into()], message).with_hint(VENDOR).into());
-            }
-        };
-        let mount = base.mount();
-        if self.reader.resolve(&mount)?.is_none() {
-            let message = format!("`{name}` is not in this repository");
-            let error = current.file.error(&[field.into(), index.into()], message).with_hint(VENDOR);
-            return Err(RenderError::RemoteBase { base: Box::new(base), error: Box::new(error) });
-        }
-        let origin = Origin {
-            path: base.path.clone(),
-            repo: base.url.clone(),
-            reference: base.pin.text().to_owned(),
-            ..Origin::default()
-        };
-        Ok((if base.path.is_empty() { mount } else { format!("{mount}/{}", base.path) }, origin))
-    }
-
-    fn check_circle(&self, current: &Current, field: &str, index: usize, target: &str) -> Result<(), RenderError> {
-        let contains =
-            |outer: &str, inner: &str| outer.is_empty() || inner == outer || inner.starts_with(&format!("{outer}/"));
-        match self.above.iter().find(|visited| contains(target, visited)) {
-            Some(visited) => {
-                let message = format!("a circle: `{target}` is, or contains, `{visited}`, which led here");
-                Err(current.at(field, index, message))
-            }
-            None => Ok(()),
-        }
-    }
-
-    fn resources(&mut self, current: &Current, built: &mut Built) -> Result<(), RenderError> {
-        let fields = &current.file.fields;
-        let mut names = Names::of(&built.resources);
-        for (field, list) in [("resources", &fields.resources), ("bases", &fields.bases)] {
-            for (index, name) in list.iter().enumerate() {
-                for resource in self.resource(current, field, index, name, built)? {
-                    self.add(&mut names, &mut built.resources, resource)?;
-                }
-            }
-        }
-        Ok(())
-    }
-
-    fn item(&mut self, current: &Current, item: &Item, built: &mut Built) -> Result<Vec<Resource>, RenderError> {
-        let below = |path: &str| path.strip_prefix(&current.directory).unwrap_or(path).trim_matches('/').to_owned();
-        match item {
-            Item::Text(index) => {
-                let origin = current.origin.join(&below(&self.texts[*index].path));
-                self.documents(*index, &origin)
-            }
-            Item::Directory(base) => self.base(current, "resources", 0, base, current.origin.join(&below(base)), built),
-        }
-    }
-
-    /// What one entry of `resources` or `bases` names.
-    pub(super) fn resource(
-        &mut self,
-        current: &Current,
-        field: &str,
-        index: usize,
-        name: &str,
-        built: &mut Built,
-    ) -> Result<Vec<Resource>, RenderError> {
-        let (target, origin) = self.target(current, field, index, name)?;
-        match self.reader.resolve(&target)? {
-            Some(found) if found.kind == EntryKind::Directory => {
-                self.check_circle(current, field, index, &found.path)?;
-                self.base(current, field, index, &found.path, origin, built)
-            }
-            Some(found) if found.kind == EntryKind::Submodule => Err(RenderError::Submodule { path: found.path }),
-            Some(_) => self.file(&target, &origin),
-            None => {
-                let message = format!("there is no file or directory `{target}`{}", self.near(&target)?);
-                Err(current.at(field, index, message))
-            }
-        }
-    }
-
-    /// The names that a missing one may have been meant for.
-    pub(super) fn near(&self, target: &str) -> Result<String, RenderError> {
-        let (parent, name) = path::split(target);
-        let stem = name.split('.').next().unwrap_or(name);
-        let entries = self.reader.list(parent)?;
-        let near: Vec<&str> = entries
-            .iter()
-            .map(|e| e.name.as_str())
-            .filter(|other| other.contains(stem) || stem.contains(other.split('.').next().unwrap_or(other)))
-            .collect();
-        Ok(if near.is_empty() { String::new() } else { format!(", but `{}`", near.join("`, `")) })
-    }
-
-    /// A directory among the resources: another kustomization, or a folder of templates.
-    fn base(
-        &mut self,
-        current: &Current,
-        field: &str,
-        index: usize,
-        directory: &str,
-        origin: Origin,
-        built: &mut Built,
-    ) -> Result<Vec<Resource>, RenderError> {
-        let entries = self.reader.list(directory)?;
-        if entries.iter().any(|entry| entry.name == SETTINGS_FILE && is_file(entry)) {
-            let settings = settings::read(self.reader, directory)?;
-            if settings.mode == Mode::Template {
-                let mut resources = Vec::new();
-                for text in template::render(self.request, self.reader, &settings)? {
-                    let origin = Origin { path: text.path.to_string(), ..origin.clone() };
-                    self.texts.push(text);
-                    resources.extend(self.documents(self.texts.len() - 1, &origin)?);
-                }
-                return Ok(resources);
-            }
-        }
-        let base = self.open_named(current, field, index, directory, origin)?;
-        let base = self.directory(&base, None, Wanted::Kustomization)?;
-        for var in base.vars {
-            declare(&mut built.vars, var).map_err(|message| current.at(field, index, message))?;
-        }
-        if base.tables != built.tables {
-            let merged = Arc::make_mut(&mut built.tables).merge(&base.tables);
-            merged.map_err(|message| current.at(field, index, message))?;
-        }
-        Ok(base.resources)
-    }
-
-    fn file(&mut self, path: &str, origin: &Origin) -> Result<Vec<Resource>, RenderError> {
-        let content = self.reader.text(path, MAX_FILE_BYTES)?.unwrap_or_default();
-        let index = self.text(path, content);
-        self.documents(index, origin)
-    }
-
-    fn documents(&mut self, index: usize, origin: &Origin) -> Result<Vec<Resource>, RenderError> {
-        let text = &self.texts[index];
-        let noted = |error| RenderError::from(text.noted(error));
-        let mut resources = Vec::new();
-        for document in node::documents(&text.path, text.content.as_bytes(), &self.budget).map_err(noted)? {
-            let place = Place { text: index, document: document.index, item: None, line: document.line };
-            let mut left = VecDeque::from([(document.node, place)]);
-            while let Some((mut node, place)) = left.pop_front() {
-                // any kind that is called a list and has items is one
-                let is_list = node.text_at(&["kind"]).is_some_and(|kind| kind.ends_with("List"));
-                let items = if is_list { node.remove("items") } else { None };
-                match items {
-                    Some(Node::List(items)) => {
-                        let place = |item| Place { item: place.item.or(Some(item)), ..place };
-                        let items = items.into_iter().enumerate().filter(|(_, node)| !node.is_null());
-                        left.extend(items.map(|(item, node)| (node, place(item))));
-                    }
-                    Some(items) if items.is_null() => {}
-                    Some(_) => {
-                        return Err(text.error(place, &["items".into()], "the items of a list are a list").into());
-                    }
-                    None => {
-                        crate::render::objects::check(&node.head(), place, text)?;
-                        resources.push(Resource::new(node, place));
-                    }
-                }
-            }
-        }
-        for resource in &mut resources {
-            self.schema.met(resource);
-            if self.is_tracked {
-                origin.note(resource);
-            }
-        }
-        Ok(resources)
-    }
-
-    fn add(&self, names: &mut Names, all: &mut Vec<Resource>, resource: Resource) -> Result<(), RenderError> {
-        if all.len() == MAX_OBJECTS {
-            return Err(RenderError::TooManyObjects { limit: MAX_OBJECTS });
-        }
-        let (id, place) = (resource.id(), resource.place);
-        names.append(all, resource).map_err(|first| {
-            let first = all[first].place;
-            let (text, before) = (&self.texts[place.text], &self.texts[first.text]);
-            let message = format!("`{id}` is declared twice, first in {}:{}", before.path, first.line);
-            let error = text.error(place, &[], message);
-            error.with_related_in(&before.path, &before.content, first.line, 1, "first declared here").into()
-        })
     }
 
     fn generators(&mut self, current: &Current, built: &mut Built) -> Result<(), RenderError> {

@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
-use super::build::{Build, Built, Current};
+use super::build::{Build, Built};
 use super::crds;
+use super::current::Current;
 use super::field_spec::Tables;
 use super::steps::Asked;
 use super::vars::{Var, declare};

@@ -6,7 +6,8 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use super::build::{Build, Built, Current};
+use super::build::{Build, Built};
+use super::current::Current;
 use super::field_spec::FieldSpec;
 use super::file::{Generator, Image, Patch as PatchEntry, PatchOptions, Replacement, Replica};
 use super::generate::{self, Kind};

@@ -1,6 +1,7 @@
 //! What the fields of a kustomization do to its objects, as steps in kustomize's order.
 
-use super::build::{Build, Current};
+use super::build::Build;
+use super::current::Current;
 use super::field_spec::Tables;
 use super::file::{Patch as PatchEntry, Replacement};
 use super::merge_keys::Schema;
