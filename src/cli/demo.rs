@@ -88,7 +88,7 @@ async fn demo(args: &DemoArgs, cancel: CancellationToken) -> anyhow::Result<()> 
     logging::install_into(File::create(stage.log())?);
     screen.introduction(&stage);
     let daemon_stop = CancellationToken::new();
-    let mut daemon = tokio::spawn(super::run::daemon(stage.daemon_config(), daemon_stop.clone()));
+    let mut daemon = tokio::spawn(super::daemon::run(stage.daemon_config(), daemon_stop.clone()));
     let played = tokio::select! {
         played = play(args, &stage, &mut screen, &cancel) => played,
         ended = &mut daemon => Err(ended_early(ended)),

@@ -7,6 +7,7 @@ mod bases;
 mod check;
 mod connect;
 mod crds;
+pub mod daemon;
 mod demo;
 mod diff;
 mod get;

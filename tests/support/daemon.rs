@@ -1,6 +1,6 @@
 //! The daemon of a scenario: a process of its own, or a runtime of its own in the process of the test.
 //!
-//! Both are told by the same command line and run the same `afresh::cli::run::daemon`. In the test's process a scenario
+//! Both are told by the same command line and run the same `afresh::cli::daemon::run`. In the test's process a scenario
 //! costs less; only a process shows what SIGTERM and SIGKILL do, and what the daemon uses.
 
 use std::ffi::OsString;

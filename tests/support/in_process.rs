@@ -6,7 +6,7 @@ use std::ffi::OsString;
 use std::io;
 use std::thread::JoinHandle;
 
-use afresh::cli::{logging, run};
+use afresh::cli::{daemon, logging, run};
 use anyhow::Context as _;
 use tokio::runtime;
 use tokio::sync::oneshot;
@@ -43,7 +43,7 @@ impl InProcess {
             let runtime = runtime_logging_to(&log);
             let daemon = async {
                 tokio::select! {
-                    result = run::daemon(config, stopped) => result,
+                    result = daemon::run(config, stopped) => result,
                     () = killed.cancelled() => Ok(()),
                 }
             };
