@@ -1,5 +1,5 @@
-//! The configuration that workloads read: watched while someone reads it, and turned into an annotation of the pod
-//! template in the same apply as everything else.
+//! The configuration that workloads read, turned into an annotation of the pod template in the same apply as everything
+//! else.
 //!
 //! ```text
 //!  declared Secrets, ConfigMaps ──────────────┐
@@ -8,34 +8,26 @@
 //! ```
 //!
 //! An overlay stands for the declared workload wherever it is asked what is to be sent and what the cluster is to hold.
-//! Changes of live objects are taken up together, one second after the last of a burst and at most five after its first;
-//! until then they count as they were.
+//! What live objects hold comes from [`super::live_configuration`].
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
 
-use futures::future::select_all;
 use k8s_openapi::jiff::Timestamp;
 use serde_json::{Value, json};
-use tokio::sync::watch;
 
 use crate::api;
-use crate::cluster::ErrorClass;
-use crate::engine::references::{Held, Reference};
+use crate::engine::references::Reference;
 use crate::manifest::ObjectId;
 use crate::plan::{Desired, Handling};
 use crate::report::metrics::HeldUp;
 use crate::report::{Severity, Verdict};
 use crate::rollout::{self, Asked, Configuration, Live, Reading, Record, References, Situation, Wish};
 
-use super::following::{Followed, Following, Used};
+use super::following::Following;
 use super::report::listed;
 use super::trouble::Trouble;
 use super::{Application, Failure, Prepared, Work};
-
-/// What could not be read for a passing reason is asked for again after this time.
-const READ_AGAIN: Duration = Duration::from_secs(15);
 
 /// A declared workload as it is sent.
 #[derive(Clone)]
@@ -229,13 +221,6 @@ impl Application {
         readings
     }
 
-    /// True if others hold other keys of what is declared than when that was last taken into account.
-    pub(super) fn others_changed_keys(&self) -> bool {
-        let held_now = |id: &ObjectId| self.shared.observed.get(id).map(|seen| seen.keys_of_others.clone());
-        let following = self.following();
-        following.keys_of_others.iter().any(|(id, then)| held_now(id).is_some_and(|now| now != *then))
-    }
-
     /// What becomes of an object that is declared: its keys, and those that others hold beside them.
     fn declared(
         &self,
@@ -254,59 +239,6 @@ impl Application {
         digests.extend(rollout::declared_digests(&self.shared.digest_key, namespace, configuration, &object.value));
         let sealed = object.value.get("immutable").and_then(Value::as_bool) == Some(true);
         Reading::Content { digests, live, sealed }
-    }
-
-    /// Watches these from now on, and nothing else.
-    fn follow(&self, wanted: impl Iterator<Item = Reference>) {
-        let mut following = self.following();
-        let mut before = std::mem::take(&mut following.live);
-        let mut changed = false;
-        for reference in wanted {
-            let followed = before.remove(&reference).unwrap_or_else(|| {
-                changed = true;
-                Followed { held: self.shared.references.hold(&reference), used: Used::Nothing, noticed: None }
-            });
-            following.live.insert(reference, followed);
-        }
-        changed |= !before.is_empty();
-        if changed {
-            following.bell.send_modify(|n| *n += 1);
-        }
-    }
-
-    /// What a live object holds. While a burst goes on, what it held before.
-    async fn live_reading(&self, reference: &Reference) -> Reading {
-        let held = {
-            let mut following = self.following();
-            let settling = following.notice(Instant::now()).is_some();
-            let Some(followed) = following.live.get(reference) else {
-                return Reading::Unreadable("it is not followed".into());
-            };
-            match &followed.used {
-                Used::Read(used) if settling => return used.reading.clone(),
-                _ => followed.held.clone(),
-            }
-        };
-        let read = self.shared.references.digests(&held, &self.shared.digest_key).await;
-        let mut following = self.following();
-        match read {
-            Ok(digested) => {
-                let reading = digested.reading.clone();
-                if let Some(followed) = following.live.get_mut(reference) {
-                    followed.used = Used::Read(digested);
-                }
-                reading
-            }
-            Err(error) => {
-                if error.class != ErrorClass::Forbidden {
-                    following.read_again_at = Some(Instant::now() + READ_AGAIN);
-                }
-                if let Some(followed) = following.live.get_mut(reference) {
-                    followed.used = Used::Failed(followed.held.version());
-                }
-                Reading::Unreadable(error.to_string())
-            }
-        }
     }
 
     /// The overlay of one workload; `None`: there is nothing to lay over it.
@@ -407,85 +339,6 @@ impl Application {
         tokio::time::sleep(work.object.spec.health_timeout()).await;
         Err(Failure::new("MissingReference", message).until_changed())
     }
-
-    /// Returns when what is followed has changed and is to be taken into account.
-    pub(super) async fn configuration_changed(&self) {
-        let mut namespaces = None;
-        loop {
-            // asked for only where there are workloads
-            if namespaces.is_none() && !self.following().namespaces.is_empty() {
-                namespaces = Some(self.shared.namespaces.changes());
-            }
-            let mut bells: Vec<watch::Receiver<u64>> = {
-                let following = self.following();
-                let bell = following.bell.subscribe();
-                following.live.values().map(|followed| followed.held.bell()).chain([bell]).collect()
-            };
-            if let Some(namespaces) = &mut namespaces {
-                namespaces.borrow_and_update();
-            }
-            let (over_at, read_again_at) = {
-                let mut following = self.following();
-                let asked = following.namespaces.iter();
-                if asked.clone().any(|(name, wish)| self.shared.namespaces.wish(name) != *wish) {
-                    // told once: the attempt that follows takes it into account
-                    for (name, wish) in &mut following.namespaces {
-                        *wish = self.shared.namespaces.wish(name);
-                    }
-                    return;
-                }
-                (following.notice(Instant::now()), following.read_again_at)
-            };
-            let rung = select_all(bells.iter_mut().map(|bell| Box::pin(bell.changed())));
-            tokio::select! {
-                _ = rung => {}
-                () = changed(&mut namespaces) => {}
-                () = at(over_at) => {
-                    if self.take_up().await {
-                        return;
-                    }
-                }
-                () = at(read_again_at) => {
-                    self.following().read_again_at = None;
-                    if self.take_up().await {
-                        return;
-                    }
-                }
-            }
-        }
-    }
-
-    /// Takes in what live objects hold now. True if any of it is other than before: a label of an object is not.
-    async fn take_up(&self) -> bool {
-        let outdated: Vec<(Reference, Held)> = {
-            let following = self.following();
-            let outdated = following.live.iter().filter(|(_, f)| f.is_outdated() || matches!(f.used, Used::Failed(_)));
-            outdated.map(|(reference, followed)| (reference.clone(), followed.held.clone())).collect()
-        };
-        let mut changed = false;
-        for (reference, held) in outdated {
-            let read = self.shared.references.digests(&held, &self.shared.digest_key).await;
-            let mut following = self.following();
-            let Some(followed) = following.live.get_mut(&reference) else { continue };
-            match read {
-                Ok(digested) => {
-                    changed |= !matches!(&followed.used, Used::Read(used) if used.reading == digested.reading);
-                    followed.used = Used::Read(digested);
-                    followed.noticed = None;
-                }
-                Err(error) => {
-                    tracing::debug!(object = %self.key, %reference, %error, "what a workload reads could not be read");
-                    changed |= matches!(followed.used, Used::Read(_));
-                    followed.used = Used::Failed(followed.held.version());
-                    if error.class != ErrorClass::Forbidden {
-                        following.read_again_at = Some(Instant::now() + READ_AGAIN);
-                    }
-                }
-            }
-        }
-        self.following().burst = None;
-        changed
-    }
 }
 
 impl Overlay {
@@ -495,23 +348,6 @@ impl Overlay {
 
     pub(super) fn rolls(&self) -> bool {
         !self.rolls.is_empty()
-    }
-}
-
-async fn changed<T>(cell: &mut Option<watch::Receiver<T>>) {
-    let open = match cell {
-        Some(cell) => cell.changed().await.is_ok(),
-        None => false,
-    };
-    if !open {
-        std::future::pending().await
-    }
-}
-
-pub(super) async fn at(time: Option<Instant>) {
-    match time {
-        Some(time) => tokio::time::sleep_until(time.into()).await,
-        None => std::future::pending().await,
     }
 }
 

@@ -12,8 +12,8 @@ use crate::engine::references::{Reference, Watched};
 use crate::engine::source::SourceState;
 use crate::policy::PolicySet;
 
-use super::configuration::at;
 use super::drift::Disturbance;
+use super::live_configuration::at;
 use super::{Application, Cause};
 
 /// The cell that the API watch writes: the newest object, `None` once it is gone.

@@ -28,6 +28,7 @@ mod identity;
 mod idle;
 mod jobs;
 mod keys;
+mod live_configuration;
 mod policy;
 mod prune;
 mod render;
