@@ -6,21 +6,23 @@
 //!  source     newest revision → Snapshot     an immutable tree, read straight from Git's object store
 //!  render     Snapshot + values → Rendered   pure; records every path it read
 //!  rollout    configuration hashes into pod templates
+//!  policy     Rendered → Verdict             refuses before the cluster is touched
 //!  plan       desired × inventory × observed → Plan
 //!  apply      Plan → Applied                 the only stage that writes declared objects
 //!  health     Applied → Health               watch-driven, holds no worker
-//!  report     status · events · metrics
+//!  report     status · events · metrics · notifications · traces
 //! ```
 //!
 //! [`engine`] carries each application along this way. Each stage consumes the type of the one before it, so none
 //! can be skipped.
 //!
 //! What is deliberately absent:
-//! - `render`, `rollout`, `plan` and `manifest` know no Kubernetes client, no async runtime, no clock and no file system
-//!   (`tests/house` checks their imports);
+//! - `manifest`, `cel`, `render`, `rollout`, `policy` and `plan` know no Kubernetes client, no async runtime, no clock and no
+//!   file system (`tests/house` checks their imports);
 //! - nothing outside `cli` prints, reads the environment or `HOME`;
-//! - nothing outside `apply` and `report` writes to the cluster, but for `trigger`: the documents of a folder, and the
-//!   annotation that asks for a reconciliation (the sandbox and the demo are a cluster, not a client).
+//! - nothing but `apply` writes the objects that Git declares. What else is written is Afresh's own: status and Events by
+//!   `report`, finalizers, marks, Leases and the key by `engine`, by `trigger` the documents of a folder and the annotation
+//!   that asks for a reconciliation (the sandbox and the demo are a cluster, not a client).
 
 pub mod api;
 pub mod apply;
