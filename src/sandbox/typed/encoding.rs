@@ -60,16 +60,11 @@ fn canonical_struct(ty: Type<'_>, map: &mut Map<String, Value>) {
         None => true,
     });
     for (name, field, ty) in ty.fields() {
-        if map.contains_key(name) {
-            continue;
+        if !map.contains_key(name)
+            && let Some(value) = field.unset(ty)
+        {
+            map.insert(name.into(), value);
         }
-        let value = match field.empty {
-            Empty::Struct => ty.zero(),
-            Empty::Null => Value::Null,
-            Empty::Written => ty.zero_scalar(),
-            Empty::Omitted | Empty::Optional | Empty::Zero | Empty::Opaque => continue,
-        };
-        map.insert(name.into(), value);
     }
 }
 

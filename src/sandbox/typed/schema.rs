@@ -88,6 +88,18 @@ pub struct Field {
     pub patch: Option<PatchRule>,
 }
 
+impl Field {
+    /// What the server's own type writes for this field, which is of type `ty`, where it isn't set; `None`: nothing.
+    pub fn unset(&self, ty: Type<'_>) -> Option<Value> {
+        match self.empty {
+            Empty::Struct => Some(ty.zero()),
+            Empty::Null => Some(Value::Null),
+            Empty::Written => Some(ty.zero_scalar()),
+            Empty::Omitted | Empty::Optional | Empty::Zero | Empty::Opaque => None,
+        }
+    }
+}
+
 /// What a server's own type writes for a field without a value. Custom resources are written as they are.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Empty {
@@ -295,13 +307,9 @@ impl<'a> Type<'a> {
     pub fn zero(self) -> Value {
         let mut map = serde_json::Map::new();
         for (name, field, ty) in self.fields() {
-            let value = match field.empty {
-                Empty::Struct => ty.zero(),
-                Empty::Null => Value::Null,
-                Empty::Written => ty.zero_scalar(),
-                Empty::Omitted | Empty::Optional | Empty::Zero | Empty::Opaque => continue,
-            };
-            map.insert(name.into(), value);
+            if let Some(value) = field.unset(ty) {
+                map.insert(name.into(), value);
+            }
         }
         Value::Object(map)
     }
