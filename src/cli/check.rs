@@ -49,6 +49,7 @@ pub struct CheckArgs {
     sops_age_key_file: Option<PathBuf>,
     #[command(flatten)]
     bases: BasesArgs,
+    /// How it is printed
     #[arg(long, short, value_enum, default_value_t = Output::Text)]
     output: Output,
 }

@@ -15,6 +15,7 @@ pub struct GetArgs {
     /// The namespace; default: all
     #[arg(short, long)]
     namespace: Option<String>,
+    /// How it is printed
     #[arg(short, long, value_enum, default_value = "table")]
     output: Output,
     /// What else than sources and applications

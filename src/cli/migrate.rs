@@ -28,6 +28,7 @@ pub struct MigrateArgs {
     /// Where Flux is installed
     #[arg(long, default_value = "flux-system", value_name = "NAMESPACE")]
     flux_namespace: String,
+    /// How it is printed
     #[arg(short, long, value_enum, default_value = "text")]
     output: Output,
 }

@@ -19,6 +19,7 @@ pub struct TargetArgs {
     cluster: ClusterArgs,
     /// `NAME` or `ks/NAME` of a Kustomization, `gitrepo/NAME` of a source
     target: String,
+    /// Its namespace
     #[arg(short, long, default_value = "flux-system")]
     namespace: String,
 }

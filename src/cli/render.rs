@@ -46,6 +46,7 @@ pub struct RenderArgs {
     /// more than once
     #[arg(long = "set", value_name = "NAME=VALUE", value_parser = assignment)]
     pub set: Vec<(String, String)>,
+    /// How it is printed
     #[arg(long, short, value_enum, default_value_t = Format::Yaml)]
     pub output: Format,
     #[command(flatten)]
