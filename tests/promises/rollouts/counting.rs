@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use super::{HASH, RECORD, begin, container, follow, reader, secret, settled, workload};
 use crate::support::env::Env;
+use crate::support::rollouts::Rollouts;
 use crate::support::scenarios;
 
 scenarios! {
@@ -57,20 +58,30 @@ async fn churn_that_does_not_end_is_taken_up_every_five_seconds(env: &mut Env) {
     assert_eq!(rollouts.of(env, "Deployment", "web").await, 2);
 }
 
-async fn fifty_workloads_are_rolled_once_each(env: &mut Env) {
+/// So many workloads that read one Secret, which changes; their names.
+async fn begin_sharing(env: &mut Env, count: usize) -> (Vec<String>, Rollouts) {
     env.secret("shared", json!({ "value": "0" })).await;
-    let names: Vec<String> = (0..50).map(|n| format!("web-{n}")).collect();
+    let names: Vec<String> = (0..count).map(|n| format!("web-{n}")).collect();
     let files: Vec<_> = names.iter().map(|name| (format!("app/{name}.yaml"), reader(name, "shared"))).collect();
     let files: Vec<_> = files.iter().map(|(path, text)| (path.as_str(), text.as_str())).collect();
     let rollouts = begin(env, &files).await;
     env.secret("shared", json!({ "value": "1" })).await;
-    for name in &names {
+    (names, rollouts)
+}
+
+async fn each_is_rolled_once(env: &Env, rollouts: &Rollouts, names: &[String]) {
+    for name in names {
         rollouts.until(env, "Deployment", name, 1).await;
     }
-    settled(env, &rollouts).await;
-    for name in &names {
+    settled(env, rollouts).await;
+    for name in names {
         assert_eq!(rollouts.of(env, "Deployment", name).await, 1, "{name}");
     }
+}
+
+async fn fifty_workloads_are_rolled_once_each(env: &mut Env) {
+    let (names, rollouts) = begin_sharing(env, 50).await;
+    each_is_rolled_once(env, &rollouts, &names).await;
     let reads = env.requests_of_the_daemon().await;
     let reads = reads.iter().filter(|r| r.starts_with("get ") && r.ends_with("secrets/shared")).count();
     assert_eq!(reads, 2, "one reads for all");
@@ -106,25 +117,14 @@ async fn a_change_while_the_daemon_was_down_is_caught_at_start(env: &mut Env) {
 }
 
 async fn a_restart_under_load_rolls_nothing_twice(env: &mut Env) {
-    env.secret("shared", json!({ "value": "0" })).await;
-    let names: Vec<String> = (0..20).map(|n| format!("web-{n}")).collect();
-    let files: Vec<_> = names.iter().map(|name| (format!("app/{name}.yaml"), reader(name, "shared"))).collect();
-    let files: Vec<_> = files.iter().map(|(path, text)| (path.as_str(), text.as_str())).collect();
-    let rollouts = begin(env, &files).await;
-    env.secret("shared", json!({ "value": "1" })).await;
+    let (names, rollouts) = begin_sharing(env, 20).await;
     env.eventually("the first is rolled", async || {
         names.iter().any(|name| rollouts.seen("Deployment", name) == Some(1)).then_some(())
     })
     .await;
     env.daemon.take().unwrap().kill().await.unwrap();
     env.start();
-    for name in &names {
-        rollouts.until(env, "Deployment", name, 1).await;
-    }
-    settled(env, &rollouts).await;
-    for name in &names {
-        assert_eq!(rollouts.of(env, "Deployment", name).await, 1, "{name}");
-    }
+    each_is_rolled_once(env, &rollouts, &names).await;
 }
 
 async fn another_installation_key_rolls_nothing(env: &mut Env) {
