@@ -305,12 +305,7 @@ impl Env {
 
     /// Whether `/metrics` has a series of this name with these labels.
     pub async fn is_counted(&self, name: &str, labels: &[(&str, &str)]) -> bool {
-        let daemon = self.daemon.as_ref().expect("a daemon");
-        let (_, text) = daemon.ask("/metrics").await.expect("metrics are served");
-        let labels: Vec<_> = labels.iter().map(|(label, value)| format!("{label}=\"{value}\"")).collect();
-        let is_it =
-            |line: &str| line.starts_with(&format!("{name}{{")) && labels.iter().all(|label| line.contains(label));
-        text.lines().any(is_it)
+        self.measured(name, labels).await.is_some()
     }
 
     /// Makes or changes a Kustomization of the folder of its name; `change` gets its spec.
