@@ -55,11 +55,7 @@ struct FluxCluster<'a> {
 }
 
 async fn on_a_plane_of_its_own(scenario: &str, manifests: &str) -> Option<Env> {
-    if !ControlPlane::available() {
-        println!("skipped: KUBEBUILDER_ASSETS is not set");
-        return None;
-    }
-    let plane: &'static ControlPlane = Box::leak(Box::new(ControlPlane::start().await.unwrap()));
+    let plane = ControlPlane::of_its_own().await?;
     let mut env = Env::on_plane(scenario, plane).await;
     installation::apply(plane, &installation::manifests().join(manifests)).await.unwrap();
     env.use_kubeconfig(installation::kubeconfig_of(plane, installation::NAMESPACE).await.unwrap());

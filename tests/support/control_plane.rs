@@ -84,6 +84,20 @@ impl ControlPlane {
             .await
     }
 
+    /// One that no other test uses; as the shared one it ends with the process. `None` where there are no servers to start:
+    /// whoever reads the output is told.
+    ///
+    /// # Panics
+    /// When it cannot be started.
+    pub async fn of_its_own() -> Option<&'static ControlPlane> {
+        if !Self::available() {
+            println!("skipped: KUBEBUILDER_ASSETS is not set");
+            return None;
+        }
+        let plane = Self::start().await.unwrap_or_else(|error| panic!("no control plane: {error:#}"));
+        Some(Box::leak(Box::new(plane)))
+    }
+
     /// Ends the API server as SIGKILL does, lets `meanwhile` happen, and starts it again; returns once it is ready.
     pub async fn restart_api_server(&self, meanwhile: impl Future<Output = ()>) -> anyhow::Result<()> {
         let mut servers = self.servers.lock().await;

@@ -88,12 +88,7 @@ impl Env {
     /// As [`Env::on_real_server`], on a control plane that no other scenario uses: this one serves all namespaces, or
     /// changes the daemon's rights.
     pub async fn on_real_server_of_its_own(scenario: &str) -> Option<Env> {
-        if !ControlPlane::available() {
-            println!("skipped: KUBEBUILDER_ASSETS is not set");
-            return None;
-        }
-        // as those that are shared it ends with the process
-        let plane: &'static ControlPlane = Box::leak(Box::new(ControlPlane::start().await.expect("a control plane")));
+        let plane = ControlPlane::of_its_own().await?;
         let mut env = Self::on_plane(scenario, plane).await;
         installation::apply(plane, &installation::manifests()).await.expect("an installation");
         let kubeconfig = installation::kubeconfig_of(plane, installation::NAMESPACE).await;

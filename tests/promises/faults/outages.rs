@@ -40,12 +40,8 @@ async fn an_api_server_that_restarts_is_met_again_where_it_was_left(env: &mut En
 /// The real one, killed and started again: its watch cache is empty, and it begins to answer before it has read its roles.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_real_api_server_that_is_killed_and_started_again_is_met_where_it_was_left() {
-    if !ControlPlane::available() {
-        println!("skipped: KUBEBUILDER_ASSETS is not set");
-        return;
-    }
-    // its own: others must not lose theirs
-    let plane: &'static ControlPlane = Box::leak(Box::new(ControlPlane::start().await.unwrap()));
+    // of its own: others must not lose theirs
+    let Some(plane) = ControlPlane::of_its_own().await else { return };
     let mut env = Env::on_plane("killed_api_server", plane).await;
     let settings = |value: &str| [("app/settings.yaml", config_map("settings", value))];
     let a = env.begin(&settings("a").each_ref().map(|(path, text)| (*path, text.as_str()))).await;
