@@ -316,16 +316,12 @@ fn offered(state: &SourceState) -> Offered {
 
 /// The source that a Kustomization follows.
 pub(in crate::engine) fn source_key(object: &Kustomization) -> Key {
-    let reference = &object.spec.source_ref;
-    let namespace = reference.namespace.clone().or_else(|| object.metadata.namespace.clone()).unwrap_or_default();
-    Key::new(namespace, reference.name.clone())
+    object.source_key()
 }
 
 /// The annotations that make an attempt when they change.
 fn wishes(object: &Kustomization) -> [Option<&str>; 5] {
-    let annotations = object.metadata.annotations.as_ref();
-    [api::REQUESTED_AT, api::CONFIRM_PRUNE, api::PRUNE_WHEN, api::ROLLOUT, api::DRIFT]
-        .map(|key| annotations.and_then(|a| a.get(key)).map(String::as_str))
+    [api::REQUESTED_AT, api::CONFIRM_PRUNE, api::PRUNE_WHEN, api::ROLLOUT, api::DRIFT].map(|key| object.annotation(key))
 }
 
 #[cfg(test)]
