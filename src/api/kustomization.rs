@@ -356,7 +356,8 @@ impl Kustomization {
     /// The source that it follows; one that is named without a namespace is beside it.
     pub fn source_key(&self) -> Key {
         let SourceReference { namespace, name, .. } = &self.spec.source_ref;
-        Key::new(namespace.clone().unwrap_or_else(|| self.key().namespace), name.clone())
+        let namespace = namespace.as_ref().or(self.metadata.namespace.as_ref());
+        Key::new(namespace.cloned().unwrap_or_default(), name.clone())
     }
 
     pub fn annotation(&self, key: &str) -> Option<&str> {

@@ -238,7 +238,7 @@ impl Report {
             self.guarded += deletions.guarded.len();
             let names: Vec<_> = deletions.guarded.iter().map(ToString::to_string).collect();
             let why = if deletions.emptied { "nothing is declared any more" } else { "deleting it loses data" };
-            let Key { namespace, name } = &self.key;
+            let (namespace, name) = (&self.key.namespace, &self.key.name);
             let revision = if self.revision.is_empty() { "REVISION" } else { &self.revision };
             self.warn(&format!(
                 "{} would not be deleted without consent: {why}\nhint: kubectl annotate --overwrite kustomization/{name} -n {namespace} {CONFIRM_PRUNE}='{revision}'",

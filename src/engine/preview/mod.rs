@@ -165,12 +165,12 @@ async fn acting(cluster: &Cluster, object: &Kustomization) -> Result<(Cluster, O
     let Some(name) = object.spec.service_account_name.as_deref().filter(|name| !name.is_empty()) else {
         return Ok((cluster.clone(), None));
     };
-    let namespace = object.key().namespace;
-    let acting = cluster.as_service_account(&namespace, name).map_err(PreviewError::Cluster)?;
+    let key = object.key();
+    let acting = cluster.as_service_account(&key.namespace, name).map_err(PreviewError::Cluster)?;
     match acting.discover().await {
         Ok(()) => Ok((acting, None)),
         Err(error) if error.class == ErrorClass::Forbidden => {
-            let account = format!("ServiceAccount `{namespace}/{name}`");
+            let account = format!("ServiceAccount `{}/{name}`", key.namespace);
             let note = format!(
                 "the server is asked as you and not as {account}, so that what that account may not do is not told: {error}"
             );

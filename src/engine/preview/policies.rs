@@ -46,10 +46,10 @@ pub(super) async fn look(
         known.push(Known { desired: desired.clone(), resource, namespaced, before, namespace });
     }
     let (policies, declared) = (policies.clone(), declared.clone());
-    let namespace = question.object.key().namespace;
+    let key = question.object.key();
     let account = question.object.spec.service_account_name.clone().filter(|name| !name.is_empty());
     let evaluation = tokio::task::spawn_blocking(move || {
-        let user = account.as_deref().map(|name| ServiceAccount { namespace: &namespace, name });
+        let user = account.as_deref().map(|name| ServiceAccount { namespace: &key.namespace, name });
         let look = Look { rendered: &declared.rendered, secrets: &declared.secrets, user, known: &known };
         evaluate(&policies, &look, &|| false)
     });
