@@ -88,24 +88,28 @@ impl Generations {
         }
     }
 
-    /// What an earlier process left, if it is whole. All other folders are removed.
+    /// What an earlier process left: the newest that is whole, since it may have been killed while it filled the next one.
+    /// All other folders are removed.
     fn reopen(&self) -> Result<Arc<Generation>, StoreError> {
         let mut folders: Vec<_> = subfolders(&self.folder).collect();
         folders.sort_by_key(|folder| number(folder));
-        let newest = folders.pop().filter(|folder| number(folder).is_some());
-        for folder in folders {
-            remove(&folder);
-        }
         // The time of the last use, for `remove_unused`.
         if let Ok(folder) = File::open(&self.folder) {
             let _ = folder.set_modified(SystemTime::now());
         }
-        if let Some(folder) = newest {
-            remove_unfinished(&folder.join("objects").join("pack"));
-            match Generation::open(folder.clone()) {
-                Ok(generation) if !generation.tips().is_empty() => return Ok(Arc::new(generation)),
-                _ => remove(&folder),
+        let mut whole = None;
+        for folder in folders.into_iter().rev() {
+            if whole.is_none() && number(&folder).is_some() {
+                remove_unfinished(&folder.join("objects").join("pack"));
+                whole = Generation::open(folder.clone()).ok().filter(|generation| !generation.tips().is_empty());
+                if whole.is_some() {
+                    continue;
+                }
             }
+            remove(&folder);
+        }
+        if let Some(generation) = whole {
+            return Ok(Arc::new(generation));
         }
         self.fresh()
     }

@@ -2,7 +2,12 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
+use afresh::sandbox::git_server::Fault;
+use git2::Oid;
 use tokio_util::sync::CancellationToken;
 
 use crate::support::{TIMEOUT, World, main_branch, observe, read};
@@ -61,24 +66,118 @@ async fn a_cache_that_rots_under_a_running_process_heals_with_the_next_snapshot(
     assert_eq!(world.generations().len(), 1);
 }
 
-#[tokio::test]
+/// Packs beyond which a cache is fetched anew.
+const PACKS_MAX: usize = 50;
+/// What each commit brings that the next one takes away; it can't be compressed.
+const NOISE_BYTES: usize = 64 * 1024;
+
+fn noise() -> Vec<u8> {
+    std::iter::repeat_with(rand::random).take(NOISE_BYTES).collect()
+}
+
+/// A commit that changes a number, and brings another noise.
+fn grow(world: &World, number: usize) -> Oid {
+    world.repository.commit_bytes("next", &[("noise", &noise())]).unwrap();
+    world.repository.commit("next", &[("a.yaml", Some(&number.to_string()))]).unwrap()
+}
+
+/// What all generations have on disk.
+fn bytes(world: &World) -> u64 {
+    let of = |folder: &PathBuf| {
+        let files = fs::read_dir(folder.join("objects/pack")).unwrap();
+        files.map(|file| file.unwrap().metadata().unwrap().len()).sum::<u64>()
+    };
+    world.generations().iter().map(of).sum()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn many_packs_are_swapped_for_one_and_readers_keep_theirs() {
     let world = World::new();
     world.repository.commit("first", &[("a.yaml", Some("0")), ("b.yaml", Some("b"))]).unwrap();
     let remote = world.remote();
-    let first = observe(&remote, &main_branch()).await.unwrap();
-    for number in 1..60 {
-        let content = number.to_string();
-        world.repository.commit("next", &[("a.yaml", Some(&content))]).unwrap();
+    let first = Arc::new(observe(&remote, &main_branch()).await.unwrap());
+    // somebody reads from it all the while
+    let (reading, swapped) = (first.clone(), Arc::new(AtomicBool::new(false)));
+    let reader = tokio::task::spawn_blocking({
+        let swapped = swapped.clone();
+        move || {
+            let mut read_after = 0;
+            while read_after < 100 {
+                assert_eq!(read(&reading, "a.yaml").as_deref(), Some("0"));
+                read_after += usize::from(swapped.load(Ordering::Relaxed));
+            }
+        }
+    });
+    let mut most = 0;
+    for number in 1..PACKS_MAX + 10 {
+        grow(&world, number);
         let snapshot = observe(&remote, &main_branch()).await.unwrap();
-        assert_eq!(read(&snapshot, "a.yaml"), Some(content));
+        assert_eq!(read(&snapshot, "a.yaml"), Some(number.to_string()));
         assert_eq!(read(&snapshot, "b.yaml").as_deref(), Some("b"));
+        most = most.max(bytes(&world));
     }
     assert_eq!(world.generations().len(), 2, "the first snapshot still reads from the old one");
-    assert_eq!(read(&first, "a.yaml").as_deref(), Some("0"));
+    swapped.store(true, Ordering::Relaxed);
+    reader.await.expect("what was read in flight is read");
+    assert_eq!(read(&first, "b.yaml").as_deref(), Some("b"), "what nobody had read before the swap");
     drop(first);
     assert_eq!(world.generations().len(), 1);
     assert!(world.packs() < 20, "{} packs", world.packs());
+    let left = bytes(&world);
+    assert!(most > (PACKS_MAX * NOISE_BYTES) as u64 && left < most / 3, "{left} of {most} bytes are left");
+}
+
+#[tokio::test]
+async fn a_cache_that_cannot_be_fetched_anew_is_read_as_it_is() {
+    let world = World::new();
+    world.repository.commit("first", &[("a.yaml", Some("0"))]).unwrap();
+    let remote = world.remote();
+    let mut last = world.repository.tip("main").unwrap().unwrap();
+    for number in 0..PACKS_MAX {
+        if number > 0 {
+            last = grow(&world, number);
+        }
+        observe(&remote, &main_branch()).await.unwrap();
+    }
+    assert_eq!(world.packs(), PACKS_MAX);
+    let newer = grow(&world, PACKS_MAX);
+    world.server.faults().set(Fault::Truncate);
+    let asked = main_branch().at(newer);
+    let failed = remote.snapshot(&main_branch(), &asked, None, TIMEOUT, CancellationToken::new()).await;
+    assert!(failed.is_err());
+    assert_eq!(world.generations().len(), 1, "half of a fetch is not kept");
+    let held = remote.held(&main_branch(), &main_branch().at(last), None, TIMEOUT).await.unwrap().expect("it is held");
+    assert_eq!(read(&held, "a.yaml"), Some((PACKS_MAX - 1).to_string()));
+    drop(held);
+
+    world.server.faults().clear();
+    let fresh = remote.snapshot(&main_branch(), &asked, None, TIMEOUT, CancellationToken::new()).await.unwrap();
+    assert_eq!(read(&fresh, "a.yaml"), Some(PACKS_MAX.to_string()));
+    drop(fresh);
+    assert_eq!((world.generations().len(), world.packs()), (1, 1));
+}
+
+#[tokio::test]
+async fn a_process_killed_while_it_fetched_anew_left_what_it_had_before() {
+    let world = World::new();
+    let commit = world.repository.commit("first", &[("a.yaml", Some("a: 1"))]).unwrap();
+    observe(&world.remote(), &main_branch()).await.unwrap();
+    // what SIGKILL leaves of a generation that was being filled: no commit is told to be whole
+    let [current] = &world.generations()[..] else { panic!("one generation") };
+    let number: u32 = current.file_name().unwrap().to_str().unwrap().parse().unwrap();
+    let next = current.with_file_name((number + 1).to_string()).join("objects/pack");
+    fs::create_dir_all(&next).unwrap();
+    fs::write(next.join("pack_git2_half"), "PACK").unwrap();
+    let world = world.restart();
+    world.server.faults().set(Fault::Unreachable);
+    let held = world.remote().held(&main_branch(), &main_branch().at(commit), None, TIMEOUT).await.unwrap();
+    assert_eq!(read(&held.expect("it is held"), "a.yaml").as_deref(), Some("a: 1"));
+    assert_eq!(world.generations().len(), 1, "half of a fetch is removed");
+
+    world.server.faults().clear();
+    world.repository.commit("second", &[("a.yaml", Some("a: 2"))]).unwrap();
+    let newer = observe(&world.remote(), &main_branch()).await.unwrap();
+    assert_eq!(read(&newer, "a.yaml").as_deref(), Some("a: 2"));
 }
 
 #[tokio::test]
