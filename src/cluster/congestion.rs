@@ -1,6 +1,7 @@
 //! How many requests are under way at a time: as many as the API server takes without complaint.
 //!
-//! Comes in: requests that want to be sent, and whether the server complained. Goes out: turns, first come, first served.
+//! Comes in: requests that want to be sent, and whether the server complained. Goes out: turns, first come, first served;
+//! what is urgent goes before the rest, which never stands still for it.
 //! The limit is that of TCP: one more for each round trip that used it up, half of it for each round trip with a
 //! complaint. What this never does: send, delay or repeat a request by itself.
 //!
@@ -26,6 +27,10 @@ const FLOOR: usize = 4;
 /// that hangs must not hold back what goes elsewhere. A server that is merely slow answers within it, so that it is
 /// never sent more than the limit.
 const TURN_MAX: Duration = Duration::from_secs(5);
+
+/// Of so many turns that are handed out while both kinds wait, one goes to who is not in a hurry: a status that a repair
+/// waits for may be among those, and a repair of everything must not silence everything else.
+const ORDINARY_EVERY: u32 = 4;
 
 /// The time between two complaints that are told apart. What was sent in an earlier one tells nothing new.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -107,7 +112,29 @@ struct Shared {
 
 struct State {
     window: Window,
-    waiting: VecDeque<oneshot::Sender<Turn>>,
+    /// Those in a hurry, and the rest.
+    urgent: Line,
+    waiting: Line,
+    /// Turns that went to the former while the latter waited, since one last went to these.
+    overtaken: u32,
+}
+
+type Line = VecDeque<oneshot::Sender<Turn>>;
+
+impl State {
+    fn is_anybody_waiting(&self) -> bool {
+        !(self.urgent.is_empty() && self.waiting.is_empty())
+    }
+
+    fn next_in_line(&mut self) -> Option<oneshot::Sender<Turn>> {
+        let ordinary = self.urgent.is_empty() || self.overtaken + 1 >= ORDINARY_EVERY;
+        if ordinary && let Some(next) = self.waiting.pop_front() {
+            self.overtaken = 0;
+            return Some(next);
+        }
+        self.overtaken = if self.waiting.is_empty() { 0 } else { self.overtaken + 1 };
+        self.urgent.pop_front()
+    }
 }
 
 /// The right to have one request under way, given back when dropped.
@@ -122,7 +149,10 @@ impl Congestion {
     pub fn new(ceiling: usize, observer: Arc<dyn RequestObserver>) -> Self {
         let window = Window::new(ceiling);
         observer.concurrency(window.limit());
-        Self(Arc::new(Shared { state: Mutex::new(State { window, waiting: VecDeque::new() }), observer }))
+        Self(Arc::new(Shared {
+            state: Mutex::new(State { window, urgent: Line::new(), waiting: Line::new(), overtaken: 0 }),
+            observer,
+        }))
     }
 
     /// The most there may ever be under way.
@@ -130,18 +160,18 @@ impl Congestion {
         self.state().window.ceiling
     }
 
-    /// Waits for a turn. Dropping the future gives up the place in the queue.
-    pub async fn turn(&self) -> Turn {
+    /// Waits for a turn, before all others if it is urgent. Dropping the future gives up the place in the queue.
+    pub async fn turn(&self, urgent: bool) -> Turn {
         let waiting = {
             let mut state = self.state();
-            // nobody is overtaken
-            if state.waiting.is_empty()
+            if !state.is_anybody_waiting()
                 && let Some(epoch) = state.window.admit()
             {
                 return self.grant(epoch);
             }
             let (sender, receiver) = oneshot::channel();
-            state.waiting.push_back(sender);
+            let line = if urgent { &mut state.urgent } else { &mut state.waiting };
+            line.push_back(sender);
             receiver
         };
         // the queue lives as long as we do
@@ -154,10 +184,10 @@ impl Congestion {
 
     /// Gives turns to those who wait, as many as there are.
     fn hand_out(&self, state: &mut State) {
-        while !state.waiting.is_empty()
+        while state.is_anybody_waiting()
             && let Some(epoch) = state.window.admit()
         {
-            let Some(next) = state.waiting.pop_front() else { return };
+            let Some(next) = state.next_in_line() else { return };
             if let Err(mut unwanted) = next.send(self.grant(epoch)) {
                 // its drop would ask for the lock that is held
                 unwanted.of = None;
@@ -331,10 +361,10 @@ mod tests {
         let told = Arc::new(Told(AtomicUsize::new(0)));
         let congestion = Congestion::new(2, told.clone());
         assert_eq!(told.0.load(Ordering::SeqCst), 2);
-        let (first, second) = (congestion.turn().await, congestion.turn().await);
-        let mut gone = Box::pin(congestion.turn());
-        let mut third = Box::pin(congestion.turn());
-        let mut fourth = Box::pin(congestion.turn());
+        let (first, second) = (congestion.turn(false).await, congestion.turn(false).await);
+        let mut gone = Box::pin(congestion.turn(false));
+        let mut third = Box::pin(congestion.turn(false));
+        let mut fourth = Box::pin(congestion.turn(false));
         for waiting in [&mut gone, &mut third, &mut fourth] {
             assert!(waiting.now_or_never().is_none());
         }
@@ -345,7 +375,35 @@ mod tests {
         drop(second);
         assert!((&mut fourth).now_or_never().is_some());
         drop(third);
-        assert!(congestion.turn().now_or_never().is_some());
+        assert!(congestion.turn(false).now_or_never().is_some());
+    }
+
+    /// The order in which those who wait get the only turn that there is: each gives it on.
+    async fn order(wanted: &[(usize, bool)]) -> Vec<usize> {
+        let congestion = Congestion::new(1, Arc::new(NoObserver));
+        let held = congestion.turn(true).await;
+        let order = Mutex::new(Vec::new());
+        let waiting = wanted.iter().map(async |(name, urgent)| {
+            let turn = congestion.turn(*urgent).await;
+            order.lock().unwrap().push(*name);
+            turn.ended(Load::Served);
+        });
+        let all = futures::future::join_all(waiting);
+        let begin = async {
+            tokio::task::yield_now().await;
+            held.ended(Load::Served);
+        };
+        tokio::join!(all, begin);
+        order.into_inner().unwrap()
+    }
+
+    #[tokio::test]
+    async fn what_is_urgent_goes_before_a_thousand_and_in_a_long_run_of_it_the_others_have_their_turns() {
+        let mut wanted: Vec<_> = (0..1000).map(|name| (name, false)).collect();
+        wanted.push((1000, true));
+        assert_eq!(order(&wanted).await[0], 1000);
+        let wanted: Vec<_> = (0..3).map(|name| (name, false)).chain((10..16).map(|name| (name, true))).collect();
+        assert_eq!(order(&wanted).await, [10, 11, 12, 0, 13, 14, 15, 1, 2]);
     }
 
     #[tokio::test(start_paused = true)]
@@ -355,7 +413,7 @@ mod tests {
             .map(|_| {
                 let congestion = congestion.clone();
                 tokio::spawn(async move {
-                    let mut turn = congestion.turn().await;
+                    let mut turn = congestion.turn(false).await;
                     turn.during(tokio::time::sleep(Duration::from_secs(30))).await;
                     turn.ended(Load::Overloaded);
                 })
@@ -363,7 +421,7 @@ mod tests {
             .collect();
         tokio::time::sleep(Duration::from_millis(1)).await;
         let began = tokio::time::Instant::now();
-        drop(congestion.turn().await);
+        drop(congestion.turn(false).await);
         assert!(began.elapsed() <= TURN_MAX);
         for task in hanging {
             task.await.expect("it ends");

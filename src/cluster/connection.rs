@@ -101,6 +101,8 @@ pub struct Cluster {
     /// What every write passes.
     fence: Fence,
     congestion: Congestion,
+    /// Whether its requests go before those of others that wait.
+    urgent: bool,
     pub(super) discovery: Arc<Discovery>,
     tasks: Tasks,
 }
@@ -177,6 +179,7 @@ impl Cluster {
         Self {
             client,
             congestion: Congestion::new(options.concurrency, options.observer.clone()),
+            urgent: false,
             options,
             headers: HeaderMap::new(),
             fence: Fence::default(),
@@ -216,6 +219,11 @@ impl Cluster {
         Self { fence, ..self.clone() }
     }
 
+    /// The same cluster, whose requests go before all that wait: for what must not stand behind a crowd.
+    pub fn urgently(&self) -> Self {
+        Self { urgent: true, ..self.clone() }
+    }
+
     /// How long an answer is waited for; an error if the request may not be sent now.
     fn deadline(&self, call: &Call) -> Result<Duration, Closed> {
         let timeout = self.options.request_timeout;
@@ -231,7 +239,7 @@ impl Cluster {
     /// Sends one request when it is its turn, and reads its whole answer, within the deadline.
     pub(super) async fn call(&self, call: Call) -> Result<Reply, ApiError> {
         // who leads must be able to go on leading, however busy the server is
-        let mut turn = if call.resource == LEASES { Turn::exempt() } else { self.congestion.turn().await };
+        let mut turn = if call.resource == LEASES { Turn::exempt() } else { self.congestion.turn(self.urgent).await };
         let started = Instant::now();
         let (verb, resource) = (call.verb, call.resource.clone());
         let timeout =
@@ -423,9 +431,37 @@ mod tests {
         }
     }
 
-    #[test]
-    fn who_leads_never_waits_for_a_turn() {
-        assert_eq!(super::super::ApiKind::lease().resource(), LEASES);
+    /// A server that answers Leases at once and nothing else ever.
+    fn answers_leases_alone() -> Cluster {
+        let service = axum::Router::new().fallback(|request: axum::extract::Request| async move {
+            if !request.uri().path().contains("/leases") {
+                std::future::pending::<()>().await;
+            }
+            "{}"
+        });
+        let options = ClusterOptions { concurrency: 2, ..ClusterOptions::default() };
+        Cluster::from_client(kube::Client::new(service, "default"), options)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_leads_never_waits_for_a_turn() {
+        use crate::cluster::ApiKind;
+        assert_eq!(ApiKind::lease().resource(), LEASES);
+        let cluster = answers_leases_alone();
+        let crowd: Vec<_> = (0..1000)
+            .map(|_| {
+                let cluster = cluster.clone();
+                tokio::spawn(async move { cluster.list(&ApiKind::kustomization(), None).await.map(drop) })
+            })
+            .collect();
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        let lease = ApiKind::lease();
+        let id = lease.object("afresh-system", "afresh");
+        let began = tokio::time::Instant::now();
+        let renewed = cluster.merge_patch(&lease, &id, &serde_json::json!({}), None, "afresh").await;
+        renewed.expect("it is answered");
+        assert!(began.elapsed() < Duration::from_millis(10), "{:?}", began.elapsed());
+        crowd.iter().for_each(tokio::task::JoinHandle::abort);
     }
 
     #[tokio::test]

@@ -76,6 +76,10 @@ const LINE_BYTES_MAX: usize = 16 * 1024 * 1024;
 const ITEMS_MAX: usize = 500_000;
 const BACK_OFF_MIN: Duration = Duration::from_millis(250);
 const BACK_OFF_MAX: Duration = Duration::from_secs(30);
+/// The pauses after a refusal: seconds after a right was granted it is made use of, and a right that is never granted costs
+/// six requests a minute.
+const REFUSED_MIN: Duration = Duration::from_secs(2);
+const REFUSED_MAX: Duration = Duration::from_secs(10);
 /// A connection that lived this long was a good one: the next failure starts a new back-off.
 const LIVED: Duration = Duration::from_secs(5);
 
@@ -275,8 +279,10 @@ impl<T: Watchable> Watcher<T> {
     fn lost(&mut self, error: ApiError, version: Option<String>) -> WatchEvent<T> {
         let retry_in = match error.class {
             ErrorClass::Throttled { retry_after: Some(after) } => after.max(self.back_off),
-            // nothing but a person's act helps here
-            ErrorClass::Forbidden | ErrorClass::NoSuchKind | ErrorClass::NotFound => BACK_OFF_MAX / 3,
+            // nothing but a person's act helps here, and a person then looks whether it has
+            ErrorClass::Forbidden | ErrorClass::NoSuchKind | ErrorClass::NotFound => {
+                jittered(self.back_off.clamp(REFUSED_MIN, REFUSED_MAX))
+            }
             _ => jittered(self.back_off),
         };
         self.lost = true;
@@ -614,13 +620,29 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_forbidden_is_told_and_not_hammered() {
-        let no = json!({"message": "configmaps is forbidden: User \"u\" cannot list", "reason": "Forbidden"});
-        let (cluster, asked) = server(vec![Step::Say(403, no)]).await;
+    async fn what_is_forbidden_is_told_and_not_hammered_and_made_use_of_once_it_is_allowed() {
+        let no = || {
+            Step::Say(403, json!({"message": "configmaps is forbidden: User \"u\" cannot list", "reason": "Forbidden"}))
+        };
+        let steps = (0..8).map(|_| no()).chain([list(5, "", &["a"])]).collect();
+        let (cluster, asked) = server(steps).await;
         let mut watcher = watcher(cluster);
-        let WatchEvent::Lost { error, retry_in } = watcher.next().await else { panic!("it can't be listed") };
-        assert_eq!(error.class, ErrorClass::Forbidden);
-        assert_eq!(retry_in, Duration::from_secs(10));
-        assert_eq!(asked.lock().unwrap().len(), 1);
+        let mut pauses = Vec::new();
+        let listed = loop {
+            match watcher.next().await {
+                WatchEvent::Lost { error, retry_in } => {
+                    assert_eq!(error.class, ErrorClass::Forbidden);
+                    pauses.push(retry_in.as_secs_f64());
+                }
+                WatchEvent::Listed { items, .. } => break items,
+                _ => panic!("it can't be listed"),
+            }
+            // nobody waits for the end of it here
+            if let State::Waiting { until, .. } = &mut watcher.state {
+                *until = Instant::now();
+            }
+        };
+        assert_eq!((listed.len(), asked.lock().unwrap().len()), (1, 9));
+        assert!(pauses.iter().all(|pause| (1.6..=12.0).contains(pause)) && pauses[7] > 7.9, "{pauses:?}");
     }
 }

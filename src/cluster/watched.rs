@@ -50,7 +50,7 @@ pub enum WatchState {
     Current,
     /// The connection is down; what is known may be outdated.
     Lost(ApiError),
-    /// It was told twice in a row that we may not: what was known is worth nothing any more.
+    /// It was told often enough in a row that we may not: what was known is worth nothing any more.
     Refused(ApiError),
 }
 
@@ -160,6 +160,13 @@ impl Observed {
         let refused = |watch: &KindWatch| matches!(watch.state.borrow().1, WatchState::Refused(_));
         store.kinds.values().any(|watch| watch.users.contains(owner) && refused(watch))
     }
+
+    /// Whether everything that the owner asked for is known.
+    pub fn sees_all(&self, owner: &OwnerKey) -> bool {
+        let store = self.0.store();
+        let known = |watch: &KindWatch| matches!(*watch.state.borrow(), (true, WatchState::Current));
+        store.kinds.values().filter(|watch| watch.users.contains(owner)).all(known)
+    }
 }
 
 impl Shared {
@@ -188,7 +195,7 @@ impl Shared {
         receiver
     }
 
-    /// The state of a watch; who asked for it hears when it may not be watched any more, and when it may again.
+    /// The state of a watch; who asked for it hears when it may not be watched any more, and when it is all known (again).
     fn turn(
         &self,
         kind: &GroupKind,
@@ -196,22 +203,27 @@ impl Shared {
         state: &watch::Sender<(bool, WatchState)>,
         now: WatchState,
     ) {
-        let (is_refused, label) = (matches!(now, WatchState::Refused(_)), now.label());
+        let (is_refused, is_current, label) =
+            (matches!(now, WatchState::Refused(_)), now == WatchState::Current, now.label());
         let before = std::cell::Cell::new(None);
-        state.send_if_modified(|(_, state)| {
+        state.send_if_modified(|(listed, state)| {
             let changed = *state != now;
-            before.set(Some((state.label(), matches!(state, WatchState::Refused(_)))));
+            let was_current = *state == WatchState::Current;
+            // a connection that was down for a moment concerns nobody
+            let missed = !*listed || matches!(state.label(), "forbidden" | "unserved");
+            before.set(Some((state.label(), matches!(state, WatchState::Refused(_)), missed && !was_current)));
+            *listed |= is_current;
             *state = now;
             changed
         });
-        let Some((before, was_refused)) = before.into_inner() else { return };
+        let Some((before, was_refused, missed)) = before.into_inner() else { return };
         if before == label && was_refused == is_refused {
             return;
         }
         let mut store = self.store();
         let Some(watch) = store.kinds.get(&(kind.clone(), namespace.map(str::to_owned))) else { return };
         self.cluster.observer().watch(&watch.resource, namespace, label);
-        if was_refused != is_refused {
+        if was_refused != is_refused || (missed && is_current) {
             let users: Vec<OwnerKey> = watch.users.iter().cloned().collect();
             users.iter().for_each(|user| store.ring(Some(user)));
         }
@@ -251,7 +263,6 @@ async fn follow(
                 WatchEvent::Listed { items, resource_version } => {
                     let items = items.into_iter().map(|o| o.into_seen(&kind, content)).collect();
                     shared.listed(&key, namespace.as_deref(), items, &resource_version);
-                    state.send_modify(|(listed, _)| *listed = true);
                     shared.turn(&key, namespace.as_deref(), &state, WatchState::Current);
                 }
                 WatchEvent::Changed(object) => {
@@ -293,8 +304,8 @@ async fn follow(
 }
 
 /// So often in a row the server has to say that we may not watch before it is believed: when it starts, it may not have
-/// read its roles yet.
-const REFUSALS: u32 = 2;
+/// read its roles yet. With the pauses between that is six seconds.
+const REFUSALS: u32 = 3;
 
 /// A definition changed: what is known of its group's kinds may be outdated. Its name is `<plural>.<group>`.
 fn refresh_kinds_of(cluster: &Cluster, definition: &str) {

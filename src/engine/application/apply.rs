@@ -19,7 +19,7 @@ use super::drift::line_of;
 use super::identity::Identity;
 use super::render::{ERRORS_SHOWN_MAX, KIND_WAIT_MAX, KIND_WAIT_STEP};
 use super::report::{Changes, listed};
-use super::{Application, Failure, Prepared, Stop, Work};
+use super::{Application, Failure, Mode, Prepared, Stop, Work};
 
 /// How long an object that is being deleted may take to go before it is a failure.
 const DELETION_WAIT_MAX: Duration = Duration::from_secs(60);
@@ -136,6 +136,7 @@ impl Application {
         }
         let wanted = kinds.iter().map(|((_, _, namespace), kind)| (kind, namespace.as_str()));
         self.shared.observed.ensure_watched_in(&self.key, wanted).await.map_err(|error| {
+            self.memory().mode = Mode::Blind;
             // by name: whose kind it is tells what to grant, or what to declare elsewhere
             let of_kind = |desired: &&&Desired| {
                 let id = &desired.object.id;

@@ -195,6 +195,7 @@ impl Application {
             let memory = self.memory();
             match (&memory.prepared, memory.mode) {
                 (Some(prepared), mode @ (Mode::Applied | Mode::Unhealthy)) => (prepared.clone(), mode),
+                (_, Mode::Blind) => return self.sees_again().then(|| (Some(Disturbance::Other), Standing::default())),
                 _ => return None,
             }
         };
@@ -214,6 +215,11 @@ impl Application {
             return Some((Some(Disturbance::Other), standing));
         }
         Some((None, standing.redacted(&prepared)))
+    }
+
+    /// Whether all is watched that was asked for.
+    fn sees_again(&self) -> bool {
+        self.shared.observed.sees_all(&self.key)
     }
 
     /// What is left of one object as others have changed it.

@@ -86,7 +86,7 @@ impl Application {
         match mode {
             Mode::Unhealthy => doctor.waiting.is_empty() && doctor.failed.is_empty(),
             Mode::Applied => !doctor.failed.is_empty(),
-            Mode::Unsettled => false,
+            Mode::Unsettled | Mode::Blind => false,
         }
     }
 

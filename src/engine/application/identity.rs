@@ -64,6 +64,12 @@ impl Application {
 }
 
 impl Identity {
+    /// The same, whose requests go before those of others that wait.
+    pub fn urgently(self) -> Self {
+        let cluster = self.cluster.urgently();
+        Self { applier: self.applier.acting_on(cluster.clone()), cluster, ..self }
+    }
+
     /// What a person can do about an error, if the account is to blame.
     pub fn hint(&self, error: &ApiError) -> Option<String> {
         let account = self.account.as_ref().filter(|_| error.class == ErrorClass::Forbidden)?;

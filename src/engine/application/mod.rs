@@ -117,6 +117,8 @@ enum Mode {
     Applied,
     /// Applied, but not healthy: it may heal by itself.
     Unhealthy,
+    /// Not attempted to the end, since a kind that is declared can't be watched: that may be allowed by and by.
+    Blind,
 }
 
 /// A render, ready to be applied.
@@ -328,6 +330,11 @@ impl Work {
     /// The digest of what it renders to.
     fn renders(&self) -> Option<[u8; 32]> {
         self.rendered.lock().unwrap_or_else(PoisonError::into_inner).as_ref().map(|(digest, _)| *digest)
+    }
+
+    /// A repair doesn't stand behind the statuses of all that roll out; with others the permits of applies decide.
+    fn urgency_of_status(&self) -> Urgency {
+        if self.urgency == Urgency::Repair { Urgency::Repair } else { Urgency::Routine }
     }
 
     fn is_applying(&self) -> bool {

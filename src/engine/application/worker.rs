@@ -244,6 +244,7 @@ impl Worker {
             Cause::Object | Cause::Revision => Urgency::Announced,
             _ => Urgency::Routine,
         };
+        let identity = if urgency == Urgency::Repair { identity.urgently() } else { identity };
         let work = Work {
             object,
             identity,

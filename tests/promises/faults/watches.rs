@@ -1,9 +1,9 @@
 //! Watches that end badly: what they would have told is found out all the same, and nobody waits for it.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use hyper::Method;
-use kube::api::DeleteParams;
+use kube::api::{DeleteParams, Patch, PatchParams};
 use serde_json::json;
 
 use super::{begin_with_another, through_a_gateway};
@@ -111,7 +111,7 @@ async fn a_watch_that_is_forbidden_is_a_condition_and_a_metric_until_it_is_allow
         "A",
         &[("app/settings.yaml", &config_map("settings", "a")), ("other/web.yaml", &deployment("web", "web:1"))],
     );
-    begin_with_another(env, &a, |spec| spec["retryInterval"] = json!("2s")).await;
+    begin_with_another(env, &a, |_| {}).await;
     until_state(env, "configmaps", Some("current")).await;
 
     gateway.set(Fault::Answer(403), |method, target| {
@@ -129,10 +129,65 @@ async fn a_watch_that_is_forbidden_is_a_condition_and_a_metric_until_it_is_allow
     env.announce().await;
     env.ready_at("other", &b).await;
 
+    until_patient(env, "app").await;
+    let asked = gateway.applied();
     gateway.clear();
+    let allowed = Instant::now();
     env.ready_at("app", &b).await;
+    assert!(allowed.elapsed() < WITHOUT_A_RETRY, "{:?}", allowed.elapsed());
+    assert!(asked < 40, "{asked} lists and watches in half a minute");
     until_state(env, "configmaps", Some("current")).await;
     is_seen(env, "ConfigMap", "settings").await;
+}
+
+/// Until the next attempt at what fails would come half a minute later.
+async fn until_patient(env: &Env, name: &str) {
+    let of_it = [("kind", "Kustomization"), ("name", name)];
+    env.eventually("it has failed again and again", async || {
+        (env.measured("afresh_failures_total", &of_it).await >= Some(6.0)).then_some(())
+    })
+    .await;
+}
+
+/// A forbidden watch is tried again within 12 s, and whoever needs it then goes on.
+const WITHOUT_A_RETRY: Duration = Duration::from_secs(25);
+
+/// With roles, as a person takes and grants rights; only a real API server knows them.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_right_to_watch_that_is_granted_is_made_use_of_without_anybody_asking() {
+    let Some(mut env) = Env::on_real_server_of_its_own("granted_right").await else { return };
+    let env = &mut env;
+    let roles = env.cluster_objects("ClusterRole");
+    let blind =
+        json!({ "rules": [{ "apiGroups": ["*"], "resources": ["*"], "verbs": ["get", "create", "patch", "delete"] }] });
+    roles.patch("afresh-applies-everything", &PatchParams::default(), &Patch::Merge(blind)).await.expect("less rights");
+    env.eventually("they are less", async || {
+        let sum = json!(roles.get("afresh-applier").await.expect("the role"));
+        (!sum["rules"].to_string().contains("watch")).then_some(())
+    })
+    .await;
+    let account = json!({ "apiVersion": "v1", "kind": "ServiceAccount", "metadata": { "name": "robot" } });
+    let a = env.push("A", &[("app/robot.yaml", &account.to_string())]);
+    env.source(|_| {}).await;
+    env.kustomization("app", |_| {}).await;
+    env.start();
+    env.failed_at("app", &a, "can't watch `serviceaccounts`").await;
+    until_state(env, "serviceaccounts", Some("forbidden")).await;
+    until_patient(env, "app").await;
+
+    // as the runbook says
+    let role = json!({
+        "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole",
+        "metadata": { "name": "afresh-sees-accounts", "labels": { "afresh.dev/aggregate-to-applier": "true" } },
+        "rules": [{ "apiGroups": [""], "resources": ["serviceaccounts"], "verbs": ["list", "watch"] }],
+    });
+    roles.patch("afresh-sees-accounts", &PatchParams::apply("somebody"), &Patch::Apply(role)).await.expect("a role");
+    let allowed = Instant::now();
+    env.ready_at("app", &a).await;
+    assert!(allowed.elapsed() < WITHOUT_A_RETRY, "{:?}", allowed.elapsed());
+    until_state(env, "serviceaccounts", Some("current")).await;
+    is_seen(env, "ServiceAccount", "robot").await;
+    env.assert_nothing_is_told().await;
 }
 
 async fn a_kind_is_watched_from_its_first_use_to_its_last(env: &mut Env) {
