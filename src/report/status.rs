@@ -3,7 +3,7 @@
 //! A status that says the same is not written: `kubectl get -w` is quiet when nothing happens.
 
 use serde::Serialize;
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use crate::api::{Key, STATUS_MANAGER};
 use crate::cluster::{ApiError, ApiKind, Cluster};
@@ -32,19 +32,32 @@ impl StatusWriter {
 
     /// Writes what changed; no request if nothing did.
     pub async fn write(&mut self, cluster: &Cluster, status: &impl Serialize) -> Result<(), ApiError> {
+        self.write_at(None, cluster, status).await.map(drop)
+    }
+
+    /// As [`StatusWriter::write`], if the object is at this version: whoever else may serve it has then written nothing
+    /// since. Answers the version that the object has now, if it was written.
+    pub async fn write_at(
+        &mut self,
+        version: Option<&str>,
+        cluster: &Cluster,
+        status: &impl Serialize,
+    ) -> Result<Option<String>, ApiError> {
         let new = plain(status);
         let patch = match &self.doubtful {
             None => merge_patch(&self.last, &new),
             Some(doubtful) => Some(whole_patch(&[&self.last, doubtful], &new)),
         };
-        let Some(patch) = patch else { return Ok(()) };
+        let Some(patch) = patch else { return Ok(None) };
         self.doubtful = Some(new.clone());
-        let patch = Value::Object(Map::from_iter([("status".to_owned(), patch)]));
+        let mut patch = Map::from_iter([("status".to_owned(), patch)]);
+        patch.extend(version.map(|version| ("metadata".to_owned(), json!({ "resourceVersion": version }))));
+        let patch = Value::Object(patch);
         let id = ObjectId::new(&*self.kind.group, &*self.kind.kind, self.key.namespace.clone(), self.key.name.clone());
-        cluster.merge_patch(&self.kind, &id, &patch, Some("status"), STATUS_MANAGER).await?;
+        let written = cluster.merge_patch(&self.kind, &id, &patch, Some("status"), STATUS_MANAGER).await?;
         self.last = new;
         self.doubtful = None;
-        Ok(())
+        Ok(written.pointer("/metadata/resourceVersion").and_then(Value::as_str).map(str::to_owned))
     }
 }
 
@@ -85,7 +98,6 @@ fn merge_patch(old: &Value, new: &Value) -> Option<Value> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
 
     #[test]
     fn after_a_write_without_an_answer_everything_is_said_again() {

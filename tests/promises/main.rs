@@ -5,6 +5,7 @@
 mod support;
 
 mod accounts;
+mod among_replicas;
 mod bad_input;
 mod confinement;
 mod decryption;

@@ -57,7 +57,7 @@ const REST: &str = "afresh-42da7484";
 const FIRST: &str = "afresh-73fdc1be";
 
 /// An instance for what has the label, and one for the rest, which serves the source; `app` is Ready and the first's.
-async fn begin(env: &mut Env) -> [Daemon; 2] {
+pub(crate) async fn begin(env: &mut Env) -> [Daemon; 2] {
     may_hold_other_leases(env).await;
     let a = env.push("A", &[("app/settings.yaml", &config_map("settings", "a"))]);
     env.source(|_| {}).await;
@@ -98,8 +98,12 @@ async fn may_hold_other_leases(env: &Env) {
 }
 
 async fn label(env: &Env, name: &str, shard: Option<&str>) {
-    let labels = json!({ "metadata": { "labels": { KEY: shard } } });
-    env.kustomizations().patch(name, &PatchParams::default(), &Patch::Merge(labels)).await.unwrap();
+    env.kustomizations().patch(name, &PatchParams::default(), &Patch::Merge(labelled(shard))).await.unwrap();
+}
+
+/// The patch that says whose an object is.
+pub(crate) fn labelled(shard: Option<&str>) -> Value {
+    json!({ "metadata": { "labels": { KEY: shard } } })
 }
 
 /// The Lease that an application is marked with.
@@ -255,14 +259,14 @@ async fn what_an_instance_held_that_is_gone_is_taken_over_when_its_lease_is_over
     watch_until(&env.kustomizations(), "app", PATIENCE, ready).await.expect("the other one serves it");
 }
 
-const APPLICATIONS: [&str; 6] = ["one", "two", "three", "four", "five", "six"];
+pub(crate) const APPLICATIONS: [&str; 6] = ["one", "two", "three", "four", "five", "six"];
 /// A tenth of what is usual, so that nobody waits for half a minute.
-const LEASE: Duration = Duration::from_secs(4);
+pub(crate) const LEASE: Duration = Duration::from_secs(4);
 /// What a machine that compiles beside the test adds to a second or two.
-const SLACK: Duration = Duration::from_secs(6);
+pub(crate) const SLACK: Duration = Duration::from_secs(6);
 
 /// Six applications, for replicas that divide them in so many shards.
-async fn divide(env: &mut Env, shards: u32) -> String {
+pub(crate) async fn divide(env: &mut Env, shards: u32) -> String {
     may_hold_other_leases(env).await;
     let lease = format!("{}s", LEASE.as_secs());
     let arguments = ["--shards".to_owned(), shards.to_string(), "--leader-elect-lease-duration".to_owned(), lease];
@@ -275,18 +279,18 @@ async fn divide(env: &mut Env, shards: u32) -> String {
     revision
 }
 
-fn of_all(value: &str) -> Vec<(String, String)> {
+pub(crate) fn of_all(value: &str) -> Vec<(String, String)> {
     APPLICATIONS.iter().map(|name| (format!("{name}/map.yaml"), config_map(name, value))).collect()
 }
 
-async fn all_ready_at(env: &Env, revision: &str) {
+pub(crate) async fn all_ready_at(env: &Env, revision: &str) {
     for name in APPLICATIONS {
         env.ready_at(name, revision).await;
     }
 }
 
 /// How many shards each replica serves, once that adds up to all of them and is as expected.
-async fn until_divided(env: &Env, replicas: &[&Daemon], expected: &[usize]) {
+pub(crate) async fn until_divided(env: &Env, replicas: &[&Daemon], expected: &[usize]) {
     env.eventually(&format!("the shards are divided {expected:?}"), async || {
         let mut counts = Vec::new();
         for replica in replicas {

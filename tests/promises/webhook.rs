@@ -38,7 +38,7 @@ mod floods {
     }
 }
 
-const TOKEN: &str = "correct-horse-battery";
+pub(crate) const TOKEN: &str = "correct-horse-battery";
 
 /// An application that is live at its first commit, with a daemon that takes webhooks; nobody looks for ten minutes.
 async fn begin(env: &mut Env) -> Forge {
@@ -55,7 +55,7 @@ async fn begin(env: &mut Env) -> Forge {
     forge
 }
 
-async fn secret(env: &Env, name: &str, token: &str) {
+pub(crate) async fn secret(env: &Env, name: &str, token: &str) {
     env.canaries.keep("the token of webhooks", token);
     let secret = json!({
         "apiVersion": "v1", "kind": "Secret", "metadata": { "name": name }, "stringData": { "token": token },
@@ -175,7 +175,7 @@ fn receivers(env: &Env) -> Api<Receiver> {
     Api::namespaced(env.client.clone(), &env.namespace)
 }
 
-async fn receiver(env: &Env, change: Value) {
+pub(crate) async fn receiver(env: &Env, change: Value) {
     let mut spec = json!({
         "type": "github", "events": ["ping", "push"], "secretRef": { "name": "receiver" },
         "resources": [{ "kind": "GitRepository", "name": SOURCE }],
@@ -189,7 +189,7 @@ async fn receiver(env: &Env, change: Value) {
     receivers(env).patch("github", &params, &Patch::Apply(object)).await.expect("the Receiver is accepted");
 }
 
-async fn until_receiver(env: &Env, what: &str, done: impl Fn(&Receiver) -> bool) -> Receiver {
+pub(crate) async fn until_receiver(env: &Env, what: &str, done: impl Fn(&Receiver) -> bool) -> Receiver {
     let outcome = watch_until(&receivers(env), "github", PATIENCE, |found| found.is_some_and(&done)).await;
     match outcome {
         Ok(Some(found)) => found,
@@ -198,7 +198,7 @@ async fn until_receiver(env: &Env, what: &str, done: impl Fn(&Receiver) -> bool)
 }
 
 /// Status and message of Ready, and the path.
-fn standing(receiver: &Receiver) -> (Option<Truth>, String, Option<String>) {
+pub(crate) fn standing(receiver: &Receiver) -> (Option<Truth>, String, Option<String>) {
     let Some(status) = &receiver.status else { return Default::default() };
     let ready = status.conditions.get(READY);
     (ready.map(|r| r.status), ready.map(|r| r.message.clone()).unwrap_or_default(), status.webhook_path.clone())

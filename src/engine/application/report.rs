@@ -9,11 +9,12 @@ use std::time::Duration;
 
 use k8s_openapi::jiff::Timestamp;
 use tokio::sync::OwnedMutexGuard;
+use tokio_util::sync::CancellationToken;
 
 use crate::api::{
     self, Condition, Conditions, HEALTHY, Key, Kustomization, KustomizationStatus, READY, RECONCILING, STALLED, Truth,
 };
-use crate::cluster::{ApiError, ApiKind, ErrorClass};
+use crate::cluster::{Abandoned, ApiError, ApiKind, ErrorClass};
 use crate::engine::permits::Urgency;
 use crate::engine::shared::Shared;
 use crate::engine::source::Head;
@@ -30,6 +31,8 @@ pub(super) const DEPENDENCY_NOT_READY: &str = "DependencyNotReady";
 pub(super) struct Report {
     pub status: KustomizationStatus,
     writer: StatusWriter,
+    /// Of the write that comes next.
+    urgency: Urgency,
 }
 
 impl Report {
@@ -38,7 +41,8 @@ impl Report {
         let blamed = blamed(&status, &source_key(object));
         let recorded = Recorded { state: state_of(&status), failure: failure_of(&status, blamed) };
         shared.events.known(subject(key, object), recorded);
-        Self { writer: StatusWriter::new(ApiKind::kustomization(), key.clone(), &status), status }
+        let writer = StatusWriter::new(ApiKind::kustomization(), key.clone(), &status);
+        Self { status, writer, urgency: Urgency::Routine }
     }
 }
 
@@ -46,6 +50,7 @@ impl Application {
     /// Says that a revision is being applied and, with it, what it will own; returns once that is recorded.
     pub async fn progressing(&self, work: &Work, message: &str, inventory: Option<&Inventory>) -> Result<(), ApiError> {
         let mut report = self.report.clone().lock_owned().await;
+        report.urgency = work.urgency_of_status();
         let generation = work.object.metadata.generation;
         let revision = work.revision();
         let retry = has_failed(&report.status, &revision, generation);
@@ -107,6 +112,7 @@ impl Application {
     /// later.
     pub async fn applied(&self, work: &Work, inventory: &Inventory, changes: &Changes) -> Arc<Head> {
         let mut report = self.report.clone().lock_owned().await;
+        report.urgency = work.urgency_of_status();
         let (generation, now, head) = (work.object.metadata.generation, Timestamp::now(), work.head());
         let revision = head.revision.clone();
         let before = report.status.clone();
@@ -242,11 +248,19 @@ impl Application {
     /// Writes in a task of its own: an attempt that is given up half way leaves no doubt about what was written, and
     /// whoever writes next waits for it.
     async fn write(&self, mut report: OwnedMutexGuard<Report>) -> Result<(), ApiError> {
-        let shared = self.shared.clone();
+        let (shared, id) = (self.shared.clone(), self.id());
         let task = tokio::spawn(async move {
-            let _permit = shared.statuses.acquire(Urgency::Routine).await;
-            let Report { status, writer } = &mut *report;
-            writer.write(&shared.cluster, status).await
+            let urgency = std::mem::replace(&mut report.urgency, Urgency::Routine);
+            let _permit = shared.statuses.acquire(urgency).await;
+            let urgent = (urgency == Urgency::Repair).then(|| shared.cluster.urgently());
+            let cluster = urgent.unwrap_or_else(|| shared.cluster.clone());
+            // whoever gives up what we serve waits for the answer
+            let write = async move {
+                let Report { status, writer, .. } = &mut *report;
+                writer.write(&cluster, status).await
+            };
+            let given_up = |error: Abandoned| Err(ApiError::new(ErrorClass::NotLeading, error.to_string()));
+            shared.gate.write(&id, &CancellationToken::new(), write).await.unwrap_or_else(given_up)
         });
         task.await.unwrap_or_else(|error| Err(ApiError::new(ErrorClass::Other, error.to_string())))
     }

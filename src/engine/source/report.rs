@@ -6,14 +6,16 @@ use std::time::{Duration, Instant};
 
 use k8s_openapi::jiff::Timestamp;
 use serde_json::json;
+use tokio_util::sync::CancellationToken;
 
 use crate::api::{
     Artifact, FINALIZER, GitRepository, GitRepositoryStatus, Key, READY, RECONCILING, STALLED, STATUS_MANAGER, Truth,
     rfc3339,
 };
-use crate::cluster::ApiKind;
+use crate::cluster::{Abandoned, ApiKind};
 use crate::config::SourceRole;
 use crate::engine::permits::Urgency;
+use crate::engine::share::Share;
 use crate::report::{Event, Recorded, RecordedFailure, Severity, Subject, Verdict};
 use crate::source::{Class, Revision, SourceError};
 
@@ -166,19 +168,42 @@ impl Worker {
         };
         let (subject, state) = (subject(&self.key, object), Some(state_of(&self.status)));
         self.shared.events.publish(Event { subject, severity, verdict, reason, message, revision, state });
-        if !self.writer.differs(&self.status) {
+        self.write().await;
+    }
+
+    /// Writes the status if it differs. Whoever gives the source up waits for the answer.
+    pub(super) async fn write(&mut self) {
+        self.unwritten = None;
+        let mut writer = self.writer.clone().lock_owned().await;
+        if !writer.differs(&self.status) {
             return;
         }
         let _permit = self.shared.statuses.acquire(Urgency::Routine).await;
-        if let Err(error) = self.writer.write(&self.shared.cluster, &self.status).await
-            && !error.is_not_found()
-        {
-            tracing::warn!(object = %self.key, %error, "the status could not be written; it is written with the next one");
+        let (cluster, status, version) = (self.shared.cluster.clone(), self.status.clone(), self.seen_version());
+        let write = async move { writer.write_at(version.as_deref(), &cluster, &status).await };
+        let id = ApiKind::git_repository().object(self.key.namespace.as_str(), self.key.name.as_str());
+        match self.shared.gate.write(&id, &CancellationToken::new(), write).await {
+            Ok(Ok(version)) => self.version = version.or(self.version.take()),
+            Ok(Err(error)) if error.is_not_found() => {}
+            Ok(Err(error)) => {
+                tracing::warn!(object = %self.key, %error, "the status could not be written; it is tried again");
+                self.unwritten = Some(Instant::now() + STATUS_RETRY);
+            }
+            // another replica leads, and says what it sees
+            Err(Abandoned) => {}
         }
     }
-}
 
-impl Worker {
+    /// Where labels say whose a source is, another instance may see before us that it is its own now: what we write then
+    /// must not land behind what it writes.
+    fn seen_version(&self) -> Option<String> {
+        if !matches!(self.shared.share, Share::Selected(_)) {
+            return None;
+        }
+        let seen = self.goal.borrow().as_ref().and_then(|object| object.metadata.resource_version.clone());
+        let number = |version: &Option<String>| version.as_ref().and_then(|version| version.parse::<u64>().ok());
+        if number(&self.version) > number(&seen) { self.version.clone() } else { seen }
+    }
     /// A source that source-controller has served holds its finalizer, which nobody else would take away.
     pub(super) async fn let_go(&mut self, object: &GitRepository) {
         let finalizers = object.metadata.finalizers.as_deref().unwrap_or_default();
@@ -208,6 +233,8 @@ impl Worker {
     }
 }
 
+/// The pause before a status that could not be written is tried again.
+const STATUS_RETRY: Duration = Duration::from_secs(2);
 /// The pause before a finalizer that could not be removed is tried again.
 const RELEASE_RETRY: Duration = Duration::from_secs(5);
 

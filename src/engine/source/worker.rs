@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::sync::watch;
+use tokio::sync::{Mutex, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::api::{self, GitRepository, GitRepositoryStatus, Key, READY};
@@ -47,7 +47,9 @@ pub async fn run(
     let of = key.clone();
     let mut worker = Worker {
         metrics,
-        writer: StatusWriter::new(ApiKind::git_repository(), key.clone(), &status),
+        writer: Arc::new(Mutex::new(StatusWriter::new(ApiKind::git_repository(), key.clone(), &status))),
+        unwritten: None,
+        version: None,
         pacing: Pacing::new(object.spec.interval.0, Instant::now()),
         key,
         goal,
@@ -82,7 +84,11 @@ pub(super) struct Worker {
     pub(super) goal: Goal,
     pub(super) handle: SourceHandle,
     pub(super) status: GitRepositoryStatus,
-    pub(super) writer: StatusWriter,
+    pub(super) writer: Arc<Mutex<StatusWriter>>,
+    /// When a status that could not be written is tried again.
+    pub(super) unwritten: Option<Instant>,
+    /// The version of the object that our last status made.
+    pub(super) version: Option<String>,
     pub(super) pacing: Pacing,
     /// What was logged last of a source that others report on.
     pub(super) told: Option<String>,
@@ -172,6 +178,7 @@ impl Worker {
                 () = includes.changed() => self.compose(&target, &includes, &mut running).await,
                 sight = follower.news() => self.on_news(&target, &includes, &mut running, sight).await,
                 () = sleep_until(due) => self.probe(&target, &follower, &mut running),
+                () = sleep_until(self.unwritten) => self.write().await,
             }
             self.take_wishes(&includes);
         }
@@ -238,11 +245,15 @@ impl Worker {
 
     /// Waits for something that may help against a refusal.
     async fn retry_target(&mut self, object: &Arc<GitRepository>, refusal: &Refusal) -> Changed {
-        let pause = object.spec.interval.0.min(REFUSED_RETRY_MAX);
-        tokio::select! {
-            changed = next_target(&mut self.goal, object, &mut self.handled) => changed.unwrap_or(Changed::Target),
-            _ = self.secret.changed() => Changed::Target,
-            () = tokio::time::sleep(pause), if !refusal.stalled => Changed::Target,
+        let pause = tokio::time::sleep(object.spec.interval.0.min(REFUSED_RETRY_MAX));
+        tokio::pin!(pause);
+        loop {
+            tokio::select! {
+                changed = next_target(&mut self.goal, object, &mut self.handled) => return changed.unwrap_or(Changed::Target),
+                _ = self.secret.changed() => return Changed::Target,
+                () = &mut pause, if !refusal.stalled => return Changed::Target,
+                () = sleep_until(self.unwritten) => self.write().await,
+            }
         }
     }
 
