@@ -2,9 +2,10 @@
 
 use proptest::prelude::*;
 
-use super::ReadSet;
 use super::tests::Case;
+use super::{ReadSet, Rendered};
 use crate::manifest::MemoryTree;
+use crate::policy::{Document, PolicySet, Subject, place};
 
 /// What a rendering gave: its digest or its error.
 fn outcome(tree: &MemoryTree, path: &str) -> (Result<[u8; 32], String>, ReadSet) {
@@ -310,6 +311,60 @@ fn requested<'a>(case: &mut Case<'a>, how: u8, variables: &'a std::collections::
     }
 }
 
+/// A policy that some of what is declared offends against.
+fn short_values() -> PolicySet {
+    let documents = [
+        serde_json::json!({
+            "apiVersion": "admissionregistration.k8s.io/v1", "kind": "ValidatingAdmissionPolicy", "metadata": {"name": "short"},
+            "spec": {
+                "matchConstraints": {"resourceRules": [{
+                    "apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE", "UPDATE"], "resources": ["configmaps"],
+                }]},
+                "validations": [{
+                    "expression": "!has(object.data) || object.data.all(key, object.data[key].size() < 4)",
+                    "messageExpression": "'`data` of ' + object.metadata.name + ' is too long'",
+                }],
+            },
+        }),
+        serde_json::json!({
+            "apiVersion": "admissionregistration.k8s.io/v1", "kind": "ValidatingAdmissionPolicyBinding",
+            "metadata": {"name": "short"}, "spec": {"policyName": "short", "validationActions": ["Deny"]},
+        }),
+    ];
+    let documents = documents.map(|value| Document { path: "p.yaml".into(), line: 1, value });
+    PolicySet::compile(documents.into()).expect("it compiles")
+}
+
+/// What the policies say of a rendering, each with its place.
+fn findings(policies: &PolicySet, rendered: &Rendered) -> Vec<String> {
+    let mut said = Vec::new();
+    for (index, object) in rendered.objects.iter().enumerate().filter(|(_, object)| object.id.kind == "ConfigMap") {
+        let subject = Subject {
+            group: "",
+            version: "v1",
+            kind: "ConfigMap",
+            resource: "configmaps",
+            namespaced: true,
+            object: &object.value,
+            old_object: None,
+            namespace_object: None,
+            user: None,
+        };
+        for finding in policies.evaluate(&subject) {
+            let at = rendered.error_at(index, &place(&subject, &finding), "");
+            said.push(format!("{}:{}: {finding}", at.path, at.line));
+        }
+    }
+    said
+}
+
+#[test]
+fn the_policy_of_these_tests_denies_something_and_not_all() {
+    let policies = short_values();
+    let said = |path: &str| findings(&policies, &Case::new(&kustomized(), path).render().unwrap_or_else(|_| panic!("{path}")));
+    assert!(said("overlays/prod")[0].contains("is too long"), "{:?}", said("overlays/prod"));
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(96))]
     #[test]
@@ -320,11 +375,12 @@ proptest! {
     ) {
         let variables = [("colour", colour), ("size", "3")].map(|(name, value)| (name.to_owned(), value.to_owned()));
         let variables = std::collections::BTreeMap::from(variables);
+        let policies = short_values();
         let fresh = |tree: &MemoryTree, path: &str| {
             let mut case = Case::new(tree, path);
             requested(&mut case, how, &variables);
             match case.render() {
-                Ok(rendered) => (Ok(rendered.digest), rendered.read_set),
+                Ok(rendered) => (Ok((rendered.digest, findings(&policies, &rendered))), rendered.read_set),
                 Err(failed) => (Err(failed.error.render(false)), failed.read_set),
             }
         };

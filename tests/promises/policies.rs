@@ -82,8 +82,12 @@ async fn what_a_policy_denies_is_not_applied_and_the_next_push_is_tried_at_once(
     assert_eq!(env.live("ConfigMap", "one").await.unwrap()["data"]["value"], "good", "nothing of it is applied");
     assert!(env.live("ConfigMap", "two").await.is_none());
 
+    // the same is declared, a line further down
+    let moved = env.push("C", &[("app/two.yaml", &format!("# number\n# two\n{}", config_map("two", "bad")))]);
+    env.failed_at("app", &moved, "app/two.yaml:6: ConfigMap/").await;
+
     // nobody is told: it is looked for
-    let fix = env.push("C", &[("app/two.yaml", &config_map("two", "fine"))]);
+    let fix = env.push("D", &[("app/two.yaml", &config_map("two", "fine"))]);
     env.ready_at("app", &fix).await;
     assert_eq!(env.live("ConfigMap", "one").await.unwrap()["data"]["value"], "changed");
     assert_eq!(env.live("ConfigMap", "two").await.unwrap()["data"]["value"], "fine");

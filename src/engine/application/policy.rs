@@ -4,8 +4,8 @@
 //! file and line. Asked once for each render and set of policies. The cluster is only asked where a policy asks for what
 //! it alone knows: the object as it is, or its Namespace.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
 
 use serde_json::Value;
 
@@ -25,10 +25,12 @@ pub(super) const POLICY_DENIED: &str = "PolicyDenied";
 /// Events of one render for what is warned of or noted.
 const EVENTS_MAX: usize = 10;
 
-/// What was said of a render, which holds as long as neither it nor the policies change.
+/// What was said of a render, which holds as long as neither it nor the policies change. A denial names lines, which may
+/// move while what is declared stays the same.
 #[derive(Clone)]
 pub(super) struct Judged {
     digest: [u8; 32],
+    prepared: Weak<Prepared>,
     policies: Arc<PolicySet>,
     account: Option<Account>,
     denial: Option<Failure>,
@@ -44,7 +46,10 @@ impl Application {
         let digest = prepared.rendered.digest;
         let judged = self.memory().judged.clone();
         let account = work.identity.account.clone();
-        let holds = |j: &Judged| j.digest == digest && Arc::ptr_eq(&j.policies, &policies) && j.account == account;
+        let as_written = |j: &Judged| j.denial.is_none() || j.prepared.ptr_eq(&Arc::downgrade(prepared));
+        let holds = |j: &Judged| {
+            j.digest == digest && as_written(j) && Arc::ptr_eq(&j.policies, &policies) && j.account == account
+        };
         if let Some(judged) = judged.filter(holds) {
             return judged.denial.map_or(Ok(()), Err);
         }
@@ -69,7 +74,8 @@ impl Application {
         // what the cluster had a say in may be said otherwise without a push
         let denial = denial(&findings).map(|denial| if asked { denial } else { denial.until_changed() });
         if !(asked && denial.is_some()) {
-            self.memory().judged = Some(Judged { digest, policies, account, denial: denial.clone() });
+            let (prepared, denial) = (Arc::downgrade(prepared), denial.clone());
+            self.memory().judged = Some(Judged { digest, prepared, policies, account, denial });
         }
         denial.map_or(Ok(()), Err)
     }
