@@ -22,7 +22,7 @@ use crate::plan::Inventory;
 use crate::report::Readiness;
 
 use super::shared::Shared;
-use super::{EngineError, application, source};
+use super::{EngineError, Hint, application, source};
 
 /// The cells of one kind: the newest object of each name, `None` once it is gone.
 struct Cells<T> {
@@ -140,6 +140,8 @@ pub async fn serve(
         running: HashMap::new(),
         finished: HashMap::new(),
         followed: BTreeSet::new(),
+        said: HashMap::new(),
+        begun: false,
     };
     loop {
         tokio::select! {
@@ -198,6 +200,10 @@ struct Served {
     finished: HashMap<Duty, Option<String>>,
     /// The sources that are needed here.
     followed: BTreeSet<Key>,
+    /// What was said of their sources on Kustomizations, where nothing is written to sources.
+    said: HashMap<Key, String>,
+    /// All objects were distributed once: what is said from then on is new.
+    begun: bool,
 }
 
 impl Served {
@@ -207,6 +213,9 @@ impl Served {
             return;
         }
         let applications = std::mem::take(&mut self.kustomizations.touched);
+        if self.shared.source_role == SourceRole::Observe {
+            self.hear(&applications);
+        }
         // what others have is theirs
         for key in applications.iter().filter(|key| !self.has(key)) {
             self.introduce(key);
@@ -222,6 +231,28 @@ impl Served {
         for key in applications {
             self.assign_application(key);
         }
+    }
+
+    /// A replica that a webhook came to has told of a source by one of the applications that follow it.
+    fn hear(&mut self, applications: &BTreeSet<Key>) {
+        for key in applications {
+            let Some(object) = self.kustomizations.get(key) else {
+                self.said.remove(key);
+                continue;
+            };
+            let Some((text, hint)) = Hint::of_source_of(&object) else { continue };
+            let new = self.said.get(key).is_none_or(|said| said != text);
+            self.said.insert(key.clone(), text.to_owned());
+            let source = self.shared.source(&object.source_key());
+            // who begins to follow a source looks at it in any case
+            if new && self.begun && source.is_served() {
+                match hint {
+                    Some(hint) => source.hint(hint),
+                    None => source.ask(true),
+                }
+            }
+        }
+        self.begun = true;
     }
 
     /// Says of an application what others have to know of it before anyone works.

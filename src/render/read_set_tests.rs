@@ -361,7 +361,8 @@ fn findings(policies: &PolicySet, rendered: &Rendered) -> Vec<String> {
 #[test]
 fn the_policy_of_these_tests_denies_something_and_not_all() {
     let policies = short_values();
-    let said = |path: &str| findings(&policies, &Case::new(&kustomized(), path).render().unwrap_or_else(|_| panic!("{path}")));
+    let said =
+        |path: &str| findings(&policies, &Case::new(&kustomized(), path).render().unwrap_or_else(|_| panic!("{path}")));
     assert!(said("overlays/prod")[0].contains("is too long"), "{:?}", said("overlays/prod"));
 }
 

@@ -22,6 +22,7 @@ use crate::webhook::{TOKEN, receiver, secret, standing, until_receiver};
 scenarios! {
     a_delivery_is_live_at_once_whichever_replica_it_comes_to,
     a_delivery_is_live_at_once_whichever_instance_it_comes_to,
+    a_delivery_is_live_at_once_where_nothing_may_be_written_to_sources,
     the_status_of_a_source_says_the_same_while_its_shard_changes_hands,
     the_status_of_a_source_says_the_same_while_its_label_changes,
 }
@@ -163,6 +164,28 @@ async fn a_delivery_is_live_at_once_whichever_instance_it_comes_to(env: &mut Env
         env.ready_at("app", &revision).await;
         assert!(pushed.elapsed() < AT_ONCE, "instance {number}: {:?}", pushed.elapsed());
         env.fetched(&revision).await;
+    }
+}
+
+async fn a_delivery_is_live_at_once_where_nothing_may_be_written_to_sources(env: &mut Env) {
+    let forge = with_webhooks(env).await;
+    env.arguments.extend(["--sources", "observe"].map(str::to_owned));
+    let a = divide(env, 2).await;
+    let replicas = [env.start_replica("first", env.kubeconfig()), env.start_replica("second", env.kubeconfig())];
+    until_divided(env, &replicas.each_ref(), &[1, 1]).await;
+    all_ready_at(env, &a).await;
+    let before = env.sources().get(SOURCE).await.expect("the source").resource_version();
+    for (number, replica) in replicas.iter().enumerate() {
+        takes(env, &forge, replica, "/webhook").await;
+        let revision = push(env, &format!("pushed-{number}"));
+        let pushed = Instant::now();
+        assert_eq!(forge.announce(replica, &revision).await.0, 202);
+        all_ready_at(env, &revision).await;
+        assert!(pushed.elapsed() < AT_ONCE, "replica {number}: {:?}", pushed.elapsed());
+    }
+    assert_eq!(env.sources().get(SOURCE).await.expect("the source").resource_version(), before, "nobody wrote to it");
+    for replica in replicas {
+        replica.stop().await.expect("it ends in order");
     }
 }
 

@@ -3,7 +3,7 @@
 
 use git2::Oid;
 
-use crate::api::{EXPECTED, GitRepository, REQUESTED_AT};
+use crate::api::{EXPECTED, GitRepository, Kustomization, REQUESTED_AT};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Hint {
@@ -14,6 +14,8 @@ pub enum Hint {
 }
 
 const GONE: &str = "gone";
+/// There is something, and it is not known what.
+const NEWS: &str = "news";
 /// A SHA-1 in hexadecimal digits, unabridged.
 const COMMIT_DIGITS: usize = 40;
 
@@ -24,6 +26,23 @@ impl Hint {
             Self::Commit(commit) => format!("{token} {commit}"),
             Self::Gone => format!("{token} {GONE}"),
         }
+    }
+
+    /// The value of the annotation [`EXPECTED`] on a Kustomization, whose source is to be looked at without a request to
+    /// it.
+    pub fn alone(hint: Option<Self>, token: &str) -> String {
+        hint.map_or_else(|| format!("{token} {NEWS}"), |hint| hint.beside(token))
+    }
+
+    /// What is said of the source of a Kustomization: the value, which differs each time, and what it means. `None`
+    /// within: that there is something new.
+    pub(in crate::engine) fn of_source_of(object: &Kustomization) -> Option<(&str, Option<Self>)> {
+        let text = object.annotation(EXPECTED)?;
+        let (token, said) = text.split_once(' ')?;
+        if said == NEWS {
+            return Some((text, None));
+        }
+        Self::parse(text, token).map(|hint| (text, Some(hint)))
     }
 
     /// What the newest request says; `None` where it says nothing, or nothing that could be meant.
@@ -71,6 +90,25 @@ mod tests {
             &format!("t {}", "x".repeat(100_000)),
         ] {
             assert_eq!(Hint::parse(nonsense, "t"), None, "{nonsense:.60}");
+        }
+    }
+    #[test]
+    fn what_is_said_of_the_source_of_an_application_needs_no_request() {
+        let digits = "0123456789abcdef0123456789abcdef01234567";
+        let spec = serde_json::json!({
+            "interval": "1m", "prune": true, "sourceRef": { "kind": "GitRepository", "name": "platform" },
+        });
+        let mut object = Kustomization::new("app", serde_json::from_value(spec).unwrap());
+        assert_eq!(Hint::of_source_of(&object), None);
+        let commit = Hint::Commit(Oid::from_str(digits).unwrap());
+        for said in [None, Some(commit), Some(Hint::Gone)] {
+            let text = Hint::alone(said, "2026-01-01T00:00:00Z");
+            object.metadata.annotations = Some([(EXPECTED.to_owned(), text.clone())].into());
+            assert_eq!(Hint::of_source_of(&object), Some((text.as_str(), said)));
+        }
+        for nonsense in ["", "news", "t ", "t newses", "t 0123"] {
+            object.metadata.annotations = Some([(EXPECTED.to_owned(), nonsense.to_owned())].into());
+            assert_eq!(Hint::of_source_of(&object), None, "{nonsense}");
         }
     }
 }

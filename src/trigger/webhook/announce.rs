@@ -12,7 +12,7 @@ use k8s_openapi::jiff::Timestamp;
 use serde_json::json;
 use tokio::sync::Notify;
 
-use super::known::Addressee;
+use super::known::Known;
 use crate::api::{EXPECTED, Key, REQUESTED_AT};
 use crate::cluster::{ApiError, ApiKind, Cluster, ErrorClass};
 use crate::config::SourceRole;
@@ -45,11 +45,18 @@ pub struct Announcer {
     source_role: SourceRole,
     /// Other instances may follow the same source.
     shared: bool,
+    known: Arc<Known>,
 }
 
 impl Announcer {
-    pub fn new(sources: Sources, annotations: Arc<Annotations>, source_role: SourceRole, shared: bool) -> Self {
-        Self { sources, annotations, source_role, shared }
+    pub fn new(
+        sources: Sources,
+        annotations: Arc<Annotations>,
+        source_role: SourceRole,
+        shared: bool,
+        known: Arc<Known>,
+    ) -> Self {
+        Self { sources, annotations, source_role, shared, known }
     }
 }
 
@@ -61,23 +68,33 @@ impl Announce for Announcer {
         }
         match self.source_role {
             // others follow it, or lead: they see the annotation
-            SourceRole::Serve => self.annotations.put(Addressee::Source(key.clone()), hint),
-            SourceRole::Observe if told => {}
-            SourceRole::Observe => {
-                tracing::warn!(object = %key, "a webhook came to a replica that doesn't lead, and with --sources=observe nothing is written to the source: its leader finds the commit with its next look");
-            }
+            SourceRole::Serve => self.annotations.put(Post::Source(key.clone()), hint),
+            // nothing is written to a source that is another's; its applications are ours
+            SourceRole::Observe => match self.known.follower_of(key) {
+                Some(application) => self.annotations.put(Post::Follower(application), hint),
+                None => tracing::debug!(object = %key, "nobody follows this source"),
+            },
         }
     }
 
     fn application(&self, key: &Key) {
-        self.annotations.put(Addressee::Application(key.clone()), None);
+        self.annotations.put(Post::Application(key.clone()), None);
     }
+}
+
+/// Whose annotation says it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Post {
+    Source(Key),
+    Application(Key),
+    /// A Kustomization, in place of its source: only that is to be looked at.
+    Follower(Key),
 }
 
 /// What is still to be annotated.
 #[derive(Default)]
 pub struct Annotations {
-    wanted: Mutex<BTreeMap<Addressee, Wanted>>,
+    wanted: Mutex<BTreeMap<Post, Wanted>>,
     wake: Notify,
 }
 
@@ -92,7 +109,7 @@ struct Wanted {
 }
 
 impl Annotations {
-    fn put(&self, addressee: Addressee, hint: Option<Hint>) {
+    fn put(&self, addressee: Post, hint: Option<Hint>) {
         let now = Instant::now();
         let mut wanted = self.wanted();
         let entry = wanted.entry(addressee).or_insert(Wanted { since: now, not_before: now, done: true, hint: None });
@@ -120,7 +137,7 @@ impl Annotations {
     }
 
     /// Takes out what may be written now, and tells when there will be more.
-    fn due(&self, now: Instant) -> (Vec<(Addressee, Option<Hint>)>, Option<Instant>) {
+    fn due(&self, now: Instant) -> (Vec<(Post, Option<Hint>)>, Option<Instant>) {
         let mut wanted = self.wanted();
         wanted.retain(|_, w| !(w.done && w.not_before <= now));
         let mut due = Vec::new();
@@ -132,7 +149,7 @@ impl Annotations {
         (due, next)
     }
 
-    async fn annotate(&self, cluster: &Cluster, addressee: Addressee, hint: Option<Hint>) {
+    async fn annotate(&self, cluster: &Cluster, addressee: Post, hint: Option<Hint>) {
         let since = Instant::now();
         let Err(error) = annotate(cluster, &addressee, hint).await else { return };
         if error.is_not_found() {
@@ -148,25 +165,31 @@ impl Annotations {
         let again = !lasting && entry.since.elapsed() < GIVE_UP;
         (entry.done, entry.not_before) = (!again, Instant::now() + RETRY);
         drop(wanted);
-        let (Addressee::Source(key) | Addressee::Application(key)) = &addressee;
+        let (Post::Source(key) | Post::Application(key) | Post::Follower(key)) = &addressee;
         tracing::warn!(object = %key, %error, again, "a webhook could not be passed on by annotation");
     }
 
-    fn wanted(&self) -> MutexGuard<'_, BTreeMap<Addressee, Wanted>> {
+    fn wanted(&self) -> MutexGuard<'_, BTreeMap<Post, Wanted>> {
         self.wanted.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-async fn annotate(cluster: &Cluster, addressee: &Addressee, hint: Option<Hint>) -> Result<(), ApiError> {
+async fn annotate(cluster: &Cluster, addressee: &Post, hint: Option<Hint>) -> Result<(), ApiError> {
     let (kind, key) = match addressee {
-        Addressee::Source(key) => (ApiKind::git_repository(), key),
-        Addressee::Application(key) => (ApiKind::kustomization(), key),
+        Post::Source(key) => (ApiKind::git_repository(), key),
+        Post::Application(key) | Post::Follower(key) => (ApiKind::kustomization(), key),
     };
     let id = ObjectId::new(&*kind.group, &*kind.kind, key.namespace.as_str(), key.name.as_str());
     let token = Timestamp::now().to_string();
-    let mut annotations = json!({ REQUESTED_AT: token });
-    if let Some(hint) = hint {
-        annotations[EXPECTED] = hint.beside(&token).into();
+    let mut annotations = json!({});
+    match (addressee, hint) {
+        // who sees it looks at the source, and does nothing else
+        (Post::Follower(_), hint) => annotations[EXPECTED] = Hint::alone(hint, &token).into(),
+        (_, None) => annotations[REQUESTED_AT] = token.into(),
+        (_, Some(hint)) => {
+            annotations[EXPECTED] = hint.beside(&token).into();
+            annotations[REQUESTED_AT] = token.into();
+        }
     }
     let patch = json!({ "metadata": { "annotations": annotations } });
     cluster.merge_patch(&kind, &id, &patch, None, MANAGER).await.map(drop)
@@ -186,7 +209,7 @@ mod tests {
     #[test]
     fn many_deliveries_for_one_object_are_one_annotation_a_second() {
         let annotations = Annotations::default();
-        let source = Addressee::Source(Key::new("n", "a"));
+        let source = Post::Source(Key::new("n", "a"));
         let hint = |digit: &str| Some(Hint::Commit(git2::Oid::from_str(&digit.repeat(40)).unwrap()));
         for _ in 0..1000 {
             annotations.put(source.clone(), hint("a"));
@@ -197,7 +220,7 @@ mod tests {
         annotations.put(source.clone(), hint("c"));
         // somebody who knows no commit
         annotations.put(source.clone(), None);
-        let application = Addressee::Application(Key::new("n", "a"));
+        let application = Post::Application(Key::new("n", "a"));
         annotations.put(application.clone(), None);
         let now = Instant::now();
         assert_eq!(annotations.due(now).0, [(application, None)]);

@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::address::Address;
-use super::known::{Known, Labels, Source};
+use super::known::{Application, Known, Labels, Source};
 use crate::api::{Key, RefSpec};
 use crate::cluster::{ApiKind, Cluster, Collection, WatchEvent, Watcher};
 use crate::source::Reference;
@@ -27,20 +27,21 @@ pub async fn follow_sources(cluster: &Cluster, namespace: Option<&str>, known: &
     }
 }
 
-/// Follows names and labels of all Kustomizations (of a namespace). Never ends.
-pub async fn follow_applications(cluster: &Cluster, namespace: Option<&str>, known: &Known) {
+/// Follows names and labels of all Kustomizations (of a namespace), and which source each has if that is to be known.
+/// Never ends.
+pub async fn follow_applications(cluster: &Cluster, namespace: Option<&str>, known: &Known, with_source: bool) {
     let collection = Collection {
         namespace: namespace.map(str::to_owned),
-        metadata_only: true,
+        metadata_only: !with_source,
         ..Collection::all(ApiKind::kustomization())
     };
     let mut watcher = Watcher::<Value>::new(cluster.clone(), collection);
     loop {
         match watcher.next().await {
             WatchEvent::Listed { items, .. } => {
-                known.set_applications(items.iter().map(|item| (Key::of(item), labels(item))));
+                known.set_applications(items.iter().map(|item| (Key::of(item), application(item))));
             }
-            WatchEvent::Changed(item) => known.put_application(Key::of(&item), labels(&item)),
+            WatchEvent::Changed(item) => known.put_application(Key::of(&item), application(&item)),
             WatchEvent::Deleted(item) => known.remove_application(&Key::of(&item)),
             WatchEvent::Resumed => {}
             WatchEvent::Lost { error, .. } => tracing::debug!(%error, "the webhooks' watch of applications was lost"),
@@ -68,6 +69,13 @@ fn source(item: &Value) -> Source {
         follows,
         suspended: item.pointer("/spec/suspend") == Some(&Value::Bool(true)),
     }
+}
+
+fn application(item: &Value) -> Application {
+    let text = |pointer| item.pointer(pointer).and_then(Value::as_str);
+    let namespace = text("/spec/sourceRef/namespace").or_else(|| text("/metadata/namespace")).unwrap_or_default();
+    let follows = text("/spec/sourceRef/name").map(|name| Key::new(namespace, name));
+    Application { labels: labels(item), follows }
 }
 
 fn labels(item: &Value) -> Labels {

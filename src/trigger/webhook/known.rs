@@ -26,6 +26,14 @@ pub struct Source {
     pub suspended: bool,
 }
 
+/// A Kustomization as far as deliveries concern it.
+#[derive(Clone, Debug, Default)]
+pub struct Application {
+    pub labels: Labels,
+    /// Its source; known where those who serve it are told by way of it.
+    pub follows: Option<Key>,
+}
+
 /// A Receiver as far as deliveries concern it.
 pub struct Hook {
     pub key: Key,
@@ -64,7 +72,7 @@ struct State {
     secret: Option<Token>,
     sources: BTreeMap<Key, Source>,
     by_address: HashMap<Address, Vec<Key>>,
-    applications: BTreeMap<Key, Labels>,
+    applications: BTreeMap<Key, Application>,
     hooks: HashMap<String, Arc<Hook>>,
     /// The path of each Receiver.
     paths: HashMap<Key, String>,
@@ -103,13 +111,20 @@ impl Known {
         self.change().remove_source(key);
     }
 
-    pub fn set_applications(&self, applications: impl IntoIterator<Item = (Key, Labels)>) {
+    pub fn set_applications(&self, applications: impl IntoIterator<Item = (Key, Application)>) {
         let applications = applications.into_iter().collect();
         self.change().applications = applications;
     }
 
-    pub fn put_application(&self, key: Key, labels: Labels) {
-        self.change().applications.insert(key, labels);
+    pub fn put_application(&self, key: Key, application: Application) {
+        self.change().applications.insert(key, application);
+    }
+
+    /// One of the applications that follow a source, and the same whoever asks.
+    pub fn follower_of(&self, source: &Key) -> Option<Key> {
+        let state = self.state();
+        let mut applications = state.applications.iter();
+        applications.find(|(_, application)| application.follows.as_ref() == Some(source)).map(|(key, _)| key.clone())
     }
 
     pub fn remove_application(&self, key: &Key) {
@@ -164,7 +179,7 @@ impl Known {
                     found.insert(Addressee::Source(key.clone()), hint);
                 }
             } else {
-                for (key, _) in state.applications.iter().filter(|(key, labels)| matches(key, labels)) {
+                for (key, _) in state.applications.iter().filter(|(key, app)| matches(key, &app.labels)) {
                     found.insert(Addressee::Application(key.clone()), None);
                 }
             }
@@ -292,6 +307,17 @@ mod tests {
     }
 
     #[test]
+    fn of_the_applications_of_a_source_all_know_the_same_one() {
+        let (known, key) = (Known::default(), |name: &str| Key::new("n", name));
+        let follows = |source: &str| Application { follows: Some(key(source)), ..Application::default() };
+        known.set_applications([(key("a"), follows("x")), (key("b"), follows("y")), (key("c"), follows("y"))]);
+        known.put_application(key("d"), Application::default());
+        assert_eq!(known.follower_of(&key("y")), Some(key("b")));
+        known.remove_application(&key("b"));
+        assert_eq!((known.follower_of(&key("y")), known.follower_of(&key("z"))), (Some(key("c")), None));
+    }
+
+    #[test]
     fn suspended_removed_and_other_sources_are_not_told() {
         let known = Known::default();
         let (main, push) = (Fields { branch: Some("main"), ..Fields::default() }, push(None, Moved::Unknown));
@@ -314,7 +340,8 @@ mod tests {
             (key("n", "b"), Source { labels: Labels::new(), ..source(main) }),
             (key("m", "a"), source(Fields { branch: Some("other"), ..main })),
         ]);
-        known.set_applications([(key("n", "app"), Labels::from([("team".to_owned(), "a".to_owned())]))]);
+        let labels = Labels::from([("team".to_owned(), "a".to_owned())]);
+        known.set_applications([(key("n", "app"), Application { labels, follows: None })]);
         let tell = |resource: Value| {
             let hook = Hook {
                 key: key("n", "hook"),

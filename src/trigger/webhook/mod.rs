@@ -108,7 +108,10 @@ pub async fn serve(settings: Settings, cancel: CancellationToken) -> Result<(), 
     let (client, scope, knowledge) = context();
     tasks.spawn(async move { cluster::follow_sources(&client, scope.as_deref(), &knowledge).await });
     let (client, scope, knowledge) = context();
-    tasks.spawn(async move { cluster::follow_applications(&client, scope.as_deref(), &knowledge).await });
+    let by_application = source_role == SourceRole::Observe;
+    tasks.spawn(async move {
+        cluster::follow_applications(&client, scope.as_deref(), &knowledge, by_application).await;
+    });
     let (client, scope, knowledge) = context();
     let (counters, part) = (metrics.clone(), share.clone());
     tasks.spawn(async move {
@@ -118,7 +121,8 @@ pub async fn serve(settings: Settings, cancel: CancellationToken) -> Result<(), 
     tasks.spawn(async move { pending.write(&client).await });
     let (journal, notes) = Journal::new();
     let log = journal::write(notes);
-    let desk = Desk::new(known, Arc::new(Announcer::new(sources, annotations, source_role, shared)));
+    let announcer = Announcer::new(sources, annotations, source_role, shared, known.clone());
+    let desk = Desk::new(known, Arc::new(announcer));
     // ends with this future, however it ends
     let stop = cancel.child_token();
     let _stop = stop.clone().drop_guard();

@@ -17,6 +17,7 @@ scenarios! {
     a_watch_whose_version_is_gone_is_listed_anew,
     a_watch_that_is_forbidden_is_a_condition_and_a_metric_until_it_is_allowed,
     a_kind_is_watched_from_its_first_use_to_its_last,
+    pods_are_watched_where_a_workload_is_waited_for_and_no_longer,
 }
 
 fn is_watch_of(target: &str, kind: &str) -> bool {
@@ -220,4 +221,26 @@ async fn a_kind_is_watched_from_its_first_use_to_its_last(env: &mut Env) {
     env.ready_at("app", &c).await;
     assert_eq!(state_of(env, "serviceaccounts").await, Some("current"));
     is_seen(env, "ServiceAccount", "robot").await;
+}
+
+async fn pods_are_watched_where_a_workload_is_waited_for_and_no_longer(env: &mut Env) {
+    let gateway = through_a_gateway(env).await;
+    gateway.times(u32::MAX, Fault::Slow(Duration::ZERO), |_, target| {
+        is_watch_of(target, "/pods?") || is_watch_of(target, "/replicasets?")
+    });
+    env.push("A", &[("other/settings.yaml", &config_map("settings", "a"))]);
+    env.kustomization("other", |_| {}).await;
+    let waiting = env.begin_waiting().await;
+    env.ready_at("other", &waiting).await;
+    env.eventually("the Pods are watched", async || (gateway.applied() >= 2).then_some(())).await;
+    env.change_behaviour("web", "ready").await;
+    env.ready_at("app", &waiting).await;
+
+    // whoever still watches begins anew after this, and what is still watched is seen
+    let before = gateway.applied();
+    gateway.go_down();
+    gateway.turned_away(2).await;
+    gateway.come_up();
+    is_seen(env, "ConfigMap", "settings").await;
+    assert_eq!(gateway.applied(), before, "nobody asks why a workload is not healthy");
 }
