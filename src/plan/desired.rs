@@ -80,9 +80,6 @@ pub enum PlanError {
         "{origin}: {id} has no namespace\nhint: set `metadata.namespace` there, or `spec.targetNamespace` on the Kustomization"
     )]
     NamespaceMissing { id: ObjectId, origin: Origin },
-    /// `metadata.namespace` on a cluster-scoped kind.
-    #[error("{origin}: {id} sets a namespace, but its kind is cluster-scoped\nhint: remove `metadata.namespace`")]
-    NamespaceSuperfluous { id: ObjectId, origin: Origin },
     /// Neither the cluster nor a definition among the objects knows the kind.
     #[error(
         "{origin}: the cluster has no kind `{kind}` in `{api_version}`\nhint: is its CustomResourceDefinition installed? If another Kustomization brings it, name that one in `spec.dependsOn`"
@@ -97,8 +94,6 @@ pub enum PlanError {
 #[derive(Clone, Copy)]
 pub struct Application<'a> {
     pub key: &'a Key,
-    /// `spec.targetNamespace`.
-    pub target_namespace: Option<&'a str>,
     pub ignore: &'a IgnoreRules,
 }
 
@@ -130,8 +125,8 @@ fn prepare(
 ) -> Result<Desired, Box<PlanError>> {
     let (mut id, origin) = (object.id.clone(), object.origin.clone());
     let mut value = object.value.clone();
-    // rendering can't know that a custom kind is cluster-scoped and has put it into the target namespace
-    if namespaced == Some(false) && app.target_namespace == Some(id.namespace.as_str()) {
+    // rendering can't know that a custom kind is cluster-scoped; the API server takes no notice of a namespace there
+    if namespaced == Some(false) && !id.namespace.is_empty() {
         id.namespace.clear();
         section(&mut value, "metadata").remove("namespace");
     }
@@ -141,7 +136,6 @@ fn prepare(
             return Err(Box::new(PlanError::KindUnknown { kind: id.kind, api_version, origin }));
         }
         (Some(true), true) => return Err(Box::new(PlanError::NamespaceMissing { id, origin })),
-        (Some(false), false) => return Err(Box::new(PlanError::NamespaceSuperfluous { id, origin })),
         _ => {}
     }
     let handling = handling(object)?;
@@ -249,7 +243,7 @@ mod tests {
     fn plan(objects: &[Value]) -> Result<Vec<Desired>, Vec<PlanError>> {
         let objects: Vec<_> = objects.iter().cloned().map(object).collect();
         let (key, ignore) = (Key::new("flux-system", "shop"), IgnoreRules::default());
-        let app = Application { key: &key, target_namespace: Some("target"), ignore: &ignore };
+        let app = Application { key: &key, ignore: &ignore };
         desired(&objects, &app, &Builtin, &DigestKey::new([7; 32]))
     }
 
@@ -267,18 +261,13 @@ mod tests {
     fn scope_errors_name_the_file_and_every_wrong_object() {
         let errors = plan(&[
             json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "a"}}),
-            json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "b", "namespace": "n"}}),
             json!({"apiVersion": "x.io/v1", "kind": "Widget", "metadata": {"name": "c"}}),
         ])
         .unwrap_err();
         let first_lines: Vec<_> = errors.iter().map(|e| e.to_string().lines().next().unwrap().to_owned()).collect();
         assert_eq!(
             first_lines,
-            [
-                "a.yaml:3: ConfigMap/a has no namespace",
-                "a.yaml:3: Namespace/n/b sets a namespace, but its kind is cluster-scoped",
-                "a.yaml:3: the cluster has no kind `Widget` in `x.io/v1`",
-            ]
+            ["a.yaml:3: ConfigMap/a has no namespace", "a.yaml:3: the cluster has no kind `Widget` in `x.io/v1`",]
         );
     }
 
@@ -291,14 +280,15 @@ mod tests {
     }
 
     #[test]
-    fn a_cluster_scoped_custom_kind_leaves_the_target_namespace_again() {
+    fn an_object_of_a_cluster_scoped_kind_leaves_its_namespace() {
         let definition = json!({"apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition", "metadata": {"name": "widgets.x.io"},
             "spec": {"group": "x.io", "scope": "Cluster", "names": {"kind": "Widget"}}});
-        let widget =
-            json!({"apiVersion": "x.io/v1", "kind": "Widget", "metadata": {"name": "c", "namespace": "target"}});
-        let planned = plan(&[definition, widget]).unwrap();
+        let widget = json!({"apiVersion": "x.io/v1", "kind": "Widget", "metadata": {"name": "c", "namespace": "any"}});
+        let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "b", "namespace": "n"}});
+        let planned = plan(&[definition, widget, namespace]).unwrap();
         assert_eq!(planned[1].object.id, ObjectId::new("x.io", "Widget", "", "c"));
-        assert_eq!(planned[1].object.value()["metadata"].get("namespace"), None);
+        assert_eq!(planned[2].object.id, ObjectId::new("", "Namespace", "", "b"));
+        assert!(planned[1..].iter().all(|d| d.object.value()["metadata"].get("namespace").is_none()));
     }
 
     #[test]

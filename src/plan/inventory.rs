@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use crate::api::{self, InventoryEntry};
 use crate::manifest::ObjectId;
 
+use super::desired::Scopes;
+
 /// What an inventory may take in the status, in bytes of JSON: etcd stores at most 1.5 MiB with an object, and spec,
 /// conditions and others' fields need their part.
 pub const INVENTORY_BYTES_MAX: usize = 1024 * 1024;
@@ -35,6 +37,18 @@ impl Inventory {
             }
         }
         (inventory, unreadable)
+    }
+
+    /// The same with the identities that the cluster has: Flux records the namespace that a file gives an object of a
+    /// cluster-scoped kind, of which the API server takes no notice.
+    #[must_use]
+    pub fn scoped(&self, scopes: &dyn Scopes) -> Self {
+        let identity =
+            |id: &ObjectId| match id.namespace.is_empty() || scopes.namespaced(&id.group, &id.kind) != Some(false) {
+                true => id.clone(),
+                false => ObjectId { namespace: String::new(), ..id.clone() },
+            };
+        self.iter().map(|(id, v)| (identity(id), v.clone())).collect()
     }
 
     pub fn record(&self) -> api::Inventory {
@@ -106,6 +120,22 @@ mod tests {
         let error = many.check_size().unwrap_err();
         assert_eq!((error.objects, error.bytes), (30_000, bytes(&many) - 1), "as it is written, but for the brackets");
         assert!(error.to_string().contains("30000 objects are too many"), "{error}");
+    }
+
+    #[test]
+    fn what_has_no_namespace_in_the_cluster_is_known_without_the_one_that_flux_recorded() {
+        struct Known;
+        impl Scopes for Known {
+            fn namespaced(&self, _: &str, kind: &str) -> Option<bool> {
+                (kind != "Unknown").then_some(kind == "ConfigMap")
+            }
+        }
+        let recorded: Inventory = ["ConfigMap", "ClusterRole", "Unknown"]
+            .map(|kind| (ObjectId::new("", kind, "n", "a"), "v1".to_owned()))
+            .into_iter()
+            .collect();
+        let ids: Vec<String> = recorded.scoped(&Known).ids().map(ToString::to_string).collect();
+        assert_eq!(ids, ["ClusterRole/a", "ConfigMap/n/a", "Unknown/n/a"]);
     }
 
     #[test]

@@ -139,9 +139,6 @@ pub fn render(request: &Request<'_>) -> Result<Rendered, Failed> {
 
 fn render_with(request: &Request<'_>, reader: &Reader<'_>) -> Result<Rendered, RenderError> {
     let Found { texts, mut drafts } = discovery::read(request, reader)?;
-    if let Some(namespace) = request.overlay.target_namespace {
-        transform::free_cluster_scoped(&mut drafts, namespace);
-    }
     reader.add_secrets(decryption::secrets(&mut drafts, &texts, request.decryption)?);
     let derived = substitute(request, &texts, &mut drafts)?;
     if let Some(variables) = variables(request) {

@@ -148,19 +148,19 @@ pub(super) fn finish(request: &Request<'_>, texts: Vec<Text>, drafts: Vec<Draft>
     let mut first_of: HashMap<ObjectId, Place> = HashMap::with_capacity(drafts.len());
     let mut objects = Vec::with_capacity(drafts.len());
     let mut places = Vec::with_capacity(drafts.len());
-    for draft in drafts {
+    for mut draft in drafts {
         check_cancelled(request)?;
         let place = draft.place;
         let text = &texts[place.text];
         objects::check(&draft.value, place, text)?;
-        let id = ObjectId::new(draft.group(), draft.kind(), draft.namespace(), draft.name());
+        let mut id = ObjectId::new(draft.group(), draft.kind(), draft.namespace(), draft.name());
         if !id.namespace.is_empty()
             && (scope::is_cluster_scoped(&id.group, &id.kind)
                 || cluster_scoped.contains(&(id.group.clone(), id.kind.clone())))
         {
-            let message = format!("{}/{} can't have a namespace: its kind is cluster-scoped", id.kind, id.name);
-            let error = text.error(place, &["metadata".into(), "namespace".into()], message);
-            return Err(error.with_hint("remove `metadata.namespace`").into());
+            // the API server takes no notice of it
+            id.namespace.clear();
+            scope::free(&mut draft.value);
         }
         if let Some(first) = first_of.insert(id.clone(), place) {
             return Err(twice(&id, (&texts[first.text], first), (text, place)).into());

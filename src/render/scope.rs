@@ -2,6 +2,8 @@
 
 use std::collections::HashSet;
 
+use serde_json::Value;
+
 use super::objects::Draft;
 
 const RBAC: &str = "rbac.authorization.k8s.io";
@@ -49,6 +51,14 @@ const CLUSTER_SCOPED: [(&str, &str); 35] = [
 /// Whether Kubernetes itself serves this kind without namespaces. False for custom resources.
 pub fn is_cluster_scoped(group: &str, kind: &str) -> bool {
     CLUSTER_SCOPED.contains(&(group, kind))
+}
+
+/// Takes the namespace away from an object whose kind is cluster-scoped: people and kustomize write it, and the API server
+/// takes no notice of it.
+pub(super) fn free(object: &mut Value) {
+    if let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut) {
+        metadata.remove("namespace");
+    }
 }
 
 /// The cluster-scoped kinds that CustomResourceDefinitions among the objects define.

@@ -119,10 +119,6 @@ fn what_is_no_object_is_refused_with_its_place() {
             "apiVersion: v1\nkind: List\nitems:\n- {apiVersion: v1, kind: A, metadata: {name: a}}\n- kind: B\n",
             "a.yaml:5:3: the object has no `apiVersion`",
         ),
-        (
-            "apiVersion: v1\nkind: Node\nmetadata:\n  name: a\n  namespace: b\n",
-            "a.yaml:5:3: Node/a can't have a namespace: its kind is cluster-scoped",
-        ),
         ("a: [\n", "a.yaml:2:1: did not find expected node content while parsing a flow node that begins in line 2"),
         ("a: 1\na: 2\n", "a.yaml:2:1: key `a` is given twice, first in line 1"),
     ] {

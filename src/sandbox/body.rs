@@ -108,10 +108,11 @@ pub fn check_subresource(request: &Request, value: &Value) -> Result<(), Refusal
     Ok(())
 }
 
-/// Namespace and name, where the object states them, are those of the path.
+/// Namespace and name, where the object states them, are those of the path; of a namespace no notice is taken where the
+/// path has none.
 fn check_names(request: &Request, value: &Value) -> Result<(), Refusal> {
     let given = metadata::namespace(value);
-    if !given.is_empty() && given != request.namespace {
+    if !given.is_empty() && !request.namespace.is_empty() && given != request.namespace {
         let message = "the namespace of the provided object does not match the namespace sent on the request";
         return Err(Refusal::bad_request(message));
     }

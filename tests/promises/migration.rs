@@ -12,6 +12,7 @@ use crate::support::scenarios;
 scenarios! {
     the_check_of_a_migration_names_what_is_not_served_and_changes_nothing,
     objects_that_flux_applied_are_adopted_without_a_restart,
+    a_namespace_in_the_file_of_a_cluster_scoped_object_counts_for_nothing,
     after_an_upgrade_nothing_is_applied_again,
 }
 
@@ -104,6 +105,48 @@ async fn objects_that_flux_applied_are_adopted_without_a_restart(env: &mut Env) 
     assert_eq!(before["metadata"]["uid"], after["metadata"]["uid"]);
     assert_eq!(before["spec"], after["spec"]);
     assert_eq!(pods(env).await, running, "nothing is rolled");
+}
+
+/// The API server takes no notice of it, and Flux records it.
+async fn a_namespace_in_the_file_of_a_cluster_scoped_object_counts_for_nothing(env: &mut Env) {
+    let name = format!("reader-{}", env.namespace);
+    let role = |verb: &str, namespace: &str| {
+        json!({
+            "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole",
+            "metadata": { "name": name, "namespace": namespace },
+            "rules": [{ "apiGroups": [""], "resources": ["pods"], "verbs": [verb] }],
+        })
+        .to_string()
+    };
+    let applied: Value = serde_json::from_str(&role("get", "anywhere")).unwrap();
+    let params = PatchParams::apply("kustomize-controller").force();
+    let roles = env.cluster_objects("ClusterRole");
+    let before = roles.patch(&name, &params, &Patch::Apply(&applied)).await.expect("the server takes it");
+
+    let first = env.push("A", &[("app/role.yaml", &role("get", "anywhere"))]);
+    env.source(|_| {}).await;
+    env.kustomization("app", |_| {}).await;
+    let id = format!("anywhere_{name}_rbac.authorization.k8s.io_ClusterRole");
+    let recorded = json!({ "status": { "inventory": { "entries": [{ "id": id, "v": "v1" }] } } });
+    let status = PatchParams::default();
+    env.kustomizations().patch_status("app", &status, &Patch::Merge(recorded)).await.unwrap();
+    env.start();
+    let app = env.ready_at("app", &first).await;
+    let entries = app.status.and_then(|status| status.inventory).unwrap_or_default().entries;
+    assert_eq!(entries[0].id, format!("_{name}_rbac.authorization.k8s.io_ClusterRole"));
+    assert_eq!(entries.len(), 1, "{entries:?}");
+
+    let second = env.push("B", &[("app/role.yaml", &role("list", "elsewhere"))]);
+    env.announce().await;
+    env.ready_at("app", &second).await;
+    let after = roles.get(&name).await.expect("it stays");
+    assert_eq!(after.metadata.uid, before.metadata.uid);
+    assert_eq!(after.data["rules"][0]["verbs"], json!(["list"]));
+
+    let third = env.push_changes("C", &[("app/role.yaml", None), ("app/kept.yaml", Some(&config_map("kept", "a")))]);
+    env.announce().await;
+    env.ready_at("app", &third).await;
+    assert!(roles.get_opt(&name).await.unwrap().is_none(), "it is deleted with its file");
 }
 
 /// The uids of all Pods.

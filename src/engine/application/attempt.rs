@@ -11,7 +11,7 @@ use crate::report::Stage;
 
 use super::configuration::Overlay;
 use super::report::Changes;
-use super::{Application, Failure, Mode, Stop, Work};
+use super::{Application, Failure, Mode, Scopes, Stop, Work};
 
 impl Application {
     /// Carries the work through all stages; answers the head that was reported as applied. Dropping the future at any await leaves the cluster in a state that the
@@ -44,7 +44,8 @@ impl Application {
         let declared: Inventory =
             prepared.desired.iter().map(|d| (d.object.id.clone(), d.object.version.clone())).collect();
         // instances elsewhere learn from the inventory what is declared here, and hand over what was theirs
-        let before = self.memory().inventory.clone();
+        let before = self.memory().inventory.scoped(&Scopes(&self.shared.cluster));
+        self.memory().inventory = before.clone();
         if self.shared.share.is_partial() {
             self.record(work, &declared).await?;
         }

@@ -168,8 +168,7 @@ impl Application {
     ) -> Result<Vec<plan::Desired>, Failure> {
         // what is wrong with the rules was said before
         let ignore = plan::IgnoreRules::compile(&object.spec.ignore).unwrap_or_default();
-        let target_namespace = object.spec.target_namespace.as_deref();
-        let app = plan::Application { key: &self.key, target_namespace, ignore: &ignore };
+        let app = plan::Application { key: &self.key, ignore: &ignore };
         let deadline = Instant::now() + KIND_WAIT_MAX;
         loop {
             let scopes = Scopes(&self.shared.cluster);

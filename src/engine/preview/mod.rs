@@ -125,6 +125,7 @@ pub async fn preview(question: &Question<'_>) -> Result<Preview, PreviewError> {
     }
     let ids: BTreeSet<ObjectId> = declared.desired.iter().map(|d| d.object.id.clone()).collect();
     let (inventory, unreadable) = Inventory::read(object.status.as_ref().and_then(|s| s.inventory.as_ref()));
+    let inventory = inventory.scoped(&super::application::Scopes(cluster));
     let mut unseen: Vec<String> =
         unreadable.into_iter().map(|id| format!("the inventory's entry `{id}` can't be read")).collect();
 
@@ -309,7 +310,7 @@ async fn desired(
 ) -> Result<Vec<Desired>, PreviewError> {
     // what is wrong with the rules was said before
     let ignore = plan::IgnoreRules::compile(&object.spec.ignore).unwrap_or_default();
-    let app = plan::Application { key, target_namespace: object.spec.target_namespace.as_deref(), ignore: &ignore };
+    let app = plan::Application { key, ignore: &ignore };
     // what is compared has no digest in it, so that any key will do
     let digests = DigestKey::new([0; 32]);
     plan::desired(&rendered.objects, &app, &super::application::Scopes(cluster), &digests).map_err(PreviewError::Plan)

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use crate::api::{Key, Kustomization};
 use crate::cluster::ApiKind;
+use crate::engine::application::Scopes;
 use crate::manifest::ObjectId;
 use crate::plan::Inventory;
 
@@ -44,6 +45,7 @@ pub(super) async fn look(
             continue;
         }
         let (recorded, _) = Inventory::read(other.status.as_ref().and_then(|status| status.inventory.as_ref()));
+        let recorded = recorded.scoped(&Scopes(question.cluster));
         let shares_source = other.source_key() == source && !other.spec.suspended();
         let shares_objects = recorded.ids().any(matters);
         if !(shares_objects || (shares_source && !stale.is_empty())) {

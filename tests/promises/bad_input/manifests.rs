@@ -70,16 +70,6 @@ async fn an_object_that_is_none_is_named_with_its_line(env: &mut Env) {
             &["x.yaml:1:1: ", "is declared twice, first in twice-in-files/good.yaml:1"],
         ),
         Broken::by_file(
-            "namespaced",
-            "bad.yaml",
-            "apiVersion: v1\nkind: Namespace\nmetadata:\n  name: x\n  namespace: elsewhere\n",
-            &[
-                "bad.yaml:5:3: Namespace/",
-                "can't have a namespace: its kind is cluster-scoped",
-                "remove `metadata.namespace`",
-            ],
-        ),
-        Broken::by_file(
             "unknown-kind",
             "bad.yaml",
             "apiVersion: example.com/v1\nkind: Nothing\nmetadata: { name: x }\n",
