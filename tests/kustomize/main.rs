@@ -30,7 +30,8 @@ const ON_PURPOSE: &[(&str, &str)] = &[
     ("a slash that JSON escapes", LENIENT),
     ("an object without a version", NO_OBJECT),
     ("a name that is a number", NO_OBJECT),
-    ("a cluster-scoped object with a namespace", NO_OBJECT),
+    ("a cluster-scoped object with a namespace", "the API server takes no notice of the namespace: it is left out"),
+    ("a field in two spellings", "one of the two would be lost without a word"),
     ("one name in two versions", "both are the same object of the cluster"),
     ("inside YAML with an empty line under a comment", MOVED),
     ("inside YAML with aliases", MOVED),
@@ -41,7 +42,6 @@ const ON_PURPOSE: &[(&str, &str)] = &[
     ("structured data within structured data", "kustomize leaves it as it is without a word"),
     ("inside YAML with several documents", "the others would be lost without a word"),
     ("an empty kustomization", "Flux builds nothing of it; whether all that it had goes is asked before it does"),
-    ("labels of bases and overlays", "kustomize changes a selector along with a label that isn't meant for it"),
 ];
 const MOVED: &str = "kustomize moves comments and aliases by rules of its own; it is refused by name";
 const OUTSIDE: &str = "Flux builds without kustomize's load restrictor; nothing leaves the repository";
@@ -144,7 +144,7 @@ fn key(value: &Value) -> String {
 }
 
 /// What a person is told of trees that can't be built: the place, what is missed there, and what is there instead.
-const TOLD: [(&str, &str); 26] = [
+const TOLD: [(&str, &str); 32] = [
     ("a missing resource", "kustomization.yaml:1:13: there is no file or directory `nothing.yaml`"),
     ("a circle", "b/kustomization.yaml:1:13: a circle: `a` is, or contains, `a`, which led here"),
     ("a component that includes its parent", "app/one/kustomization.yaml:3:13: a circle: `app` is, or contains, `app`"),
@@ -154,6 +154,15 @@ const TOLD: [(&str, &str); 26] = [
         "app/kustomization.yaml:1:1: beside it there is a kustomization called `kustomization.yml`",
     ),
     ("an absolute path", "kustomization.yaml:1:13: `/etc/hosts` leads out of the repository"),
+    ("a mistake in a field of another case", "kustomization.yaml:5:3: a literal is not `key=value`"),
+    ("a mistake at a selector of another case", "kustomization.yaml:6:5: `(` is not a regular expression"),
+    ("a schema by URL", "kustomization.yaml:2:1: `https://nowhere.invalid/schema.json` is not in this repository"),
+    ("a patch by URL", "kustomization.yaml:2:11: `https://nowhere.invalid/p.yaml` is not in this repository"),
+    (
+        "a source of a generator by URL",
+        "kustomization.yaml:2:3: `https://nowhere.invalid/k.txt` is not in this repository",
+    ),
+    ("charts in another case", "kustomization.yaml:1:1: `helmCharts` is not served"),
     ("an unknown field", "kustomization.yaml:1:1: a kustomization has no field `resourcess`"),
     (
         "a component by the old version",

@@ -45,6 +45,8 @@ const TEXTS: [&str; 12] = [
     "null",
     "\"multi\\nline\"",
 ];
+/// Keys that several levels write.
+const KEYS: [&str; 3] = ["l", "app", "tier"];
 /// Values that are text in every reading.
 const LABELS: [&str; 5] = ["a", "\"1\"", "\"true\"", "b-c.d", "\"\""];
 const IMAGES: [&str; 4] = ["nginx", "\"nginx:1.25\"", "\"registry.example.com:5000/app:v1\"", "\"app@sha256:0123\""];
@@ -216,7 +218,8 @@ fn fields(choices: &mut Choices<'_>, text: &mut String, level: usize) {
     }
     if choices.sometimes(4) {
         let options = choices.one(&["", ", includeSelectors: true", ", includeTemplates: true"]);
-        let _ = writeln!(text, "labels: [{{pairs: {{l{level}: {}}}{options}}}]", choices.one(&LABELS));
+        let key = choices.one(&KEYS);
+        let _ = writeln!(text, "labels: [{{pairs: {{{key}: {}}}{options}}}]", choices.one(&LABELS));
     }
     if choices.sometimes(5) {
         let _ = writeln!(text, "commonLabels: {{c{level}: {}}}", choices.one(&LABELS));
@@ -258,7 +261,9 @@ fn fields(choices: &mut Choices<'_>, text: &mut String, level: usize) {
             ("Thing", "spec.list.1.name"),
             ("Thing", "spec.list.[name=x].value"),
             ("ConfigMap", "data.created"),
-        ][choices.number(6)];
+            ("Deployment", "metadata.labels.l"),
+            ("Deployment", "spec.selector.matchLabels.app"),
+        ][choices.number(8)];
         let options = choices.one(&["", ", options: {create: true}", ", options: {delimiter: \":\", index: 1}"]);
         let _ = writeln!(
             text,
@@ -314,14 +319,15 @@ fn patches(choices: &mut Choices<'_>, text: &mut String) {
             2 => {
                 let _ = writeln!(
                     text,
-                    "- target: {target}\n  patch: |\n    apiVersion: v1\n    kind: Any\n    metadata: {{name: any, labels: {{merged: {}, tier: null}}}}",
+                    "- target: {target}\n  patch: |\n    apiVersion: v1\n    kind: Any\n    metadata: {{name: any, labels: {{{}: {}, tier: null}}}}",
+                    choices.one(&["merged", "l", "app"]),
                     choices.one(&LABELS)
                 );
             }
             3 => {
                 let _ = writeln!(
                     text,
-                    "- target: {{kind: Deployment}}\n  patch: |\n    apiVersion: apps/v1\n    kind: Deployment\n    metadata: {{name: any}}\n    spec: {{replicas: 7, template: {{spec: {{containers: [{{name: {}, env: [{{name: A, value: {}}}]}}]}}}}}}",
+                    "- target: {{kind: Deployment}}\n  patch: |\n    apiVersion: apps/v1\n    kind: Deployment\n    metadata: {{name: any}}\n    spec: {{replicas: 7, selector: {{matchLabels: {{l: patched}}}}, template: {{spec: {{containers: [{{name: {}, env: [{{name: A, value: {}}}]}}]}}}}}}",
                     choices.one(&["main", "side", "new"]),
                     choices.one(&LABELS)
                 );

@@ -6,6 +6,7 @@ use super::build::{Build, Built};
 use super::crds;
 use super::current::Current;
 use super::field_spec::Tables;
+use super::folded;
 use super::steps::Asked;
 use super::vars::{Var, declare};
 use crate::manifest::SourceError;
@@ -29,7 +30,7 @@ impl Build<'_> {
         for (index, name) in current.file.fields.configurations.iter().enumerate() {
             let (path, text) = self.beside(current, Asked::Entry("configurations", index), name)?;
             let document = yaml::single(&path, text.as_bytes())?;
-            let tables: Tables = serde_json::from_value(document.value)
+            let tables: Tables = folded::read(document.value)
                 .map_err(|error| SourceError::new(&path, &text, document.line, 1, error.to_string()))?;
             let merged = Arc::make_mut(&mut built.tables).merge(&tables);
             merged.map_err(|message| current.at("configurations", index, message))?;

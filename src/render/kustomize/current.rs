@@ -7,7 +7,7 @@ use super::file::File;
 use super::origin::Origin;
 use super::remote::{self, RemoteBase};
 use crate::manifest::SourceError;
-use crate::manifest::yaml::{self, MAX_FILE_BYTES, PathSegment};
+use crate::manifest::yaml::{MAX_FILE_BYTES, PathSegment};
 use crate::render::error::RenderError;
 use crate::render::files::{KUSTOMIZATION_FILES, is_file, kustomization_file};
 use crate::render::objects::Place;
@@ -44,11 +44,16 @@ impl Current {
 
     /// Where one of its fields stands.
     pub(super) fn line_of(&self, at: &[PathSegment]) -> u32 {
-        yaml::locate(&self.file.text, 0, at).map_or(1, |(line, _)| line)
+        self.file.locate(at).map_or(1, |(line, _)| line)
     }
 
     /// Where a name in it leads. What came from another repository leads nowhere out of that.
     pub(super) fn path_of(&self, name: &str) -> Result<String, String> {
+        if ["https://", "http://"].iter().any(|scheme| name.starts_with(scheme)) {
+            return Err(format!(
+                "`{name}` is not in this repository, and files are not fetched: copy it into the repository"
+            ));
+        }
         let path = path::join(&self.directory, name).ok();
         let stays = path.filter(|path| remote::mount_of(path) == remote::mount_of(&self.directory));
         stays.ok_or_else(|| format!("`{name}` leads out of the repository"))

@@ -6,6 +6,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::budget::Budget;
+use super::folded;
 use super::selector::Selector;
 use super::spec::Origins;
 use super::vars::Var;
@@ -236,6 +237,8 @@ pub struct File {
     pub path: String,
     pub text: String,
     pub fields: Kustomization,
+    /// As written, where a field's name is in another case than kustomize's own.
+    pub folded: Option<Value>,
     /// It says nothing but what it is: kustomize refuses that, Flux takes it at the path of its object.
     pub is_empty: bool,
     /// What the Kustomization object has added.
@@ -245,6 +248,7 @@ pub struct File {
 impl File {
     pub fn read(path: &str, text: String, budget: &Budget<'_>) -> Result<Self, SourceError> {
         let document = yaml::single_while(path, text.as_bytes(), &|| budget.go_on().is_ok())?;
+        // `field` as it is written
         let at = |field: &str, message: String| {
             let (line, column) = yaml::locate(&text, document.index, &[field.into()]).unwrap_or((document.line, 1));
             SourceError::new(path, &text, line, column, message)
@@ -265,14 +269,19 @@ impl File {
         // null counts as absent
         given.retain(|_, value| !value.is_null());
         for (field, hint) in UNSERVED {
-            if given.contains_key(field) {
-                return Err(at(field, format!("`{field}` is not served by this version of Afresh")).with_hint(hint));
+            if let Some(written) = given.keys().find(|key| folded::is(field, key)) {
+                return Err(at(written, format!("`{field}` is not served by this version of Afresh")).with_hint(hint));
             }
         }
         // field by field, so that an error has its place
+        let mut is_folded = false;
         for (field, value) in &given {
-            let alone = Value::Object([(field.clone(), value.clone())].into_iter().collect());
-            if let Err(error) = serde_json::from_value::<Kustomization>(alone) {
+            let alone = || Value::Object([(field.clone(), value.clone())].into_iter().collect());
+            if serde_json::from_value::<Kustomization>(alone()).is_ok() {
+                continue;
+            }
+            is_folded = true;
+            if let Err(error) = folded::read::<Kustomization>(alone()) {
                 let message = error.to_string();
                 return Err(match message.strip_prefix("unknown field") {
                     Some(_) if message.contains(&format!("`{field}`")) => {
@@ -282,9 +291,9 @@ impl File {
                 });
             }
         }
-        let mut fields: Kustomization = serde_json::from_value(Value::Object(given.clone()))
+        let mut fields: Kustomization = folded::read(Value::Object(given.clone()))
             .map_err(|error| SourceError::new(path, &text, document.line, 1, error.to_string()))?;
-        let is_empty = given.keys().all(|field| field == "apiVersion" || field == "kind");
+        let is_empty = given.keys().all(|key| folded::is("apiVersion", key) || folded::is("kind", key));
         if fields.kind.is_empty() {
             fields.kind = KUSTOMIZATION.0.into();
         }
@@ -298,7 +307,12 @@ impl File {
         for generator in fields.config_map_generator.iter_mut().chain(&mut fields.secret_generator) {
             generator.take_env();
         }
-        Ok(Self { path: path.to_owned(), text, fields, is_empty, origins: Origins::default() })
+        let folded = is_folded.then_some(document.value);
+        let file = Self { path: path.to_owned(), text, fields, folded, is_empty, origins: Origins::default() };
+        match file.fields.components.iter().position(String::is_empty) {
+            Some(index) => Err(file.error(&["components".into(), index.into()], "this component has no name")),
+            None => Ok(file),
+        }
     }
 
     pub fn is_component(&self) -> bool {
@@ -313,8 +327,16 @@ impl File {
         if self.text.is_empty() {
             return SourceError::whole_file(&self.path, message);
         }
-        let (line, column) = yaml::locate(&self.text, 0, path).unwrap_or((1, 1));
+        let (line, column) = self.locate(path).unwrap_or((1, 1));
         SourceError::new(&self.path, &self.text, line, column, message)
+    }
+
+    /// Where one of its fields stands.
+    pub fn locate(&self, path: &[PathSegment]) -> Option<(u32, u32)> {
+        match &self.folded {
+            Some(written) => yaml::locate(&self.text, 0, &folded::as_written(written, path)),
+            None => yaml::locate(&self.text, 0, path),
+        }
     }
 }
 

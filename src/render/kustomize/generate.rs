@@ -211,7 +211,7 @@ pub fn absorb(all: &mut Vec<Resource>, mut made: Resource) -> Result<(), String>
                     let Some(map) = made.node.map_at(field) else { continue };
                     for (key, value) in entries {
                         if map.get(key).is_none() {
-                            map.set(key, value.clone());
+                            map.set(key, value.alone());
                         }
                     }
                 }

@@ -79,14 +79,14 @@ fn maps(old: Option<Node>, new: Option<Node>, shape: Shape<'_>) -> Result<Option
         let old = base.get_mut(&key).map(|old| std::mem::replace(old, Node::null()));
         let new = patch.as_mut().and_then(|patch| patch.remove(&key));
         let untouched_null = new.is_none() && old.as_ref().is_some_and(Node::is_null);
-        let was_quoted = match &old {
-            Some(Node::Scalar(scalar)) => Some(scalar.quoted),
+        let before = match &old {
+            Some(Node::Scalar(scalar)) => Some((scalar.quoted, scalar.shared)),
             _ => None,
         };
         match both(old, new, shape.field(&key)).map_err(|error| within(&key, error))? {
             Some(mut value) if !value.is_null() || untouched_null => {
-                if let (Node::Scalar(scalar), Some(was_quoted)) = (&mut value, was_quoted) {
-                    scalar.quoted = was_quoted;
+                if let (Node::Scalar(scalar), Some(before)) = (&mut value, before) {
+                    (scalar.quoted, scalar.shared) = before;
                 }
                 match base.get_mut(&key) {
                     Some(place) => *place = value,

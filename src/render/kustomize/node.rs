@@ -48,12 +48,16 @@ impl Node {
         matches!(self, Self::Scalar(scalar) if scalar.is_null())
     }
 
-    /// The text of a scalar, whatever it stands for.
-    pub fn text(&self) -> Option<&str> {
+    pub fn scalar(&self) -> Option<&Scalar> {
         match self {
-            Self::Scalar(scalar) => Some(&scalar.text),
+            Self::Scalar(scalar) => Some(scalar),
             _ => None,
         }
+    }
+
+    /// The text of a scalar, whatever it stands for.
+    pub fn text(&self) -> Option<&str> {
+        self.scalar().map(|scalar| scalar.text.as_str())
     }
 
     /// A field of a mapping, also if it is null.
@@ -160,6 +164,27 @@ impl Node {
         }
     }
 
+    /// A copy for another object.
+    pub fn alone(&self) -> Self {
+        let mut copy = self.clone();
+        copy.each_shared(&mut |scalar| scalar.shared = 0);
+        copy
+    }
+
+    /// Each scalar that is one with others, by the names of the fields that lead there.
+    pub fn each_shared(&mut self, visit: &mut dyn FnMut(&mut Scalar)) {
+        match self {
+            Self::Scalar(scalar) if scalar.shared != 0 => visit(scalar),
+            Self::Scalar(_) => {}
+            Self::List(items) => items.iter_mut().for_each(|item| item.each_shared(visit)),
+            Self::Map(entries) => {
+                let mut sorted: Vec<&mut (String, Node)> = entries.iter_mut().collect();
+                sorted.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
+                sorted.into_iter().for_each(|(_, node)| node.each_shared(visit));
+            }
+        }
+    }
+
     pub fn from_value(value: &Value) -> Self {
         match value {
             Value::Null => Self::null(),
@@ -175,10 +200,10 @@ impl Node {
     }
 }
 
-/// A scalar that replaces another is written in the other's style.
+/// A scalar that replaces another is written in the other's style, and into all that is one with it.
 pub fn keep_style(old: &Node, new: &mut Node) {
     if let (Node::Scalar(old), Node::Scalar(new)) = (old, new) {
-        new.quoted = old.quoted;
+        (new.quoted, new.shared) = (old.quoted, old.shared);
     }
 }
 
@@ -271,7 +296,7 @@ impl Reader<'_> {
                     _ if !plain || !plain_implicit => (Tag::Str, !plain),
                     _ => (resolve(&value).0, false),
                 };
-                (Node::Scalar(Scalar { text: value, quoted, tag }), anchor)
+                (Node::Scalar(Scalar { quoted, ..Scalar::plain(value, tag) }), anchor)
             }
             EventData::SequenceStart { anchor, .. } => (self.list(depth)?, anchor),
             EventData::MappingStart { anchor, .. } => (self.map(mark, depth)?, anchor),

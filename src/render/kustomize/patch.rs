@@ -120,6 +120,7 @@ fn strategic(resource: &mut Resource, patch: Resource, schema: &Schema) -> Resul
         resource.set_name(&id.name);
     }
     resource.set_namespace(&id.written_namespace);
+    resource.settle();
     Ok(())
 }
 
@@ -136,6 +137,6 @@ pub fn json(resource: &mut Resource, operations: &Operations, budget: &Budget<'_
     operations.apply(&mut value, budget).map_err(|error| format!("`{id}`: {error}"))?;
     let mut node = Node::from_value(&value);
     node.numbers_as_floats();
-    resource.node = node;
+    resource.replace(node);
     Ok(())
 }

@@ -10,6 +10,7 @@ use super::build::{Build, Built};
 use super::current::Current;
 use super::field_spec::FieldSpec;
 use super::file::{Generator, Image, Patch as PatchEntry, PatchOptions, Replacement, Replica};
+use super::folded;
 use super::generate::{self, Kind};
 use super::node::{self, Node, Scalar, Tag};
 use super::origin::{self, Configuration, Origin};
@@ -227,7 +228,7 @@ impl Build<'_> {
     ) -> Result<Vec<Plugin>, RenderError> {
         let mut plugins = Vec::new();
         let mut named = Vec::new();
-        for (index, entry) in entries.iter().enumerate() {
+        for (index, entry) in entries.iter().enumerate().filter(|(_, entry)| !entry.is_empty()) {
             let asked = Asked::Entry(field, index);
             if !is_in_place(entry) {
                 named.push((index, entry));
@@ -388,8 +389,7 @@ impl Build<'_> {
             }
             let (path, text) = self.beside(current, plugin.asked, &config.target_file_path)?;
             let document = yaml::single(&path, text.as_bytes())?;
-            let more: Targets =
-                serde_json::from_value(document.value).map_err(|error| failed(format!("`{path}`: {error}")))?;
+            let more: Targets = folded::read(document.value).map_err(|error| failed(format!("`{path}`: {error}")))?;
             config.targets.extend(more.targets);
         }
         let value = match config.value.trim() {
@@ -406,7 +406,7 @@ impl Build<'_> {
 }
 
 fn read<T: DeserializeOwned>(plugin: &Plugin) -> Result<T, String> {
-    serde_json::from_value(plugin.config.clone()).map_err(|error| format!("`{}`: {error}", plugin.kind))
+    folded::read(plugin.config.clone()).map_err(|error| format!("`{}`: {error}", plugin.kind))
 }
 
 /// Whether a validator left an object alone.

@@ -1,12 +1,11 @@
 //! Replacements: a value of one object, or a constant, written into fields of others.
 
-use regex::Regex;
-
 use super::budget::{Budget, weight};
 use super::embedded;
 use super::field_spec::split_path;
 use super::file::{FieldOptions, Replacement, ReplacementSource, ReplacementTarget};
 use super::node::{Node, Scalar, Tag};
+use super::regular;
 use super::resource::{Id, Resource};
 
 const DEFAULT_PATH: &str = "metadata.name";
@@ -43,7 +42,7 @@ fn value_of(all: &[Resource], source: &ReplacementSource) -> Result<Node, String
     let path = if source.field_path.is_empty() { DEFAULT_PATH } else { &source.field_path };
     let value = look_up(&first.node, &parts(path)).filter(|node| !is_nothing(node));
     let value = value.ok_or_else(|| format!("`{}` has no field `{path}` to take", first.id()))?;
-    refine(value, source.options.as_ref())
+    Ok(refine(value, source.options.as_ref())?.alone())
 }
 
 fn is_nothing(node: &Node) -> bool {
@@ -101,6 +100,7 @@ fn write(all: &mut [Resource], value: &Node, target: &ReplacementTarget, budget:
             if writing.count == 0 {
                 return Err(format!("`{id}` has no field `{path}` to replace"));
             }
+            resource.settle();
         }
     }
     Ok(())
@@ -238,7 +238,7 @@ impl Writing<'_> {
         let Some((key, wanted)) = item_selector(part) else {
             return Err(format!("`{part}` picks no item of a list: write its number, `*` or `[name=value]`"));
         };
-        let pattern = Regex::new(wanted).map_err(|_| format!("`{wanted}` is not a regular expression"))?;
+        let pattern = regular::compile(wanted)?;
         let is_wanted = |item: &Node| {
             let text = if key.is_empty() { item.text() } else { item.get(key).and_then(Node::text) };
             text.is_some_and(|text| pattern.is_match(text))

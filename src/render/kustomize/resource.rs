@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 use serde_json::Value;
 
 use super::budget::Budget;
-use super::node::{Node, Tag};
+use super::node::{Node, Scalar, Tag};
 use super::selector::Selector;
 use crate::render::objects::Place;
 use crate::render::scope;
@@ -131,6 +131,8 @@ pub struct Resource {
     pub may_change_kind: bool,
     /// The names of the variables that it has the values of.
     pub variables: Vec<String>,
+    /// What scalars that are one say, by their number less one.
+    shared: Vec<Scalar>,
 }
 
 impl Resource {
@@ -145,7 +147,45 @@ impl Resource {
             may_change_name: false,
             may_change_kind: false,
             variables: Vec::new(),
+            shared: Vec::new(),
         }
+    }
+
+    /// A scalar of which all copies in the object are one.
+    pub fn share(&mut self, scalar: Scalar) -> Scalar {
+        let scalar = Scalar { shared: self.shared.len() + 1, ..scalar };
+        self.shared.push(scalar.clone());
+        scalar
+    }
+
+    /// Scalars that are one say the same again, after some of them were written.
+    pub fn settle(&mut self) {
+        if self.shared.is_empty() {
+            return;
+        }
+        let mut written: HashMap<usize, Scalar> = HashMap::new();
+        self.node.each_shared(&mut |scalar| {
+            if self.shared.get(scalar.shared - 1).is_some_and(|known| known != scalar) {
+                written.insert(scalar.shared, scalar.clone());
+            }
+        });
+        if written.is_empty() {
+            return;
+        }
+        self.node.each_shared(&mut |scalar| {
+            if let Some(new) = written.get(&scalar.shared) {
+                scalar.clone_from(new);
+            }
+        });
+        for (number, new) in written {
+            self.shared[number - 1] = new;
+        }
+    }
+
+    /// Another object in its place, of which nothing is one.
+    pub fn replace(&mut self, node: Node) {
+        self.node = node;
+        self.shared.clear();
     }
 
     pub fn gvk(&self) -> Gvk {

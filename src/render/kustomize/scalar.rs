@@ -10,6 +10,8 @@ pub struct Scalar {
     pub text: String,
     pub quoted: bool,
     pub tag: Tag,
+    /// Which of an object's scalars kustomize holds as one in memory: those of the same number; 0 is by itself.
+    pub shared: usize,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,11 +29,11 @@ pub enum Tag {
 impl Scalar {
     /// Text, whatever it looks like.
     pub fn string(text: impl Into<String>) -> Self {
-        Self { text: text.into(), quoted: false, tag: Tag::Str }
+        Self::plain(text, Tag::Str)
     }
 
     pub fn plain(text: impl Into<String>, tag: Tag) -> Self {
-        Self { text: text.into(), quoted: false, tag }
+        Self { text: text.into(), quoted: false, tag, shared: 0 }
     }
 
     pub fn is_null(&self) -> bool {

@@ -7,6 +7,7 @@ use serde::Deserialize;
 use crate::api::PatchTarget;
 use crate::manifest::Object;
 
+use super::regular;
 use super::resource::Gvk;
 
 /// As written. Expressions match whole values; empty ones match everything.
@@ -93,10 +94,7 @@ fn whole(pattern: &str) -> Result<Pattern, String> {
     if pattern.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_' || b == b'/') {
         return Ok(Pattern::Text(pattern.to_owned()));
     }
-    match Regex::new(&format!("^(?:{pattern})$")) {
-        Ok(regex) => Ok(Pattern::Expression(regex)),
-        Err(_) => Err(format!("`{pattern}` is not a regular expression")),
-    }
+    regular::compile_whole(pattern).map(Pattern::Expression)
 }
 
 impl Pattern {

@@ -128,6 +128,7 @@ pub fn generated(directory: &str) -> File {
     File {
         path: path::child(directory, KUSTOMIZATION_FILES[0]),
         text: String::new(),
+        folded: None,
         fields: Kustomization { kind: "Kustomization".into(), ..Kustomization::default() },
         is_empty: false,
         origins: Origins::default(),

@@ -128,6 +128,7 @@ impl Step {
             Self::ValueAdd(value_add) => {
                 budget.go_on()?;
                 value_add.apply(all, budget)?;
+                all.iter_mut().for_each(Resource::settle);
             }
             Self::Hash => {
                 all.iter_mut().try_for_each(|resource| budget.go_on().and_then(|()| transform::add_hash(resource)))?;

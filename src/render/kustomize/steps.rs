@@ -4,6 +4,7 @@ use super::build::Build;
 use super::current::Current;
 use super::field_spec::Tables;
 use super::file::{Patch as PatchEntry, Replacement};
+use super::folded;
 use super::merge_keys::Schema;
 use super::origin::Origin;
 use super::patch::{self, Patch};
@@ -218,8 +219,8 @@ impl Build<'_> {
         let (path, text) = self.beside(current, asked, &entry.path)?;
         let document = yaml::single(&path, text.as_bytes())?;
         let read = match document.value {
-            list @ serde_json::Value::Array(_) => serde_json::from_value(list),
-            one => serde_json::from_value(one).map(|one| vec![one]),
+            list @ serde_json::Value::Array(_) => folded::read(list),
+            one => folded::read(one).map(|one| vec![one]),
         };
         read.map_err(|error| SourceError::new(&path, &text, document.line, 1, error.to_string()).into())
     }

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 
-use regex::Regex;
 use serde::Deserialize;
 
 use super::budget::Budget;
@@ -10,6 +9,7 @@ use super::field_spec::{Create, FieldSpec, Tables, merge};
 use super::file::{Image, Labels, Replica, Text};
 use super::generate;
 use super::node::{Node, Scalar, Tag, keep_style};
+use super::regular;
 use super::resource::{Gvk, Resource, twin};
 
 type Outcome = Result<(), String>;
@@ -180,18 +180,26 @@ pub fn label_fields(labels: &Labels, tables: &Tables) -> Result<Vec<FieldSpec>, 
     Ok(specs)
 }
 
-/// Sets entries of the mappings that the specs lead to.
+/// Sets entries of the mappings that the specs lead to. Entries that are made at once stay one, as in kustomize: what is
+/// written into one of them later is written into all.
 pub fn entries(all: &mut [Resource], pairs: &Pairs, specs: &[FieldSpec]) -> Outcome {
     for resource in all {
         for (key, value) in pairs {
+            let new = resource.share(Scalar::string(&value.0));
+            let mut is_over_others = false;
             for spec in specs {
                 spec.visit(&mut resource.node, Create::Map, &mut |node| match node {
                     Node::Map(_) => {
-                        node.set(key, Node::string(&value.0));
+                        let old = node.get(key).and_then(Node::scalar).map_or(0, |old| old.shared);
+                        is_over_others |= old != 0 && old != new.shared;
+                        node.set(key, Node::Scalar(new.clone()));
                         Ok(())
                     }
                     _ => Err("a mapping was expected".into()),
                 })?;
+            }
+            if is_over_others {
+                resource.settle();
             }
         }
     }
@@ -200,7 +208,7 @@ pub fn entries(all: &mut [Resource], pairs: &Pairs, specs: &[FieldSpec]) -> Outc
 
 pub fn image(all: &mut [Resource], image: &Image, specs: &[FieldSpec]) -> Outcome {
     let pattern = format!("^{}(:[a-zA-Z0-9_.{{}}-]*)?(@sha256:[a-zA-Z0-9_.{{}}-]*)?$", image.name);
-    let pattern = Regex::new(&pattern).map_err(|_| format!("`{}` is not an image's name", image.name))?;
+    let pattern = regular::compile(&pattern).map_err(|_| format!("`{}` is not an image's name", image.name))?;
     for resource in all.iter_mut().filter(|resource| resource.gvk().kind != "CustomResourceDefinition") {
         // first wherever containers are, in any kind, then where the tables say
         containers(&mut resource.node, &mut |node| match node.text() {

@@ -70,7 +70,7 @@ fn put(node: &mut Node, path: &[String], value: &str, position: i64) -> Result<(
     let Some((part, rest)) = path.split_first() else {
         let Node::Scalar(old) = node else { return Err("a scalar was expected".into()) };
         let text = if position > 0 { inserted(&old.text, position, value) } else { value.to_owned() };
-        *old = Scalar { text, quoted: old.quoted, tag: Tag::Any };
+        *old = Scalar { text, tag: Tag::Any, ..*old };
         return Ok(());
     };
     let item = part.strip_prefix('[').and_then(|part| part.strip_suffix(']'));
