@@ -69,7 +69,8 @@ impl Patch {
                     return Err("a patch with a `target` can hold one document only".into());
                 }
                 // a patch of nothing changes nothing
-                let Some(patch) = patches.first() else { return Ok(false) };
+                let Some(mut patch) = patches.first().cloned() else { return Ok(false) };
+                as_text(&mut patch.node);
                 let weight = weight(&patch.node);
                 for index in select(all, selector, budget)? {
                     budget.spend(weight)?;
@@ -101,6 +102,21 @@ impl Patch {
         }
         all.retain(|resource| !resource.node.is_null());
         Ok(is_another)
+    }
+}
+
+/// Labels and annotations of a patch with a target are text to kustomize, a null as well, and none of them say nothing.
+fn as_text(patch: &mut Node) {
+    let Some(metadata) = patch.get_mut("metadata") else { return };
+    for field in ["labels", "annotations"] {
+        match metadata.get_mut(field) {
+            Some(Node::Map(entries)) if !entries.is_empty() => {
+                for (_, node) in entries {
+                    *node = Node::string(node.text().unwrap_or_default());
+                }
+            }
+            _ => drop(metadata.remove(field)),
+        }
     }
 }
 
