@@ -14,20 +14,21 @@ use crate::manifest::ObjectId;
 pub struct StatusWriter {
     kind: ApiKind,
     key: Key,
-    last: Value,
+    /// As JSON text: it is kept for long and looked at rarely.
+    last: Box<str>,
     /// A write that got no answer: it may have been taken or not.
-    doubtful: Option<Value>,
+    doubtful: Option<Box<str>>,
 }
 
 impl StatusWriter {
     /// `recorded` is the status that the object carries.
     pub fn new(kind: ApiKind, key: Key, recorded: &impl Serialize) -> Self {
-        Self { kind, key, last: plain(recorded), doubtful: None }
+        Self { kind, key, last: text(recorded), doubtful: None }
     }
 
     /// True if `status` differs from what is recorded.
     pub fn differs(&self, status: &impl Serialize) -> bool {
-        self.doubtful.is_some() || plain(status) != self.last
+        self.doubtful.is_some() || text(status) != self.last
     }
 
     /// Writes what changed; no request if nothing did.
@@ -43,10 +44,13 @@ impl StatusWriter {
         cluster: &Cluster,
         status: &impl Serialize,
     ) -> Result<Option<String>, ApiError> {
-        let new = plain(status);
+        if !self.differs(status) {
+            return Ok(None);
+        }
+        let new = text(status);
         let patch = match &self.doubtful {
-            None => merge_patch(&self.last, &new),
-            Some(doubtful) => Some(whole_patch(&[&self.last, doubtful], &new)),
+            None => merge_patch(&value(&self.last), &value(&new)),
+            Some(doubtful) => Some(whole_patch(&[&value(&self.last), &value(doubtful)], &value(&new))),
         };
         let Some(patch) = patch else { return Ok(None) };
         self.doubtful = Some(new.clone());
@@ -61,8 +65,12 @@ impl StatusWriter {
     }
 }
 
-fn plain(status: &impl Serialize) -> Value {
-    serde_json::to_value(status).expect("a status made of plain data serialises")
+fn text(status: &impl Serialize) -> Box<str> {
+    serde_json::to_string(status).expect("a status made of plain data serialises").into()
+}
+
+fn value(text: &str) -> Value {
+    serde_json::from_str(text).expect("what was serialised is JSON")
 }
 
 /// The patch that leads to `new` from whichever of `olds` is recorded.
