@@ -244,7 +244,9 @@ impl Cluster {
         let (verb, resource) = (call.verb, call.resource.clone());
         let timeout =
             self.deadline(&call).map_err(|closed| ApiError::new(ErrorClass::NotLeading, closed.to_string()))?;
-        let (result, load) = match turn.during(tokio::time::timeout(timeout, self.exchange(call))).await {
+        // an exchange is large; boxed, it is no part of all that may ever send a request
+        let exchange = Box::pin(self.exchange(call));
+        let (result, load) = match turn.during(tokio::time::timeout(timeout, exchange)).await {
             Ok(Ok(reply)) => (Ok(reply), Load::Served),
             Ok(Err(failed)) => (Err(failed.error), failed.load),
             Err(_) => {

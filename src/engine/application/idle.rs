@@ -293,7 +293,7 @@ impl Idle {
                 return disturbance;
             }
             if let Some(object) = object {
-                app.tell_drift(object, &standing, true).await;
+                Box::pin(app.tell_drift(object, &standing, true)).await;
             }
         }
     }

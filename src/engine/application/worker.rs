@@ -33,7 +33,7 @@ pub async fn run(key: Key, shared: Arc<Shared>, mut goal: Goal, cancel: Cancella
     let mut taken = false;
     if let Some(hold) = &shared.hold {
         let acquired = tokio::select! {
-            acquired = hold.acquire(&key, &mut goal) => acquired,
+            acquired = Box::pin(hold.acquire(&key, &mut goal)) => acquired,
             () = leave.cancelled() => return,
             () = cancel.cancelled() => return,
         };
@@ -83,7 +83,7 @@ pub async fn run(key: Key, shared: Arc<Shared>, mut goal: Goal, cancel: Cancella
     };
     if left {
         tokio::select! {
-            () = app.leave() => {}
+            () = Box::pin(app.leave()) => {}
             () = cancel.cancelled() => {}
         }
     }
@@ -107,7 +107,7 @@ impl Worker {
         while let Some(object) = self.idle.object() {
             let app = self.app.clone();
             if object.metadata.deletion_timestamp.is_some() {
-                if app.finalize(&object).await {
+                if Box::pin(app.finalize(&object)).await {
                     break;
                 }
                 let pause = self.backoff.next(object.spec.retry_interval_max());
@@ -119,8 +119,9 @@ impl Worker {
             self.idle.follow(&self.app, &object);
             app.metrics.follows(&source_key(&object));
             app.metrics.suspended(object.spec.suspended());
-            let ended = match self.preflight(&object).await {
-                Ok(Some(source)) => self.attempt(object.clone(), source, cause, since).await,
+            let ended = match Box::pin(self.preflight(&object)).await {
+                // its state is large, and a worker waits most of the time
+                Ok(Some(source)) => Box::pin(self.attempt(object.clone(), source, cause, since)).await,
                 // suspended: nothing is done, nothing is said
                 Ok(None) => {
                     let source = self.app.shared.source(&source_key(&object));
@@ -152,7 +153,7 @@ impl Worker {
                     if failure.unreadable {
                         source.unreadable();
                     }
-                    let changed = self.app.failed(&object, &failure).await;
+                    let changed = Box::pin(self.app.failed(&object, &failure)).await;
                     // what waits for a person needs no quicker look
                     source.attention(&self.app.key, !failure.stalled, changed);
                     let pause = match failure.retry {
