@@ -54,6 +54,8 @@ struct Application {
     rendered: Option<Rendered>,
     /// What it declares at the newest revision that it could render.
     declares: BTreeSet<ObjectId>,
+    /// What it owned when the daemon started, until the first render tells what of it is declared still.
+    adopted: BTreeSet<ObjectId>,
     /// The newest revision that it was Ready at; losing health later does not take it back.
     ready_at: Option<String>,
     /// Why it is not ready, for those who wait for it.
@@ -66,7 +68,10 @@ struct Application {
 #[derive(Default)]
 struct State {
     applications: BTreeMap<Key, Application>,
+    /// Each is among what its owner declares or has adopted.
     claims: HashMap<ObjectId, Key>,
+    /// Those whose dependencies have expressions.
+    asking: BTreeSet<Key>,
 }
 
 /// The shared registry; cheap to clone.
@@ -130,6 +135,11 @@ impl Registry {
                     (entry.rendered, entry.ready_at) = (None, None);
                 }
                 (entry.source, entry.depends_on, entry.suspended) = new;
+                if entry.depends_on.iter().any(|dependency| dependency.ready.is_some()) {
+                    state.asking.insert(app.clone());
+                } else {
+                    state.asking.remove(app);
+                }
             }
             !same
         });
@@ -161,8 +171,7 @@ impl Registry {
         self.change(|state| {
             let entry = state.applications.entry(app.clone()).or_default();
             entry.object = Some(object);
-            let own = entry.depends_on.iter().any(|dependency| dependency.ready.is_some());
-            own || state.is_asked_about(app)
+            state.asking.contains(app) || state.is_asked_about(app)
         });
     }
 
@@ -177,8 +186,10 @@ impl Registry {
     /// What it owned when the daemon started: first come is who is recorded.
     pub fn adopt(&self, app: &Key, ids: impl IntoIterator<Item = ObjectId>) {
         self.change(|state| {
+            let entry = state.applications.entry(app.clone()).or_default();
             for id in ids {
-                state.claims.entry(id).or_insert_with(|| app.clone());
+                state.claims.entry(id.clone()).or_insert_with(|| app.clone());
+                entry.adopted.insert(id);
             }
             true
         });
@@ -187,6 +198,7 @@ impl Registry {
     pub fn remove(&self, app: &Key) {
         self.change(|state| {
             state.claims.retain(|_, owner| owner != app);
+            state.asking.remove(app);
             state.applications.remove(app).is_some()
         });
     }
@@ -390,15 +402,18 @@ impl Application {
 impl State {
     /// Whether an expression of another application is about this one.
     fn is_asked_about(&self, app: &Key) -> bool {
-        let mut dependencies = self.applications.values().flat_map(|other| &other.depends_on);
+        let asking = self.asking.iter().filter_map(|key| self.applications.get(key));
+        let mut dependencies = asking.flat_map(|other| &other.depends_on);
         dependencies.any(|dependency| dependency.ready.is_some() && dependency.key == *app)
     }
 
     /// Ends an application's claims on what it no longer declares; another that declares it takes over at once, so that
     /// there is no moment in which nobody does.
     fn let_go(&mut self, app: &Key, declared: &BTreeSet<ObjectId>) -> bool {
-        let stale: Vec<_> = self.claims.iter().filter(|(id, owner)| *owner == app && !declared.contains(*id)).collect();
-        let stale: Vec<_> = stale.into_iter().map(|(id, _)| id.clone()).collect();
+        let Some(entry) = self.applications.get_mut(app) else { return false };
+        let adopted = std::mem::take(&mut entry.adopted);
+        let known = entry.declares.iter().chain(&adopted).filter(|id| !declared.contains(*id));
+        let stale: Vec<_> = known.filter(|id| self.claims.get(*id) == Some(app)).cloned().collect();
         self.hand_on(app, &stale);
         !stale.is_empty()
     }
