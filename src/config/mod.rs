@@ -131,6 +131,8 @@ pub const API_CONCURRENCY: usize = 64;
 pub const API_CONCURRENCY_MAX: usize = 1024;
 /// Status writes at a time, apart from applies: a quarter of what may be under way, so that applies never starve them.
 pub const STATUS_WRITES_MAX: usize = 4;
+/// An apply that takes longer is told of while it is under way; of a shorter one only the end is written.
+pub const PROGRESS_UNTOLD_MAX: Duration = Duration::from_secs(1);
 /// Background status writes a second, for applications that a new revision did not change.
 pub const BACKGROUND_STATUS_PER_SECOND: u32 = 20;
 /// An apply that was asked to give way may finish its stage in this time.

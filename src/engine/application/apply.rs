@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::apply::{self, Action, Outcome, Stage};
 use crate::cluster::{ApiError, ApiKind, ErrorClass, Holding};
+use crate::config;
 use crate::manifest::ObjectId;
 use crate::plan::{Desired, Handling};
 use crate::report::{Severity, Verdict};
@@ -50,7 +51,7 @@ impl Application {
         for desired in &prepared.desired {
             stages.entry(apply::stage_of(&desired.object.id)).or_default().push(desired);
         }
-        let mut said = false;
+        let (mut said, mut told_at) = (false, None);
         if !stages.contains_key(&Stage::Workloads) {
             self.lay_over_nothing(work).await;
         }
@@ -66,8 +67,10 @@ impl Application {
             if work.yield_soon.is_cancelled() && !work.unyielding {
                 return Err(Stop::Yielded);
             }
+            let permit = self.shared.applies.acquire(work.urgency).await;
+            let told_at = *told_at.get_or_insert_with(|| Instant::now() + config::PROGRESS_UNTOLD_MAX);
             let send = async {
-                let _permit = self.shared.applies.acquire(work.urgency).await;
+                let _permit = permit;
                 work.applying.store(true, Ordering::Release);
                 let order = apply::Work {
                     stages: vec![todo.iter().map(|todo| Arc::new(todo.desired.object.unpacked())).collect()],
@@ -89,19 +92,19 @@ impl Application {
                 let stop = apply::Stop { after_stage: CancellationToken::new(), now: work.stop.clone() };
                 work.identity.applier.apply(&order, &stop, &|_| {}).await
             };
+            let rolls = todo.iter().any(|todo| todo.overlay.as_ref().is_some_and(Overlay::rolls));
+            let only_drift = todo.iter().all(|todo| todo.drift.is_some());
+            let telling = !said && ((!correcting && !only_drift) || rolls);
+            tokio::pin!(send);
             // that something is being changed is said while it is being changed, not before
-            let tell = async {
-                let rolls = todo.iter().any(|todo| todo.overlay.as_ref().is_some_and(Overlay::rolls));
-                let only_drift = todo.iter().all(|todo| todo.drift.is_some());
-                if !said && ((!correcting && !only_drift) || rolls) {
-                    let message = format!("applying revision {}", work.revision());
-                    if let Err(error) = self.progressing(work, &message, None).await {
-                        tracing::warn!(object = %self.key, %error, "the status could not be written; it is written with the next one");
-                    }
+            let result = tokio::select! {
+                biased;
+                result = &mut send => result,
+                () = tokio::time::sleep_until(told_at.into()), if telling => {
+                    said = true;
+                    tokio::join!(send, self.tell_progress(work)).0
                 }
             };
-            let (result, ()) = tokio::join!(send, tell);
-            said = true;
             let outcome = match result {
                 Ok(applied) => {
                     self.memory().present.extend(applied.left);
@@ -118,6 +121,13 @@ impl Application {
             outcome?;
         }
         Ok(())
+    }
+
+    async fn tell_progress(&self, work: &Work) {
+        let message = format!("applying revision {}", work.revision());
+        if let Err(error) = self.progressing(work, &message, None).await {
+            tracing::warn!(object = %self.key, %error, "the status could not be written; it is written with the next one");
+        }
     }
 
     /// Sees to it that all kinds are watched before it is decided what is held.

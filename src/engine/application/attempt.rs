@@ -4,6 +4,7 @@ use std::sync::{Arc, PoisonError};
 use std::time::Instant;
 
 use crate::cluster::Holding;
+use crate::engine::permits::Urgency;
 use crate::engine::source::Head;
 use crate::manifest::ObjectId;
 use crate::plan::{Desired, Handling, Inventory, TooLarge};
@@ -40,6 +41,10 @@ impl Application {
         let unchanged = applied == Some(prepared.rendered.digest);
         if unchanged {
             self.memory().applied = applied;
+            // what a revision changes is found among many: those that nobody has looked at yet go first
+            if work.urgency != Urgency::Routine {
+                drop(self.shared.renders.acquire(Urgency::Routine).await);
+            }
         }
         let declared: Inventory =
             prepared.desired.iter().map(|d| (d.object.id.clone(), d.object.version.clone())).collect();

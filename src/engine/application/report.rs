@@ -141,10 +141,7 @@ impl Application {
         // dependents use what the engine knows, not the status
         self.shared.registry.ready(&self.key, &head.identity);
         if only_the_revision_moved {
-            if report.writer.differs(&report.status) {
-                self.shared.background.turn(&self.shared.applies).await;
-                self.write_or_log(report).await;
-            }
+            // `keep_writing` does, when it is its turn
             return head;
         }
         let only_drift = changes.counts.is_empty() && !changes.corrected.is_empty();
@@ -249,9 +246,10 @@ impl Application {
     /// whoever writes next waits for it.
     async fn write(&self, mut report: OwnedMutexGuard<Report>) -> Result<(), ApiError> {
         let (shared, id) = (self.shared.clone(), self.id());
+        let urgency = std::mem::replace(&mut report.urgency, Urgency::Routine);
+        let permit = shared.statuses.acquire(urgency).await;
         let task = tokio::spawn(async move {
-            let urgency = std::mem::replace(&mut report.urgency, Urgency::Routine);
-            let _permit = shared.statuses.acquire(urgency).await;
+            let _permit = permit;
             let urgent = (urgency == Urgency::Repair).then(|| shared.cluster.urgently());
             let cluster = urgent.unwrap_or_else(|| shared.cluster.clone());
             // whoever gives up what we serve waits for the answer
@@ -273,19 +271,23 @@ impl Application {
         }
     }
 
-    /// Writes again and again what could not be written; returns only to be dropped.
+    /// Writes what nobody waits for, in its turn, and again and again what could not be written; returns only to be
+    /// dropped.
     pub async fn keep_writing(&self) {
-        loop {
+        while self.has_more_to_say().await {
+            self.shared.background.turn(&self.shared.applies).await;
             let report = self.report.clone().lock_owned().await;
-            if !report.writer.differs(&report.status) {
-                drop(report);
-                return std::future::pending().await;
+            Box::pin(self.write_or_log(report)).await;
+            if self.has_more_to_say().await {
+                tokio::time::sleep(STATUS_RETRY).await;
             }
-            drop(report);
-            tokio::time::sleep(STATUS_RETRY).await;
-            let report = self.report.clone().lock_owned().await;
-            self.write_or_log(report).await;
         }
+        std::future::pending().await
+    }
+
+    async fn has_more_to_say(&self) -> bool {
+        let report = self.report.lock().await;
+        report.writer.differs(&report.status)
     }
 }
 
