@@ -32,6 +32,8 @@ pub use provider::{Provider, ProviderSpec};
 pub use receiver::{RECEIVER_PATH, Receiver, ReceiverResource, ReceiverSpec, ReceiverStatus, receiver_path};
 
 use std::fmt;
+use std::ops::Deref;
+use std::sync::Arc;
 
 /// Label: the Kustomization that owns an object.
 pub const OWNER_NAME_LABEL: &str = "kustomize.toolkit.fluxcd.io/name";
@@ -87,22 +89,39 @@ pub const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration
 /// The manager of status and finalizers.
 pub const STATUS_MANAGER: &str = "gotk-kustomize-controller";
 
-/// A namespaced name of one of our own objects.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Key {
+/// The name of one of our own objects. Cheap to clone: all that know an object share it.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Key(Arc<NamespacedName>);
+
+#[derive(Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct NamespacedName {
     pub namespace: String,
     pub name: String,
 }
 
 impl Key {
     pub fn new(namespace: impl Into<String>, name: impl Into<String>) -> Self {
-        Self { namespace: namespace.into(), name: name.into() }
+        Self(Arc::new(NamespacedName { namespace: namespace.into(), name: name.into() }))
     }
 
     /// Of an object as the API server sends it.
     pub fn of(object: &serde_json::Value) -> Self {
         let text = |pointer| object.pointer(pointer).and_then(serde_json::Value::as_str).unwrap_or_default();
         Self::new(text("/metadata/namespace"), text("/metadata/name"))
+    }
+}
+
+impl Deref for Key {
+    type Target = NamespacedName;
+
+    fn deref(&self) -> &NamespacedName {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
     }
 }
 

@@ -190,7 +190,7 @@ impl Preview {
             value.pointer(pointer).and_then(Value::as_str).unwrap_or_default().to_owned()
         };
         let renamed = [
-            (id.name, object.id.name.clone()),
+            (id.name.clone(), object.id.name.clone()),
             (text(&made, "/metadata/uid"), uid.to_owned()),
             (text(&trial, "/spec/names/plural"), text(value, "/spec/names/plural")),
         ];

@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::api::CONFIRM_RECREATE;
 use crate::cluster::{ApiError, ApiKind, Cluster, ErrorClass, OwnerKey, Propagation, Seen};
-use crate::manifest::{Object, ObjectId};
+use crate::manifest::{Identity, Object, ObjectId};
 use crate::plan::{Consent, Recreation};
 
 use super::applier::{Failure, submit};
@@ -102,7 +102,7 @@ impl Replacement<'_> {
     }
 
     fn unconfirmed(&self, refused: &ApiError) -> ApiError {
-        let ObjectId { group, kind, namespace, name } = &self.object.id;
+        let Identity { group, kind, namespace, name } = &*self.object.id;
         let resource =
             if group.is_empty() { self.kind.plural.to_string() } else { format!("{}.{group}", self.kind.plural) };
         let within = if namespace.is_empty() { String::new() } else { format!(" -n {namespace}") };
@@ -169,7 +169,7 @@ pub(super) fn trial(id: &ObjectId, value: &Value, uid: &str) -> (ObjectId, Value
     if let Some(metadata) = value.get_mut("metadata").and_then(Value::as_object_mut) {
         metadata.insert("name".into(), Value::String(name.clone()));
     }
-    (ObjectId { name, ..id.clone() }, value)
+    (ObjectId::new(&*id.group, &*id.kind, &*id.namespace, name), value)
 }
 
 #[cfg(test)]

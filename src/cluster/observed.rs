@@ -188,9 +188,7 @@ impl Observed {
     pub fn expect(&self, id: &ObjectId, entry: Option<EntryHash>) {
         if let Some(slot) = self.0.store().objects.get_mut(id) {
             slot.expected = entry.or(Some(EntryHash::NONE));
-            if slot.is_as_expected() {
-                slot.managed = None;
-            }
+            slot.settle();
         }
     }
 
@@ -206,9 +204,7 @@ impl Observed {
         store.see(seen, None);
         if let Some(slot) = store.objects.get_mut(&id) {
             slot.expected = entry;
-            if slot.is_as_expected() {
-                slot.managed = None;
-            }
+            slot.settle();
         }
     }
 }
@@ -217,6 +213,13 @@ impl Slot {
     /// Our entry has the fields that it had when the object was last known to be as declared.
     fn is_as_expected(&self) -> bool {
         self.expected.is_some() && self.seen.entry == self.expected
+    }
+
+    /// Who holds what is of no use while our entry is as expected.
+    fn settle(&mut self) {
+        if self.is_as_expected() {
+            self.managed = None;
+        }
     }
 
     /// These places and the one that was scaled.
@@ -346,7 +349,8 @@ impl Store {
         }
     }
 
-    fn see(&mut self, seen: Seen, managed: Option<Box<Managed>>) {
+    fn see(&mut self, mut seen: Seen, managed: Option<Box<Managed>>) {
+        self.share_names(&mut seen);
         let mut slot = Slot { seen: Arc::new(seen), expected: None, managed };
         let seen = slot.seen.clone();
         if let Some(old) = self.objects.get(&seen.id) {
@@ -356,9 +360,7 @@ impl Store {
             }
             if same && old.expected.is_some() {
                 slot.expected = old.expected;
-                if slot.is_as_expected() {
-                    slot.managed = None;
-                }
+                slot.settle();
             }
             if same && old.seen.is_as(&seen) {
                 self.objects.insert(seen.id.clone(), slot);
@@ -376,6 +378,18 @@ impl Store {
             self.owner(key).objects.insert(seen.id.clone());
         }
         self.ring(seen.owner.as_ref());
+    }
+
+    /// What an object and its owner are called is kept once, whoever tells of it.
+    fn share_names(&self, seen: &mut Seen) {
+        if let Some((id, _)) = self.objects.get_key_value(&seen.id) {
+            seen.id = id.clone();
+        }
+        if let Some(owner) = &mut seen.owner
+            && let Some((key, _)) = self.owners.get_key_value(owner)
+        {
+            *owner = key.clone();
+        }
     }
 
     fn remove(&mut self, id: &ObjectId) {

@@ -1,6 +1,8 @@
 //! Which object is meant, in Flux's spelling, so that inventories carry over in both directions.
 
 use std::fmt;
+use std::ops::Deref;
+use std::sync::Arc;
 
 /// A kind without its version: an object keeps its identity when its API version changes.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -10,9 +12,13 @@ pub struct GroupKind {
     pub kind: String,
 }
 
-/// An object's identity: group, kind, namespace and name, but not the version.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct ObjectId {
+/// An object's identity. Cheap to clone: many maps know an object, and share what it is called.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ObjectId(Arc<Identity>);
+
+/// Group, kind, namespace and name, but not the version.
+#[derive(Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Identity {
     /// Empty for the core group.
     pub group: String,
     pub kind: String,
@@ -28,7 +34,14 @@ impl ObjectId {
         namespace: impl Into<String>,
         name: impl Into<String>,
     ) -> Self {
-        Self { group: group.into(), kind: kind.into(), namespace: namespace.into(), name: name.into() }
+        let (group, kind) = (group.into(), kind.into());
+        Self(Arc::new(Identity { group, kind, namespace: namespace.into(), name: name.into() }))
+    }
+
+    /// What an object of a cluster-scoped kind is called, whatever namespace was written into it.
+    #[must_use]
+    pub fn without_namespace(&self) -> Self {
+        Self::new(&*self.group, &*self.kind, "", &*self.name)
     }
 
     pub fn group_kind(&self) -> GroupKind {
@@ -49,6 +62,20 @@ impl ObjectId {
             return None;
         }
         Some(Self::new(group, kind, namespace, name.replace("__", ":")))
+    }
+}
+
+impl Deref for ObjectId {
+    type Target = Identity;
+
+    fn deref(&self) -> &Identity {
+        &self.0
+    }
+}
+
+impl fmt::Debug for ObjectId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
     }
 }
 

@@ -15,7 +15,7 @@ mod tree;
 pub mod yaml;
 
 pub use digest::DigestKey;
-pub use identity::{GroupKind, ObjectId};
+pub use identity::{GroupKind, Identity, ObjectId};
 pub use memory_tree::MemoryTree;
 pub use normalise::normalise;
 pub use object::{Object, Origin};

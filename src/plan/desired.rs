@@ -127,13 +127,13 @@ fn prepare(
     let mut value = object.value.clone();
     // rendering can't know that a custom kind is cluster-scoped; the API server takes no notice of a namespace there
     if namespaced == Some(false) && !id.namespace.is_empty() {
-        id.namespace.clear();
+        id = id.without_namespace();
         section(&mut value, "metadata").remove("namespace");
     }
     match (namespaced, id.namespace.is_empty()) {
         (None, _) => {
             let api_version = object.api_version();
-            return Err(Box::new(PlanError::KindUnknown { kind: id.kind, api_version, origin }));
+            return Err(Box::new(PlanError::KindUnknown { kind: id.kind.clone(), api_version, origin }));
         }
         (Some(true), true) => return Err(Box::new(PlanError::NamespaceMissing { id, origin })),
         _ => {}

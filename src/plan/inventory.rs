@@ -46,7 +46,7 @@ impl Inventory {
         let identity =
             |id: &ObjectId| match id.namespace.is_empty() || scopes.namespaced(&id.group, &id.kind) != Some(false) {
                 true => id.clone(),
-                false => ObjectId { namespace: String::new(), ..id.clone() },
+                false => id.without_namespace(),
             };
         self.iter().map(|(id, v)| (identity(id), v.clone())).collect()
     }

@@ -159,7 +159,7 @@ pub(super) fn finish(request: &Request<'_>, texts: Vec<Text>, drafts: Vec<Draft>
                 || cluster_scoped.contains(&(id.group.clone(), id.kind.clone())))
         {
             // the API server takes no notice of it
-            id.namespace.clear();
+            id = id.without_namespace();
             scope::free(&mut draft.value);
         }
         if let Some(first) = first_of.insert(id.clone(), place) {

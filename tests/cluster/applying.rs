@@ -41,7 +41,7 @@ async fn a_set_that_brings_its_own_kind_and_namespace_is_applied_in_one_go() {
     let mut widget =
         (*bench.declared("bootstrap.example.org/v1", "Widget", "w", "d", json!({"spec": {"size": 1}}))).clone();
     widget.value["metadata"]["namespace"] = json!("bootstrap-made");
-    widget.id.namespace = "bootstrap-made".into();
+    widget.id = ObjectId::new("bootstrap.example.org", "Widget", "bootstrap-made", "w");
     let told = Mutex::new(Vec::new());
     let applied = bench
         .applier

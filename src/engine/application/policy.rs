@@ -105,7 +105,7 @@ impl Application {
                 // policies, not who writes, ask for it
                 let id = ObjectId::new("", "Namespace", "", &*id.namespace);
                 let namespace = live(&self.shared.cluster, &id).await.map_err(unanswered)?;
-                namespaces.insert(id.name, namespace.map(Arc::new));
+                namespaces.insert(id.name.clone(), namespace.map(Arc::new));
             }
             let namespace = namespaces.get(&id.namespace).cloned().flatten();
             known.push(Known { desired: desired.clone(), resource, namespaced, before, namespace });

@@ -193,7 +193,7 @@ impl Application {
         } else {
             format!("deleting {} loses data", listed(&plan.guarded))
         };
-        let api::Key { namespace, name } = &self.key;
+        let api::NamespacedName { namespace, name } = &*self.key;
         format!(
             "{why}: waiting for consent\nhint: kubectl annotate --overwrite kustomization/{name} -n {namespace} {}='{}'",
             api::CONFIRM_PRUNE,

@@ -40,7 +40,7 @@ pub(super) async fn look(
                 unseen.push(why);
                 None
             });
-            namespaces.insert(id.name, namespace.map(Arc::new));
+            namespaces.insert(id.name.clone(), namespace.map(Arc::new));
         }
         let namespace = namespaces.get(&id.namespace).cloned().flatten();
         known.push(Known { desired: desired.clone(), resource, namespaced, before, namespace });

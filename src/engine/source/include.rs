@@ -293,7 +293,7 @@ mod tests {
             names.iter().map(|name| key(name)).collect()
         };
         let found =
-            |start: &str| circle(&key(start), &includes).map(|keys| keys.into_iter().map(|key| key.name).collect());
+            |start: &str| circle(&key(start), &includes).map(|keys| keys.iter().map(|key| key.name.clone()).collect());
         assert_eq!(found("a"), Some(["a", "b", "c", "a"].map(String::from).to_vec()));
         assert_eq!(found("self"), Some(["self", "self"].map(String::from).to_vec()));
         assert_eq!(found("outside"), None, "who only includes members is in no circle");
