@@ -3,7 +3,9 @@
 //!
 //! As in an API server, manifests are of any type here: what depends on them is found out when it is evaluated.
 
+use super::formatting::{self, Part};
 use super::functions::{self, SIGNATURES, UNSERVED};
+use super::record::Record;
 use super::regular::Pattern;
 use super::syntax::{Comprehension, Expr, Kind, Node, Operator};
 use super::time::{self, DURATION, TIMESTAMP};
@@ -19,6 +21,7 @@ pub enum Type {
     List(Box<Type>),
     Map(Box<Type>),
     Optional(Box<Type>),
+    Record(&'static Record),
 }
 
 impl Type {
@@ -29,6 +32,7 @@ impl Type {
             Type::List(_) => "list",
             Type::Map(_) => "map",
             Type::Optional(_) => "optional_type",
+            Type::Record(record) => record.name,
         }
     }
 
@@ -46,6 +50,17 @@ impl Type {
         matches!(self, Type::Of("int" | "uint" | "double"))
     }
 
+    /// Whether a value can be of both types.
+    fn goes_with(&self, other: &Type) -> bool {
+        match (self, other) {
+            (Type::Any, _) | (_, Type::Any) => true,
+            (Type::List(a), Type::List(b)) | (Type::Map(a), Type::Map(b)) | (Type::Optional(a), Type::Optional(b)) => {
+                a.goes_with(b)
+            }
+            (a, b) => a == b,
+        }
+    }
+
     /// What a value of either type is.
     fn either(self, other: Type) -> Type {
         if self == other { self } else { Type::Any }
@@ -57,6 +72,8 @@ const BOOL: Type = Type::Of("bool");
 /// What is declared: names, and what `variables.name` comes to.
 pub struct Declared<'a> {
     pub names: &'a [&'static str],
+    /// Of these the fields are known, of all others nothing.
+    pub records: &'a [(&'static str, &'static Record)],
     pub composed: &'a [(String, Type)],
 }
 
@@ -77,8 +94,13 @@ pub fn check(source: &str, expr: &Expr, declared: &Declared<'_>) -> Result<Type,
 
 /// As [`check`], where any name may be used.
 pub fn check_open(source: &str, expr: &Expr) -> Result<Type, CompileError> {
-    let declared = Declared { names: &[], composed: &[] };
+    let declared = Declared { names: &[], records: &[], composed: &[] };
     Checker { source, declared: &declared, open: true, mixed: true, scopes: Vec::new() }.check(expr)
+}
+
+/// True for what may be of a type whose values have an order.
+fn orders(kind: &Type) -> bool {
+    of_time(kind) || matches!(kind, Type::Any | Type::Of("bool" | "int" | "uint" | "double" | "string" | "bytes"))
 }
 
 fn of_time(kind: &Type) -> bool {
@@ -141,6 +163,7 @@ impl Checker<'_> {
             Node::Select { operand, field, optional } => self.select(expr.at, operand, field, *optional),
             Node::Has { operand, field } => match self.check(operand)? {
                 Type::Any | Type::Map(_) | Type::Optional(_) => Ok(BOOL),
+                Type::Record(record) if record.field(field).is_some() => Ok(BOOL),
                 other => Err(self.error(expr.at, format!("a {} has no field `{field}`", other.name()))),
             },
             Node::Index { operand, index, optional } => {
@@ -152,7 +175,7 @@ impl Checker<'_> {
                 let item = match (&of, &index) {
                     (Type::Any, _) => Type::Any,
                     (Type::List(item), Type::Any) => (**item).clone(),
-                    (Type::List(item), index) if index.is_number() => (**item).clone(),
+                    (Type::List(item), Type::Of("int")) => (**item).clone(),
                     (Type::Map(value), _) => (**value).clone(),
                     _ => return Err(self.overload(expr.at, "[]", &[&of, &index])),
                 };
@@ -180,7 +203,7 @@ impl Checker<'_> {
             Node::If { condition, then, otherwise } => {
                 self.boolean(condition, "?:")?;
                 let (then, otherwise) = (self.check(then)?, self.check(otherwise)?);
-                if then != Type::Any && otherwise != Type::Any && then.name() != otherwise.name() {
+                if !then.goes_with(&otherwise) {
                     return Err(self.overload(expr.at, "?:", &[&BOOL, &then, &otherwise]));
                 }
                 Ok(then.either(otherwise))
@@ -198,12 +221,15 @@ impl Checker<'_> {
             }
             Node::Map(entries) => {
                 let mut kind: Option<Type> = None;
-                for (key, value, _) in entries {
+                for (key, value, optional) in entries {
                     let named = self.check(key)?;
                     if !matches!(named, Type::Any | Type::Of("string" | "int" | "uint" | "bool")) {
                         return Err(self.error(key.at, format!("a {} can't be a key", named.name())));
                     }
-                    let (value_at, value) = (value.at, self.check(value)?);
+                    let (value_at, value) = match (value.at, self.check(value)?) {
+                        (at, Type::Optional(inner)) if *optional => (at, *inner),
+                        other => other,
+                    };
                     kind = Some(self.alike(value_at, kind, value)?);
                 }
                 Ok(Type::Map(Box::new(kind.unwrap_or(Type::Any))))
@@ -226,8 +252,7 @@ impl Checker<'_> {
     /// What is written out as a list or a map holds values of one type, as API servers want it.
     fn alike(&self, at: usize, before: Option<Type>, item: Type) -> Result<Type, CompileError> {
         let Some(before) = before else { return Ok(item) };
-        let known = |kind: &Type| *kind != Type::Any && kind.name() != "null_type";
-        if !self.mixed && known(&before) && known(&item) && before.name() != item.name() {
+        if !self.mixed && !before.goes_with(&item) {
             let message = format!("a list or a map is of one type, but has {} and {}", before.name(), item.name());
             return Err(self.error(at, message));
         }
@@ -245,7 +270,8 @@ impl Checker<'_> {
             return Err(self.error(at, "`authorizer` asks an API server for rights, which is not done here"));
         }
         if self.declared.names.contains(&name) {
-            return Ok(Type::Any);
+            let record = self.declared.records.iter().find(|(known, _)| *known == name);
+            return Ok(record.map_or(Type::Any, |(_, record)| Type::Record(record)));
         }
         if functions::type_named(name).is_some() {
             return Ok(Type::Of("type"));
@@ -272,6 +298,7 @@ impl Checker<'_> {
         let field = match of {
             Type::Any => Type::Any,
             Type::Map(value) => *value,
+            Type::Record(record) if record.field(field).is_some() => record.field(field).unwrap_or(Type::Any),
             other => return Err(self.error(at, format!("a {} has no field `{field}`", other.name()))),
         };
         Ok(if optional { Type::Optional(Box::new(field)) } else { field })
@@ -287,7 +314,7 @@ impl Checker<'_> {
         let on = target.map(|target| self.check(target)).transpose()?;
         let named: Vec<_> = SIGNATURES.iter().filter(|s| s.name == function && s.member == target.is_some()).collect();
         if named.is_empty() {
-            let why = if UNSERVED.contains(&function) || function.starts_with("format.") {
+            let why = if UNSERVED.contains(&function) {
                 "is not served"
             } else if SIGNATURES.iter().any(|s| s.name == function) {
                 "is called otherwise"
@@ -339,6 +366,20 @@ impl Checker<'_> {
         {
             return Err(self.error(*at, format!("the text is no {function}")));
         }
+        let fits = match (function, &first) {
+            ("sort" | "isSorted" | "min" | "max", Type::List(item)) => orders(item) || item.name() == "null_type",
+            ("sum", Type::List(item)) => item.is_number() || matches!(**item, Type::Any | Type::Of(DURATION)),
+            ("size", kind) => matches!(kind, Type::Any | Type::Of("string" | "bytes") | Type::List(_) | Type::Map(_)),
+            _ => true,
+        };
+        if !fits {
+            return Err(self.overload(at, function, &all));
+        }
+        if let ("format", Some(Expr { node: Node::Literal(Literal::Text(pattern)), .. }), [values]) =
+            (function, target, arguments)
+        {
+            self.format(at, pattern, values)?;
+        }
         Ok(match (function, &first) {
             ("orValue", Type::Optional(inner)) => (**inner).clone().either(types[0].clone()),
             ("value", Type::Optional(inner)) => (**inner).clone(),
@@ -350,11 +391,33 @@ impl Checker<'_> {
             ("sort" | "distinct" | "reverse" | "slice", Type::List(_)) => first.clone(),
             ("lists.range", _) => Type::List(Box::new(Type::Of("int"))),
             ("split" | "findAll", _) => Type::List(Box::new(Type::Of("string"))),
-            ("math.greatest" | "math.least", first) if first.is_number() => {
-                types.iter().cloned().reduce(Type::either).unwrap_or(Type::Any)
-            }
             _ => Type::of(signature.result),
         })
+    }
+
+    /// A format that is written out, with values that are, too.
+    fn format(&mut self, at: usize, pattern: &str, values: &Expr) -> Result<(), CompileError> {
+        let parts = formatting::parts(pattern).map_err(|why| self.error(at, why))?;
+        let Node::List(items) = &values.node else { return Ok(()) };
+        let verbs = parts.iter().filter_map(|part| match part {
+            Part::Value { verb, .. } => Some(*verb),
+            Part::Text(_) => None,
+        });
+        let verbs: Vec<char> = verbs.collect();
+        if verbs.len() != items.len() && items.iter().all(|(_, optional)| !optional) {
+            let message = format!("the format has {} verbs, but {} values", verbs.len(), items.len());
+            return Err(self.error(at, message));
+        }
+        for (verb, (item, optional)) in verbs.into_iter().zip(items) {
+            let mixed = std::mem::replace(&mut self.mixed, true);
+            let kind = self.check(item);
+            self.mixed = mixed;
+            let kind = kind?;
+            if kind != Type::Any && !optional && !formatting::takes(verb, kind.name()) {
+                return Err(self.error(item.at, format!("`%{verb}` is not for a {}", kind.name())));
+            }
+        }
+        Ok(())
     }
 
     fn binary(&self, at: usize, operator: Operator, left: Type, right: Type) -> Result<Type, CompileError> {
@@ -367,11 +430,13 @@ impl Checker<'_> {
                 let null = left.name() == "null_type" || right.name() == "null_type";
                 let scalar =
                     |kind: &Type| matches!(kind, Type::Of("bool" | "int" | "uint" | "double" | "string" | "bytes"));
-                let differ = known && left.name() != right.name();
-                if differ && (!null || scalar(&left) || scalar(&right)) { wrong() } else { Ok(BOOL) }
+                let composed = |kind: &Type| matches!(kind, Type::List(_) | Type::Map(_)) || scalar(kind);
+                let differ = !left.goes_with(&right);
+                if differ && (!null || composed(&left) || composed(&right)) { wrong() } else { Ok(BOOL) }
             }
             In => match &right {
-                Type::Any | Type::List(_) | Type::Map(_) => Ok(BOOL),
+                Type::Any | Type::Map(_) => Ok(BOOL),
+                Type::List(item) if item.goes_with(&left) => Ok(BOOL),
                 _ => wrong(),
             },
             Add | Subtract if of_time(&left) || of_time(&right) => {
@@ -394,10 +459,6 @@ impl Checker<'_> {
                 })
             }
             _ => {
-                let orders = |kind: &Type| {
-                    of_time(kind)
-                        || matches!(kind, Type::Any | Type::Of("bool" | "int" | "uint" | "double" | "string" | "bytes"))
-                };
                 let alike = left.name() == right.name() || (left.is_number() && right.is_number());
                 if orders(&left) && orders(&right) && (!known || alike) { Ok(BOOL) } else { wrong() }
             }
@@ -405,10 +466,7 @@ impl Checker<'_> {
     }
 
     fn comprehension(&mut self, at: usize, inner: &Comprehension) -> Result<Type, CompileError> {
-        let mut range = self.check(&inner.range)?;
-        if let Type::Optional(of) = range {
-            range = *of;
-        }
+        let range = self.check(&inner.range)?;
         let (key, item) = match &range {
             Type::Any => (Type::Any, Type::Any),
             Type::List(item) => (Type::Of("int"), (**item).clone()),
@@ -430,6 +488,16 @@ impl Checker<'_> {
         }
         let body = match inner.kind {
             Kind::Map | Kind::TransformList | Kind::TransformMap => self.check(&inner.body)?,
+            Kind::TransformMapEntry => match self.check(&inner.body)? {
+                Type::Map(value) => *value,
+                Type::Any => Type::Any,
+                other => return Err(self.overload(at, "transformMapEntry", &[&other])),
+            },
+            Kind::SortBy => match (self.check(&inner.body)?, &range) {
+                // null might be of a type that has an order
+                (by, Type::Any | Type::List(_)) if orders(&by) || by.name() == "null_type" => by,
+                (by, _) => return Err(self.overload(at, "sortBy", &[&range, &by])),
+            },
             _ => {
                 self.boolean(&inner.body, "comprehension")?;
                 BOOL
@@ -439,9 +507,9 @@ impl Checker<'_> {
         Ok(match inner.kind {
             Kind::All | Kind::Exists | Kind::ExistsOne => BOOL,
             Kind::Filter if matches!(range, Type::Map(_)) => Type::List(Box::new(Type::Any)),
-            Kind::Filter => Type::List(Box::new(item)),
+            Kind::Filter | Kind::SortBy => Type::List(Box::new(item)),
             Kind::Map | Kind::TransformList => Type::List(Box::new(body)),
-            Kind::TransformMap => Type::Map(Box::new(body)),
+            Kind::TransformMap | Kind::TransformMapEntry => Type::Map(Box::new(body)),
         })
     }
 }

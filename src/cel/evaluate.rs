@@ -9,7 +9,7 @@ use std::rc::Rc;
 use super::syntax::{Comprehension, Expr, Kind, Node, Operator};
 use super::tokens::Literal;
 use super::value::{Key, List, Mapping, Text, Value};
-use super::{EvaluationError, Program, functions, regular, time};
+use super::{EvaluationError, Program, functions, lists, regular, time};
 
 pub type Evaluated<'a> = Result<Value<'a>, EvaluationError>;
 
@@ -162,9 +162,8 @@ impl<'a> Environment<'a> {
                         (Value::Optional(None), true) => continue,
                         (other, true) => return Err(no_overload("{?}", &[&other])),
                     };
-                    if fields.insert(key, value).is_some() {
-                        return Err(EvaluationError::Other("a map has a key twice".to_owned()));
-                    }
+                    // of a key that is there twice the last counts, as in an API server
+                    fields.insert(key, value);
                 }
                 Ok(Value::Map(Mapping::Made(Rc::new(fields))))
             }
@@ -264,9 +263,6 @@ impl<'a> Environment<'a> {
             }
             Less | LessOrEqual | Greater | GreaterOrEqual => {
                 self.budget.take(weight(&left).min(weight(&right)))?;
-                if matches!(left, Value::Quantity(_)) {
-                    return Err(none());
-                }
                 let Some(order) = left.compare(&right) else {
                     let nan = |value: &Value<'_>| matches!(value, Value::Double(value) if value.is_nan());
                     return if nan(&left) || nan(&right) { Ok(Value::Bool(false)) } else { Err(none()) };
@@ -337,10 +333,6 @@ impl<'a> Environment<'a> {
 
     fn comprehension(&self, inner: &Comprehension, scope: Option<&Scope<'_, 'a>>) -> Evaluated<'a> {
         let range = self.value(&inner.range, scope)?;
-        let range = match range {
-            Value::Optional(Some(inner)) => (*inner).clone(),
-            other => other,
-        };
         let items: Vec<(Value<'a>, Value<'a>)> = match &range {
             Value::List(list) => {
                 self.budget.take(list.len())?;
@@ -353,6 +345,9 @@ impl<'a> Environment<'a> {
             other => return Err(no_overload("comprehension", &[other])),
         };
         let is_map = matches!(range, Value::Map(_));
+        if is_map && inner.kind == Kind::SortBy {
+            return Err(no_overload("sortBy", &[&range]));
+        }
         let mut outcome = Outcome::default();
         for (key, value) in items {
             // one variable goes over the keys of a map, and over the items of a list
@@ -377,10 +372,26 @@ impl<'a> Environment<'a> {
             }
             match inner.kind {
                 Kind::Map | Kind::TransformList => outcome.items.push(made?),
+                Kind::SortBy => {
+                    outcome.keys.push(made?);
+                    outcome.items.push(value);
+                }
                 Kind::TransformMap => {
                     let key = Key::of(&key).ok_or_else(|| no_overload("transformMap", &[&key]))?;
                     outcome.fields.insert(key, made?);
                 }
+                Kind::TransformMapEntry => match made? {
+                    Value::Map(entry) => {
+                        self.budget.take(entry.len())?;
+                        for (key, value) in entry.entries() {
+                            let key = Key::of(&key).ok_or_else(|| no_overload("transformMapEntry", &[&key]))?;
+                            if outcome.fields.insert(key, value).is_some() {
+                                return Err(EvaluationError::Other("`transformMapEntry` makes a key twice".to_owned()));
+                            }
+                        }
+                    }
+                    other => return Err(no_overload("transformMapEntry", &[&other])),
+                },
                 _ => {
                     let item = if is_map { key } else { value };
                     if outcome.judge(inner.kind, made, item)? {
@@ -388,6 +399,9 @@ impl<'a> Environment<'a> {
                     }
                 }
             }
+        }
+        if inner.kind == Kind::SortBy {
+            return lists::sorted_by("sortBy", outcome.items, &outcome.keys, self.budget).map(Value::list);
         }
         outcome.value(inner.kind)
     }
@@ -400,6 +414,8 @@ struct Outcome<'a> {
     count: usize,
     failed: Option<EvaluationError>,
     items: Vec<Value<'a>>,
+    /// What the items are sorted by.
+    keys: Vec<Value<'a>>,
     fields: BTreeMap<Key, Value<'a>>,
 }
 
@@ -431,8 +447,8 @@ impl<'a> Outcome<'a> {
             Kind::All | Kind::Exists if self.decided => Ok(Value::Bool(kind == Kind::Exists)),
             Kind::All | Kind::Exists => self.failed.map_or(Ok(Value::Bool(kind == Kind::All)), Err),
             Kind::ExistsOne => Ok(Value::Bool(self.count == 1)),
-            Kind::TransformMap => Ok(Value::Map(Mapping::Made(Rc::new(self.fields)))),
-            Kind::Filter | Kind::Map | Kind::TransformList => Ok(Value::list(self.items)),
+            Kind::TransformMap | Kind::TransformMapEntry => Ok(Value::Map(Mapping::Made(Rc::new(self.fields)))),
+            Kind::Filter | Kind::Map | Kind::SortBy | Kind::TransformList => Ok(Value::list(self.items)),
         }
     }
 }

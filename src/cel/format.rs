@@ -1,10 +1,10 @@
-//! Named forms of texts, as Kubernetes' library `Format` has them. `uri` and `datetime`, whose forms are what Go's parsers
-//! happen to take, are not among them.
+//! Named forms of texts, as Kubernetes' library `Format` has them.
 
 use std::sync::LazyLock;
 
 use regex::Regex;
 
+use super::url::Url;
 use super::value::Value;
 
 pub const FORMAT: &str = "kubernetes.NamedFormat";
@@ -21,7 +21,7 @@ pub struct Format {
 }
 
 /// All of them, by the names that expressions use.
-const FORMATS: [(&str, Format); 11] = [
+const FORMATS: [(&str, Format); 13] = [
     ("dns1123Label", Format { name: "dns1123Label", prefix: false }),
     ("dns1123Subdomain", Format { name: "dns1123Subdomain", prefix: false }),
     ("dns1035Label", Format { name: "dns1035Label", prefix: false }),
@@ -33,6 +33,8 @@ const FORMATS: [(&str, Format); 11] = [
     ("uuid", Format { name: "uuid", prefix: false }),
     ("byte", Format { name: "byte", prefix: false }),
     ("date", Format { name: "date", prefix: false }),
+    ("datetime", Format { name: "datetime", prefix: false }),
+    ("uri", Format { name: "uri", prefix: false }),
 ];
 
 pub fn named(name: &str) -> Option<Format> {
@@ -104,12 +106,25 @@ impl Format {
                 let is_one = pattern!("(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=|[A-Za-z0-9+/]{4})");
                 unless(is_one.is_match(text), "invalid base64")
             }
-            _ => {
-                let is_one = pattern!("[0-9]{4}-[0-9]{2}-[0-9]{2}").is_match(text);
-                unless(is_one && text.parse::<jiff::civil::Date>().is_ok(), "invalid date")
-            }
+            "uri" => Url::check(text).err().into_iter().collect(),
+            "datetime" => unless(is_datetime(text), "invalid datetime"),
+            _ => unless(is_date(text), "invalid date"),
         }
     }
+}
+
+fn is_date(text: &str) -> bool {
+    pattern!("[0-9]{4}-[0-9]{2}-[0-9]{2}").is_match(text) && text.parse::<jiff::civil::Date>().is_ok()
+}
+
+/// RFC 3339, as the API servers' library reads it: either case, any sign before the fraction, whatever offset, and
+/// nothing is looked at behind another `t`.
+fn is_datetime(text: &str) -> bool {
+    let mut parts = text.split(['t', 'T']);
+    let (Some(date), Some(time)) = (parts.next(), parts.next()) else { return false };
+    let time = pattern!("([0-9]{2}):([0-9]{2}):([0-9]{2})(.[0-9]+)?([zZ]|[+-][0-9]{2}:[0-9]{2})").captures(time);
+    let within = |time: regex::Captures<'_>| &time[1] <= "23" && &time[2] <= "59" && &time[3] <= "59";
+    is_date(date) && time.is_some_and(within)
 }
 
 fn unless(fine: bool, message: &str) -> Vec<String> {

@@ -10,8 +10,9 @@ use super::EvaluationError;
 use super::evaluate::{Budget, Evaluated, no_overload};
 use super::quantity::Quantity;
 use super::regular::{Pattern, search};
+use super::url::Url;
 use super::value::Value;
-use super::{format, lists, network, semver, text, time};
+use super::{format, formatting, lists, network, semver, text, time};
 
 /// What a function takes and gives, as far as that is known without its arguments.
 pub struct Signature {
@@ -76,8 +77,6 @@ pub const SIGNATURES: &[Signature] = &[
     of("sets.contains", 2, 2, "list", "bool"),
     of("sets.equivalent", 2, 2, "list", "bool"),
     of("sets.intersects", 2, 2, "list", "bool"),
-    of("math.greatest", 1, 16, "", ""),
-    of("math.least", 1, 16, "", ""),
     of("optional.of", 1, 1, "", "optional_type"),
     of("optional.none", 0, 0, "", "optional_type"),
     of("optional.ofNonZeroValue", 1, 1, "", "optional_type"),
@@ -90,7 +89,7 @@ pub const SIGNATURES: &[Signature] = &[
     on("isInteger", 0, 0, "kubernetes.Quantity", "bool"),
     on("asInteger", 0, 0, "kubernetes.Quantity", "int"),
     on("asApproximateFloat", 0, 0, "kubernetes.Quantity", "double"),
-    on("sign", 0, 0, "kubernetes.Quantity", "int"),
+    of("sign", 1, 1, "kubernetes.Quantity", "int"),
     on("compareTo", 1, 1, "kubernetes.Quantity", "int"),
     on("isLessThan", 1, 1, "kubernetes.Quantity", "bool"),
     on("isGreaterThan", 1, 1, "kubernetes.Quantity", "bool"),
@@ -157,11 +156,14 @@ pub const SIGNATURES: &[Signature] = &[
     of("format.uuid", 0, 0, "", format::FORMAT),
     of("format.byte", 0, 0, "", format::FORMAT),
     of("format.date", 0, 0, "", format::FORMAT),
+    of("format.datetime", 0, 0, "", format::FORMAT),
+    of("format.uri", 0, 0, "", format::FORMAT),
     on("validate", 1, 1, format::FORMAT, "optional_type"),
 ];
 
-/// Of Kubernetes' libraries, what is not served; refused by these names.
-pub const UNSERVED: &[&str] = &["base64.encode", "base64.decode", "sort", "flatten", "reverse"];
+/// Of cel-go's libraries, what an API server does not take in policies; refused by these names.
+pub const UNSERVED: &[&str] =
+    &["base64.encode", "base64.decode", "math.greatest", "math.least", "math.abs", "cel.bind"];
 
 /// Names of types, which are values as well.
 pub fn type_named(name: &str) -> Option<&'static str> {
@@ -188,7 +190,7 @@ pub fn call<'a>(
         }
         ([Value::Optional(inner), rest @ ..], true) => on_optional(function, inner.as_ref(), rest)?,
         ([Value::Quantity(quantity), rest @ ..], true) => on_quantity(function, *quantity, rest)?,
-        ([Value::Url(url), ..], true) => network::on_url(function, url),
+        ([Value::Url(url), ..], true) => url.call(function),
         ([Value::Duration(duration)], true) => time::on_duration(function, *duration),
         ([Value::Timestamp(moment), zone @ ..], true) => time::on_timestamp(function, moment, zone)?,
         ([Value::Ip(ip)], true) => network::on_ip(function, *ip),
@@ -249,8 +251,8 @@ fn global<'a>(function: &str, arguments: &[Value<'a>], budget: &Budget) -> Maybe
         ("bytes", [value @ Value::Bytes(_)]) => Some(value.clone()),
         ("bool", [value @ Value::Bool(_)]) => Some(value.clone()),
         ("bool", [Value::Text(text)]) => match text.as_str() {
-            "true" | "True" | "TRUE" | "t" | "1" => Some(Value::Bool(true)),
-            "false" | "False" | "FALSE" | "f" | "0" => Some(Value::Bool(false)),
+            "true" | "True" | "TRUE" | "t" | "T" | "1" => Some(Value::Bool(true)),
+            "false" | "False" | "FALSE" | "f" | "F" | "0" => Some(Value::Bool(false)),
             _ => return Err(other("the text is no boolean")),
         },
         ("int", [value]) => match value {
@@ -260,6 +262,7 @@ fn global<'a>(function: &str, arguments: &[Value<'a>], budget: &Budget) -> Maybe
             Value::Double(_) => return Err(EvaluationError::Overflow),
             Value::Text(text) => Some(Value::Int(text.as_str().parse().map_err(|_| other("the text is no int"))?)),
             Value::Timestamp(moment) => Some(Value::Int(moment.seconds())),
+            Value::Duration(nanoseconds) => Some(Value::Int(*nanoseconds)),
             _ => None,
         },
         ("uint", [value]) => match value {
@@ -267,7 +270,10 @@ fn global<'a>(function: &str, arguments: &[Value<'a>], budget: &Budget) -> Maybe
             Value::Int(value) => Some(Value::Uint(u64::try_from(*value).map_err(|_| EvaluationError::Overflow)?)),
             Value::Double(value) if (0.0..1.8e19).contains(value) => Some(Value::Uint(*value as u64)),
             Value::Double(_) => return Err(EvaluationError::Overflow),
-            Value::Text(text) => Some(Value::Uint(text.as_str().parse().map_err(|_| other("the text is no uint"))?)),
+            Value::Text(text) => {
+                let digits = text.as_str().parse().ok().filter(|_| !text.as_str().starts_with('+'));
+                Some(Value::Uint(digits.ok_or_else(|| other("the text is no uint"))?))
+            }
             _ => None,
         },
         ("double", [value]) => match value {
@@ -293,16 +299,6 @@ fn global<'a>(function: &str, arguments: &[Value<'a>], budget: &Budget) -> Maybe
                 _ => a.iter().any(|one| b.iter().any(|other| other.equals(one))),
             }))
         }
-        ("math.greatest" | "math.least", arguments) => {
-            let items: Vec<Value<'a>> = match arguments {
-                [Value::List(list)] => list.iter().collect(),
-                all => all.to_vec(),
-            };
-            if items.iter().any(|item| !matches!(item, Value::Int(_) | Value::Uint(_) | Value::Double(_))) {
-                return Ok(None);
-            }
-            extreme(&items, function == "math.greatest")?
-        }
         ("lists.range", [Value::Int(count)]) => Some(lists::range(*count, budget)?),
         ("optional.none", []) => Some(Value::Optional(None)),
         ("optional.of", [value]) => Some(Value::some(value.clone())),
@@ -313,12 +309,13 @@ fn global<'a>(function: &str, arguments: &[Value<'a>], budget: &Budget) -> Maybe
             let parsed = Quantity::parse(text.as_str());
             Some(Value::Quantity(parsed.ok_or_else(|| other("the text is no quantity"))?))
         }
+        ("sign", [Value::Quantity(quantity)]) => Some(Value::Int(quantity.sign())),
         ("isQuantity", [Value::Text(text)]) => Some(Value::Bool(Quantity::parse(text.as_str()).is_some())),
         ("url", [Value::Text(text)]) => {
-            let parsed = url::Url::parse(text.as_str()).map_err(|_| other("the text is no URL"))?;
+            let parsed = Url::parse(text.as_str()).map_err(other)?;
             Some(Value::Url(Rc::new(parsed)))
         }
-        ("isURL", [Value::Text(text)]) => Some(Value::Bool(url::Url::parse(text.as_str()).is_ok())),
+        ("isURL", [Value::Text(text)]) => Some(Value::Bool(Url::check(text.as_str()).is_ok())),
         ("strings.quote", [Value::Text(text)]) => {
             text::bounded(text.as_str().len() * 2, budget)?;
             Some(Value::text(text::quoted(text.as_str())))
@@ -343,7 +340,7 @@ pub fn plain(value: &Value<'_>) -> String {
         Value::Bool(value) => value.to_string(),
         Value::Int(value) => value.to_string(),
         Value::Uint(value) => value.to_string(),
-        Value::Double(value) => value.to_string(),
+        Value::Double(value) => formatting::shortest(*value),
         Value::Text(text) => text.as_str().to_owned(),
         Value::Bytes(bytes) => String::from_utf8_lossy(bytes).into_owned(),
         Value::List(list) => {
@@ -355,12 +352,12 @@ pub fn plain(value: &Value<'_>) -> String {
                 map.entries().iter().map(|(key, value)| std::format!("{}: {}", plain(key), plain(value))).collect();
             std::format!("{{{}}}", entries.join(", "))
         }
-        Value::Url(url) => url.to_string(),
         Value::Duration(duration) => time::plain(*duration),
         Value::Timestamp(moment) => moment.to_string(),
         Value::Ip(ip) => ip.to_string(),
         Value::Cidr(cidr) => cidr.to_string(),
         Value::Semver(version) => version.to_string(),
+        Value::Type(name) => (*name).to_owned(),
         other => other.type_name().to_owned(),
     }
 }
@@ -405,7 +402,6 @@ fn on_quantity<'a>(function: &str, quantity: Quantity, arguments: &[Value<'a>]) 
             Some(Value::Int(quantity.as_integer().ok_or_else(|| other("the quantity is no integer"))?))
         }
         ("asApproximateFloat", []) => Some(Value::Double(quantity.as_float())),
-        ("sign", []) => Some(Value::Int(quantity.sign())),
         ("compareTo", [Value::Quantity(other)]) => Some(Value::Int(quantity.cmp(other) as i64)),
         ("isLessThan", [Value::Quantity(other)]) => Some(Value::Bool(quantity < *other)),
         ("isGreaterThan", [Value::Quantity(other)]) => Some(Value::Bool(quantity > *other)),

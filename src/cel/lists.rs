@@ -20,6 +20,7 @@ pub fn on_list<'a>(function: &str, items: &[Value<'a>], arguments: &[Value<'a>],
             let mut sum = match items.first() {
                 Some(Value::Double(_)) => Value::Double(0.0),
                 Some(Value::Uint(_)) => Value::Uint(0),
+                Some(Value::Duration(_)) => Value::Duration(0),
                 _ => Value::Int(0),
             };
             for item in items {
@@ -29,6 +30,9 @@ pub fn on_list<'a>(function: &str, items: &[Value<'a>], arguments: &[Value<'a>],
                         Value::Uint(a.checked_add(*b).ok_or(EvaluationError::Overflow)?)
                     }
                     (Value::Double(a), Value::Double(b)) => Value::Double(a + b),
+                    (Value::Duration(a), Value::Duration(b)) => {
+                        Value::Duration(a.checked_add(*b).ok_or(EvaluationError::Overflow)?)
+                    }
                     _ => return Ok(None),
                 };
             }
@@ -38,7 +42,7 @@ pub fn on_list<'a>(function: &str, items: &[Value<'a>], arguments: &[Value<'a>],
         ("max", []) => extreme(items, true)?,
         ("indexOf", [value]) => Some(Value::Int(place(items.iter().position(|item| item.equals(value))))),
         ("lastIndexOf", [value]) => Some(Value::Int(place(items.iter().rposition(|item| item.equals(value))))),
-        ("sort", []) => Some(Value::list(sorted(items, budget)?)),
+        ("sort", []) => Some(Value::list(sorted_by(function, items.to_vec(), items, budget)?)),
         ("distinct", []) => {
             let mut kept: Vec<Value<'a>> = Vec::new();
             for item in items {
@@ -87,18 +91,23 @@ fn place(at: Option<usize>) -> i64 {
     at.map_or(-1, |at| at as i64)
 }
 
-/// Items of one type that has an order.
-fn sorted<'a>(items: &[Value<'a>], budget: &Budget) -> Result<Vec<Value<'a>>, EvaluationError> {
-    let Some(first) = items.first() else { return Ok(Vec::new()) };
-    let alike = |item: &&Value<'_>| item.type_name() == first.type_name() && item.compare(item).is_some();
-    if let Some(odd) = items.iter().find(|item| !alike(item)) {
-        return Err(no_overload("sort", &[first, odd]));
+/// Items in the order of their keys, which are of one type that has an order.
+pub fn sorted_by<'a>(
+    function: &str,
+    items: Vec<Value<'a>>,
+    keys: &[Value<'_>],
+    budget: &Budget,
+) -> Result<Vec<Value<'a>>, EvaluationError> {
+    let Some(first) = keys.first() else { return Ok(items) };
+    let alike = |key: &&Value<'_>| key.type_name() == first.type_name() && key.compare(key).is_some();
+    if let Some(odd) = keys.iter().find(|key| !alike(key)) {
+        return Err(no_overload(function, &[first, odd]));
     }
     // a comparison for each level of a merge
-    budget.take(items.len().saturating_mul(items.len().ilog2() as usize + 1))?;
-    let mut sorted = items.to_vec();
-    sorted.sort_by(|a, b| a.compare(b).unwrap_or(std::cmp::Ordering::Equal));
-    Ok(sorted)
+    budget.take(keys.len().saturating_mul(keys.len().ilog2() as usize + 1))?;
+    let mut sorted: Vec<_> = items.into_iter().zip(keys).collect();
+    sorted.sort_by(|(_, a), (_, b)| a.compare(b).unwrap_or(std::cmp::Ordering::Equal));
+    Ok(sorted.into_iter().map(|(item, _)| item).collect())
 }
 
 /// Lists within lists, so many levels of them.

@@ -11,22 +11,26 @@
 pub mod check;
 mod evaluate;
 mod format;
+mod formatting;
 mod functions;
 mod lists;
 mod network;
 mod quantity;
+mod record;
 mod regular;
 mod semver;
 mod syntax;
 mod text;
 mod time;
 mod tokens;
+mod url;
 mod value;
 
 use std::fmt;
 
 pub use check::{Declared, Type};
 pub use evaluate::{Budget, Environment};
+pub use record::{Record, Shape};
 pub use value::Value;
 
 /// A compiled expression.

@@ -1,11 +1,10 @@
-//! Addresses, blocks of them and URLs, as Kubernetes' libraries `IP`, `CIDR` and `URLs` have them.
+//! Addresses and blocks of them, as Kubernetes' libraries `IP` and `CIDR` have them.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::rc::Rc;
 
 use super::functions::{Maybe, other};
-use super::value::{Key, Mapping, Value};
+use super::value::Value;
 
 pub const IP: &str = "net.IP";
 pub const CIDR: &str = "net.CIDR";
@@ -123,28 +122,6 @@ pub fn on_cidr<'a>(function: &str, cidr: &Cidr, arguments: &[Value<'a>]) -> Mayb
             Some(Value::Bool(cidr.bits <= within.bits && cidr.contains(within.ip)))
         }
         _ => None,
-    })
-}
-
-pub fn on_url<'a>(function: &str, url: &url::Url) -> Option<Value<'a>> {
-    let host = url.host_str().unwrap_or_default();
-    let port = url.port().map(|port| port.to_string()).unwrap_or_default();
-    Some(match function {
-        "getScheme" => Value::text(url.scheme()),
-        "getHostname" => Value::text(host.trim_matches(['[', ']'])),
-        "getHost" if port.is_empty() => Value::text(host),
-        "getHost" => Value::text(format!("{host}:{port}")),
-        "getPort" => Value::text(port),
-        "getEscapedPath" => Value::text(url.path()),
-        "getQuery" => {
-            let mut fields = std::collections::BTreeMap::<_, Vec<Value<'a>>>::new();
-            for (key, value) in url.query_pairs() {
-                fields.entry(Key::Text(key.into_owned())).or_default().push(Value::text(&*value));
-            }
-            let fields = fields.into_iter().map(|(key, values)| (key, Value::list(values))).collect();
-            Value::Map(Mapping::Made(Rc::new(fields)))
-        }
-        _ => return None,
     })
 }
 

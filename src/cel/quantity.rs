@@ -5,6 +5,8 @@
 pub struct Quantity(i128);
 
 const UNIT: i128 = 1_000_000_000;
+/// More would not fit.
+const WHOLE_DIGITS_MAX: usize = 28;
 
 impl Quantity {
     /// `None` if the text is no quantity (resource.Quantity of apimachinery).
@@ -19,7 +21,7 @@ impl Quantity {
         let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
         if (whole.is_empty() && fraction.is_empty())
             || fraction.contains('.')
-            || whole.len() > 18
+            || whole.len() > WHOLE_DIGITS_MAX
             || fraction.len() > 18
         {
             return None;
@@ -85,7 +87,7 @@ fn scale(suffix: &str) -> Option<(i128, i128)> {
         _ => {
             let exponent: i32 = suffix.strip_prefix(['e', 'E'])?.parse().ok()?;
             let magnitude = exponent.unsigned_abs();
-            if magnitude > 18 {
+            if magnitude as usize > WHOLE_DIGITS_MAX {
                 return None;
             }
             let factor = 10_i128.pow(magnitude);

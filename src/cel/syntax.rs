@@ -144,8 +144,10 @@ pub enum Kind {
     ExistsOne,
     Filter,
     Map,
+    SortBy,
     TransformList,
     TransformMap,
+    TransformMapEntry,
 }
 
 /// Reads one expression.
@@ -485,11 +487,13 @@ impl Parser<'_> {
         let kind = match (function.as_str(), arguments.len()) {
             ("all", 2 | 3) => Some(Kind::All),
             ("exists", 2 | 3) => Some(Kind::Exists),
-            ("exists_one" | "existsOne", 2 | 3) => Some(Kind::ExistsOne),
+            ("exists_one", 2 | 3) | ("existsOne", 3) => Some(Kind::ExistsOne),
             ("filter", 2) => Some(Kind::Filter),
             ("map", 2 | 3) => Some(Kind::Map),
+            ("sortBy", 2) => Some(Kind::SortBy),
             ("transformList", 3 | 4) => Some(Kind::TransformList),
             ("transformMap", 3 | 4) => Some(Kind::TransformMap),
+            ("transformMapEntry", 3 | 4) => Some(Kind::TransformMapEntry),
             ("optMap" | "optFlatMap", 2) => {
                 let (body, variable) = (arguments.remove(1), self.variable(&arguments[0])?);
                 let (target, body) = (Box::new(target), Box::new(body));
@@ -510,9 +514,9 @@ impl Parser<'_> {
             return self.make(at, called(function, target, arguments));
         };
         let two = match kind {
-            Kind::TransformList | Kind::TransformMap => true,
+            Kind::TransformList | Kind::TransformMap | Kind::TransformMapEntry => true,
             Kind::All | Kind::Exists | Kind::ExistsOne => arguments.len() == 3,
-            Kind::Filter | Kind::Map => false,
+            Kind::Filter | Kind::Map | Kind::SortBy => false,
         };
         let mut variables = Vec::new();
         for argument in arguments.drain(..1 + usize::from(two)) {
@@ -535,6 +539,6 @@ impl Parser<'_> {
 }
 
 /// Names before a function's that are no values.
-const NAMESPACES: [&str; 6] = ["sets", "math", "optional", "format", "lists", "base64"];
+const NAMESPACES: [&str; 7] = ["sets", "math", "optional", "format", "lists", "base64", "cel"];
 /// Functions in namespaces whose names people give to variables as well.
 const QUALIFIED: [(&str, &str); 2] = [("ip", "isCanonical"), ("strings", "quote")];

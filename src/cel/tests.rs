@@ -20,11 +20,12 @@ fn evaluated(source: &str) -> Result<String, String> {
     let composed_source = [("names", "object.spec.containers.map(c, c.name)"), ("count", "size(variables.names)")];
     let (mut types, mut composed) = (Vec::new(), Vec::new());
     for (name, source) in composed_source {
-        let program = Program::compile(source, &Declared { names: &names, composed: &types }).unwrap();
+        let program = Program::compile(source, &Declared { names: &names, records: &[], composed: &types }).unwrap();
         types.push((name.to_owned(), program.kind.clone()));
         composed.push((name.to_owned(), program));
     }
-    let program = Program::compile(source, &Declared { names: &names, composed: &types }).map_err(|e| e.to_string())?;
+    let program = Program::compile(source, &Declared { names: &names, records: &[], composed: &types })
+        .map_err(|e| e.to_string())?;
     let budget = Budget::new(10_000);
     let variables = vec![("object", Value::of(&object)), ("oldObject", Value::of(&nothing))];
     let environment = Environment::new(variables, &composed, &budget);
@@ -90,7 +91,6 @@ fn expressions_come_to_what_they_come_to_in_kubernetes() {
         ("type(1) == int && type('a') == string && type([]) == list", "true"),
         ("int('7') + int(2.9) + int(3u)", "12"),
         ("string(1) + string(true) + string(1.5)", "1true1.5"),
-        ("math.greatest(1, 5, 3) + math.least([4, 2])", "7"),
         ("'é'.size() == 1 && size(b'é') == 2", "true"),
         ("// a comment\n1 == 1 // another", "true"),
     ] {
@@ -101,26 +101,29 @@ fn expressions_come_to_what_they_come_to_in_kubernetes() {
 #[test]
 fn times_addresses_versions_and_formats_are_those_of_an_api_server() {
     let object = json!({"data": {"duration": "2h45m", "time": "2024-07-01T12:00:00Z", "ip": "10.1.2.3"}});
-    let declared = Declared { names: &["object"], composed: &[] };
-    let mut count = 0;
+    let declared = Declared { names: &["object"], records: &[], composed: &[] };
+    let (mut count, mut wrong) = (0, Vec::new());
     for line in include_str!("agreement.txt").lines().filter(|line| !line.is_empty() && !line.starts_with('#')) {
         let (expected, source) = line.split_once(": ").unwrap();
-        let said = match Program::compile_as("bool", source, &declared) {
-            Err(_) => "refused",
+        let (said, why) = match Program::compile_as("bool", source, &declared) {
+            Err(error) => ("refused", error.to_string()),
             Ok(program) => {
                 let (budget, composed) = (Budget::new(10_000), Vec::new());
                 let environment = Environment::new(vec![("object", Value::of(&object))], &composed, &budget);
                 match environment.evaluate(&program) {
-                    Ok(Value::Bool(true)) => "true",
-                    Ok(_) => "false",
-                    Err(_) => "error",
+                    Ok(Value::Bool(true)) => ("true", String::new()),
+                    Ok(_) => ("false", String::new()),
+                    Err(error) => ("error", error.to_string()),
                 }
             }
         };
-        assert_eq!(said, expected, "{source}");
+        if said != expected {
+            wrong.push(format!("{expected}: {source}\n  is {said} here {why}"));
+        }
         count += 1;
     }
-    assert!(count > 60, "{count}");
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    assert!(count > 250, "{count}");
 }
 
 #[test]
@@ -149,7 +152,7 @@ fn what_has_no_value_says_why() {
         ("object.kind.startsWith(object.spec.replicas)", "evaluating: `startsWith` is not for (string, int)"),
         ("object.spec.?missing.value() == 1", "evaluating: the optional has no value"),
         ("quantity(object.kind) == quantity('1')", "evaluating: the text is no quantity"),
-        ("'%d'.format(['a']) == ''", "evaluating: `%d` is not for a string"),
+        ("'%d'.format([object.kind]) == ''", "evaluating: `%d` is not for a string"),
         ("object.spec.containers.all(c, c.image)", "evaluating: `comprehension` is not for (string)"),
     ] {
         assert_eq!(evaluated(source), Err(expected.to_owned()), "{source}");
@@ -166,7 +169,8 @@ fn what_is_wrong_is_found_when_it_is_compiled() {
         ("object.spec.exists(c)", "`exists` is no function (at 1:1)"),
         ("'a'.matches('(')", "the regular expression is wrong: error: unclosed group (at 1:13)"),
         ("base64.encode(b'a') == object.x", "`base64.encode` is not served (at 1:1)"),
-        ("format.uri().validate('a').hasValue()", "`format.uri` is not served (at 1:1)"),
+        ("math.greatest(1, 2) == object.x", "`math.greatest` is not served (at 1:1)"),
+        ("format.email().validate('a').hasValue()", "`format.email` is no function (at 1:1)"),
         ("duration('1d') == object.x", "the text is no duration (at 1:10)"),
         ("1 + duration('1h') == object.x", "`+` is not for (int, google.protobuf.Duration) (at 1:1)"),
         (
@@ -187,7 +191,7 @@ fn what_is_wrong_is_found_when_it_is_compiled() {
     ] {
         assert_eq!(evaluated(source), Err(expected.to_owned()), "{source}");
     }
-    let declared = Declared { names: &["object"], composed: &[] };
+    let declared = Declared { names: &["object"], records: &[], composed: &[] };
     for source in ["object.spec", "'a'", "1", "object.?a.orValue(true)", "[true]"] {
         assert!(Program::compile_as("bool", source, &declared).is_err(), "{source}");
     }

@@ -1,8 +1,9 @@
 //! Functions on texts. Positions count characters, as CEL has it.
 
 use super::EvaluationError;
-use super::evaluate::{Budget, no_overload};
-use super::functions::{Maybe, other, plain};
+use super::evaluate::Budget;
+use super::formatting;
+use super::functions::{Maybe, other};
 use super::regular::{Pattern, search};
 use super::value::{Text, Value};
 
@@ -31,7 +32,7 @@ pub fn on_text<'a>(function: &str, text: &Text<'a>, arguments: &[Value<'a>], bud
         ("indexOf" | "lastIndexOf", [Value::Text(part), rest @ ..]) => {
             let bound = match rest {
                 [] => None,
-                [Value::Int(at)] => Some(usize::try_from(*at).map_err(|_| outside())?),
+                [Value::Int(at)] => Some(*at),
                 _ => return Ok(None),
             };
             Some(Value::Int(position(function, text, part.as_str(), bound).ok_or_else(outside)?))
@@ -58,7 +59,9 @@ pub fn on_text<'a>(function: &str, text: &Text<'a>, arguments: &[Value<'a>], bud
                 _ => return Ok(None),
             };
             let parts: Vec<Value<'a>> = if separator.as_str().is_empty() {
-                text.chars().map(|c| Value::text(c.to_string())).collect()
+                let starts: Vec<usize> = text.char_indices().map(|(at, _)| at).take(limit).collect();
+                let ends = starts.iter().skip(1).copied().chain([text.len()]);
+                starts.iter().zip(ends).map(|(start, end)| Value::text(&text[*start..end])).collect()
             } else {
                 text.splitn(limit, separator.as_str()).map(Value::text).collect()
             };
@@ -79,29 +82,30 @@ pub fn on_text<'a>(function: &str, text: &Text<'a>, arguments: &[Value<'a>], bud
             Some(Value::text(text.chars().skip(start).take(end - start).collect::<String>()))
         }
         ("format", [Value::List(values)]) => {
-            Some(Value::text(format(text, &values.iter().collect::<Vec<_>>(), budget)?))
+            Some(Value::text(formatting::made(text, &values.iter().collect::<Vec<_>>(), budget)?))
         }
         _ => None,
     })
 }
 
-fn position(function: &str, text: &str, part: &str, bound: Option<usize>) -> Option<i64> {
+/// In characters; `None` if it is asked for a place before the text.
+fn position(function: &str, text: &str, part: &str, bound: Option<i64>) -> Option<i64> {
     let offsets: Vec<usize> = text.char_indices().map(|(at, _)| at).chain([text.len()]).collect();
-    let chars = |bytes: usize| offsets.binary_search(&bytes).ok();
-    let found = match (function, bound) {
-        ("indexOf", bound) => {
-            let start = *offsets.get(bound.unwrap_or(0))?;
-            text[start..].find(part).map(|at| start + at)
-        }
-        (_, None) => text.rfind(part),
-        (_, Some(bound)) => {
-            let last = *offsets.get(bound)?;
-            let end = (last + part.len()).min(text.len());
-            let end = (end..=text.len()).find(|end| text.is_char_boundary(*end))?;
-            text[..end].rfind(part).filter(|at| *at <= last)
-        }
+    let chars = |bytes: usize| offsets.binary_search(&bytes).map_or(-1, |at| at as i64);
+    let Some(bound) = bound else {
+        let found = if function == "indexOf" { text.find(part) } else { text.rfind(part) };
+        return Some(found.map_or(-1, chars));
     };
-    Some(found.and_then(chars).map_or(-1, |at| at as i64))
+    let from = usize::try_from(bound).ok()?;
+    if part.is_empty() {
+        return Some(bound);
+    }
+    let Some(&from) = offsets.get(from).filter(|from| **from < text.len()) else { return Some(-1) };
+    let found = match function {
+        "indexOf" => text[from..].find(part).map(|at| from + at),
+        _ => text[..text.floor_char_boundary(from.saturating_add(part.len()))].rfind(part),
+    };
+    Some(found.map_or(-1, chars))
 }
 
 /// A text of so many bytes is made.
@@ -110,60 +114,6 @@ pub fn bounded(bytes: usize, budget: &Budget) -> Result<(), EvaluationError> {
         return Err(EvaluationError::TooCostly);
     }
     budget.take(bytes / 64)
-}
-
-/// `'%s has %d'.format([…])`, as cel-go has it.
-fn format(pattern: &str, values: &[Value<'_>], budget: &Budget) -> Result<String, EvaluationError> {
-    let mut out = String::new();
-    let mut values = values.iter();
-    let mut rest = pattern;
-    while let Some(at) = rest.find('%') {
-        out.push_str(&rest[..at]);
-        rest = &rest[at + 1..];
-        if let Some(after) = rest.strip_prefix('%') {
-            out.push('%');
-            rest = after;
-            continue;
-        }
-        let precision = rest.strip_prefix('.').map(|digits| {
-            let length = digits.find(|c: char| !c.is_ascii_digit()).unwrap_or(digits.len());
-            (digits[..length].parse::<usize>().unwrap_or(6).min(30), &digits[length..])
-        });
-        let precision = precision.map(|(precision, after)| {
-            rest = after;
-            precision
-        });
-        let Some(verb) = rest.chars().next() else { return Err(other("a format ends in `%`")) };
-        rest = &rest[verb.len_utf8()..];
-        let Some(value) = values.next() else { return Err(other("a format has more verbs than values")) };
-        let text = match (verb, value) {
-            ('s', value) => plain(value),
-            ('d', Value::Int(_) | Value::Uint(_) | Value::Double(_)) => plain(value),
-            ('f', value) => std::format!("{:.*}", precision.unwrap_or(6), number(value)?),
-            ('e', value) => std::format!("{:.*e}", precision.unwrap_or(6), number(value)?),
-            ('b', Value::Int(value)) => std::format!("{value:b}"),
-            ('b', Value::Bool(value)) => u8::from(*value).to_string(),
-            ('o', Value::Int(value)) => std::format!("{value:o}"),
-            ('x', Value::Int(value)) => std::format!("{value:x}"),
-            ('X', Value::Int(value)) => std::format!("{value:X}"),
-            ('x', Value::Text(text)) => text.as_str().bytes().map(|byte| std::format!("{byte:02x}")).collect(),
-            ('X', Value::Text(text)) => text.as_str().bytes().map(|byte| std::format!("{byte:02X}")).collect(),
-            (verb, value) => return Err(other(std::format!("`%{verb}` is not for a {}", value.type_name()))),
-        };
-        out.push_str(&text);
-        bounded(out.len(), budget)?;
-    }
-    out.push_str(rest);
-    Ok(out)
-}
-
-fn number(value: &Value<'_>) -> Result<f64, EvaluationError> {
-    match value {
-        Value::Int(value) => Ok(*value as f64),
-        Value::Uint(value) => Ok(*value as f64),
-        Value::Double(value) => Ok(*value),
-        other => Err(no_overload("format", &[other])),
-    }
 }
 
 /// `strings.quote`: printable on one line, as cel-go escapes it.

@@ -196,8 +196,8 @@ impl Lexer<'_> {
         }
         let (skip, length, radix) = match c {
             'x' | 'X' => (1, 2, 16),
-            'u' => (1, 4, 16),
-            'U' => (1, 8, 16),
+            'u' if !bytes => (1, 4, 16),
+            'U' if !bytes => (1, 8, 16),
             '0'..='3' => (0, 3, 8),
             _ => return Err(self.error(self.at, format!("`\\{c}` is no escape"))),
         };

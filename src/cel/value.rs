@@ -12,6 +12,7 @@ use super::network::{self, Cidr};
 use super::quantity::Quantity;
 use super::semver;
 use super::time::{self, Moment};
+use super::url::Url;
 
 #[derive(Clone, Debug)]
 pub enum Value<'a> {
@@ -26,7 +27,7 @@ pub enum Value<'a> {
     Map(Mapping<'a>),
     Optional(Option<Rc<Value<'a>>>),
     Quantity(Quantity),
-    Url(Rc<url::Url>),
+    Url(Rc<Url>),
     /// In nanoseconds.
     Duration(i64),
     Timestamp(Moment),
@@ -270,7 +271,6 @@ impl<'a> Value<'a> {
             (Value::Double(a), Value::Uint(b)) => a.partial_cmp(&(*b as f64)),
             (Value::Int(a), Value::Double(b)) => (*a as f64).partial_cmp(b),
             (Value::Uint(a), Value::Double(b)) => (*a as f64).partial_cmp(b),
-            (Value::Quantity(a), Value::Quantity(b)) => Some(a.cmp(b)),
             (Value::Duration(a), Value::Duration(b)) => Some(a.cmp(b)),
             (Value::Timestamp(a), Value::Timestamp(b)) => Some(a.at.cmp(&b.at)),
             _ => None,

@@ -13,10 +13,10 @@ use serde_json::{Value, json};
 
 use super::bases::BasesArgs;
 use super::directory::repository_root;
-use super::kustomization::{self, absolute, assignment};
+use super::kustomization::{self, absolute, account_name, assignment};
 use super::render::{self, Format, RenderArgs};
 use crate::manifest::SourceError;
-use crate::policy::{Action, Allowance, Finding, PolicySet, Resources, ServiceAccount, Subject, place, snapshot};
+use crate::policy::{Action, Allowance, Finding, PolicySet, Resources, Subject, User, place, snapshot};
 use crate::render::Rendered;
 use crate::source::Listing;
 use crate::source::listing::of_working_copy;
@@ -49,6 +49,9 @@ pub struct CheckArgs {
     sops_age_key_file: Option<PathBuf>,
     #[command(flatten)]
     bases: BasesArgs,
+    /// Who applies, for policies that ask, where the Kustomization names no service account: as `afresh run` is told
+    #[arg(long, value_name = "NAME", value_parser = account_name)]
+    default_service_account: Option<String>,
     /// How it is printed
     #[arg(long, short, value_enum, default_value_t = Output::Text)]
     output: Output,
@@ -122,9 +125,7 @@ pub fn run(args: &CheckArgs) -> ExitCode {
             return ExitCode::from(FAILED);
         }
     };
-    let account = account(args);
-    let user = account.as_ref().map(|(namespace, name)| ServiceAccount { namespace, name });
-    found.extend(findings(&policies, &rendered, user));
+    found.extend(findings(&policies, &rendered, account(args).as_ref()));
     anstream::print!("{}", printed(&found, args.output));
     let denied = found.iter().filter(|placed| placed.finding.action == Action::Deny).count();
     let objects = rendered.objects.len();
@@ -136,17 +137,21 @@ pub fn run(args: &CheckArgs) -> ExitCode {
     if denied > 0 { ExitCode::from(FOUND) } else { ExitCode::SUCCESS }
 }
 
-/// Namespace and name of the service account that the Kustomization names.
-fn account(args: &CheckArgs) -> Option<(String, String)> {
-    let file = args.kustomization.as_deref()?;
-    // it was read before
-    let object = kustomization::read(file, args.name.as_deref(), &args.namespace).ok()?;
-    let name = object.spec.service_account_name.filter(|name| !name.is_empty())?;
-    Some((object.metadata.namespace.unwrap_or_else(|| args.namespace.clone()), name))
+/// The service account that the Kustomization names, else the one that the flag does.
+fn account(args: &CheckArgs) -> Option<User> {
+    let (mut named, mut namespace) = (None, None);
+    if let Some(file) = &args.kustomization {
+        // it was read before
+        let object = kustomization::read(file, args.name.as_deref(), &args.namespace).ok()?;
+        named = object.spec.service_account_name.filter(|name| !name.is_empty());
+        namespace = object.metadata.namespace;
+    }
+    let name = named.as_ref().or(args.default_service_account.as_ref())?;
+    Some(User::service_account(namespace.as_ref().unwrap_or(&args.namespace), name))
 }
 
 /// What is said of each object, in the order of the objects.
-fn findings(policies: &PolicySet, rendered: &Rendered, user: Option<ServiceAccount<'_>>) -> Vec<Placed> {
+fn findings(policies: &PolicySet, rendered: &Rendered, user: Option<&User>) -> Vec<Placed> {
     let resources = Resources::of(rendered.objects.iter().map(AsRef::as_ref));
     let namespaces: BTreeMap<&str, &Value> = rendered
         .objects

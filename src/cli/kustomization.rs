@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 
 use super::directory::repository_root;
-use crate::api::Kustomization;
+use crate::api::{Kustomization, service_account};
 use crate::manifest::{SourceError, yaml};
 
 /// Why there is nothing to look at.
@@ -133,6 +133,15 @@ pub fn absolute(path: &Path) -> Result<PathBuf, InputError> {
 pub fn assignment(text: &str) -> Result<(String, String), String> {
     let (name, value) = text.split_once('=').ok_or_else(|| format!("`{text}` is not NAME=VALUE"))?;
     Ok((name.to_owned(), value.to_owned()))
+}
+
+/// What a service account can be called.
+pub fn account_name(text: &str) -> Result<String, String> {
+    if service_account::is_name(text) {
+        Ok(text.to_owned())
+    } else {
+        Err("no service account can be called that".to_owned())
+    }
 }
 
 #[cfg(test)]

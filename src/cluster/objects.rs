@@ -235,6 +235,22 @@ impl Cluster {
         decode(&reply.body)
     }
 
+    /// As whom requests are sent, in the server's own words: `username`, `groups` and so on.
+    pub async fn own_user(&self) -> Result<Value, ApiError> {
+        const GROUP: &str = "authentication.k8s.io/v1";
+        let review = json!({ "apiVersion": GROUP, "kind": "SelfSubjectReview" });
+        let call = Call {
+            verb: "create",
+            resource: "selfsubjectreviews.authentication.k8s.io".to_owned(),
+            method: Method::POST,
+            path: format!("/apis/{GROUP}/selfsubjectreviews"),
+            accept: JSON,
+            body: Some((JSON, review.to_string().into_bytes())),
+        };
+        let mut answer: Value = decode(&self.call(call).await?.body)?;
+        Ok(answer.pointer_mut("/status/userInfo").map(Value::take).unwrap_or_default())
+    }
+
     /// Sends a whole object to its own address.
     pub(super) async fn send_object(
         &self,

@@ -14,7 +14,7 @@ use serde_json::Value;
 use crate::cluster::{Cluster, ErrorClass};
 use crate::manifest::{Object, ObjectId, REDACTED_BYTES_MIN};
 use crate::plan::Desired;
-use crate::policy::{Action, Allowance, Finding, PolicySet, Resources, ServiceAccount, Subject, place};
+use crate::policy::{Action, Allowance, Finding, PolicySet, Resources, Subject, User, place};
 use crate::render::Outline;
 
 /// Findings that are kept of one render: more than a person reads, and memory stays bounded.
@@ -55,7 +55,7 @@ pub(super) struct Look<'a> {
     /// Values that Git does not hold.
     pub secrets: &'a [String],
     /// As whom it is applied, where that is known.
-    pub user: Option<ServiceAccount<'a>>,
+    pub user: Option<&'a User>,
     /// In the order of the render's objects.
     pub known: &'a [Known],
 }

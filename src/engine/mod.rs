@@ -34,6 +34,7 @@ mod source;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use tokio::sync::OnceCell;
 use tokio_util::sync::CancellationToken;
 
 use crate::api::Key;
@@ -186,6 +187,7 @@ pub async fn run(settings: Settings, cancel: CancellationToken) -> Result<Ended,
         share,
         hold,
         policies,
+        own_user: OnceCell::new(),
     });
     let tasks = shared.cluster.tasks().clone();
     let serve = objects::serve(shared, watch_namespace, readiness, cancel.clone());

@@ -24,7 +24,7 @@ impl PartialEq for ReadyExpression {
 
 impl ReadyExpression {
     pub fn compile(source: &str) -> Result<Self, CompileError> {
-        let declared = Declared { names: &["self", "dep"], composed: &[] };
+        let declared = Declared { names: &["self", "dep"], records: &[], composed: &[] };
         let program = Program::compile_as("bool", source, &declared)?;
         Ok(Self { source: source.to_owned(), program })
     }

@@ -3,11 +3,14 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use tokio::sync::OnceCell;
+
 use crate::api::Key;
 use crate::apply::{Applier, UnknownFields};
-use crate::cluster::{Cluster, Observed, Pods, WriteGate};
+use crate::cluster::{Cluster, ErrorClass, Observed, Pods, WriteGate};
 use crate::config;
 use crate::manifest::DigestKey;
+use crate::policy::User;
 use crate::report::{Events, Metrics, Traces};
 use crate::source::Remotes;
 
@@ -48,12 +51,30 @@ pub(super) struct Shared {
     pub hold: Option<Hold>,
     pub sources: Sources,
     pub policies: Policies,
+    /// Who this daemon is for the API server, once a policy has asked.
+    pub own_user: OnceCell<Arc<User>>,
 }
 
 impl Shared {
     /// The face of a source, made where it was not asked for before.
     pub fn source(&self, key: &Key) -> SourceHandle {
         self.sources.face(key)
+    }
+
+    /// Who this daemon is for the API server, which is asked once; nobody, where it does not tell.
+    pub async fn own_user(&self) -> Result<Arc<User>, String> {
+        const UNSAID: &str = "the API server does not say who Afresh is";
+        let asked = self.own_user.get_or_try_init(async || match self.cluster.own_user().await {
+            Ok(user) => serde_json::from_value(user).map(Arc::new).map_err(|error| format!("{UNSAID}: {error}")),
+            Err(error) => match error.class {
+                ErrorClass::NoSuchKind | ErrorClass::NotFound | ErrorClass::Forbidden => {
+                    tracing::warn!(%error, "{UNSAID}: `request.userInfo` is empty where no service account is named");
+                    Ok(Arc::default())
+                }
+                _ => Err(format!("policies ask who applies, and {UNSAID}: {error}")),
+            },
+        });
+        asked.await.cloned()
     }
 
     /// An application is gone: nothing of it is waited for or reported any more.

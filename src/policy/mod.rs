@@ -8,6 +8,7 @@
 //! client, no clock, no file system. A folder with anything wrong in it is refused as a whole; what can't be evaluated
 //! is refused unless its policy says otherwise. Every evaluation is bounded in steps.
 
+mod declared;
 mod definition;
 mod matching;
 mod place;
@@ -15,6 +16,9 @@ mod repository;
 mod resources;
 mod set;
 
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 pub use definition::Action;
@@ -38,14 +42,26 @@ pub struct Subject<'a> {
     /// The Namespace that the object is in, where it is known.
     pub namespace_object: Option<&'a Value>,
     /// Who applies it, where that is known.
-    pub user: Option<ServiceAccount<'a>>,
+    pub user: Option<&'a User>,
 }
 
-/// A service account.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ServiceAccount<'a> {
-    pub namespace: &'a str,
-    pub name: &'a str,
+/// Who sends a request, as an API server calls them; empty where that is not known.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct User {
+    pub username: String,
+    pub groups: Vec<String>,
+    pub uid: String,
+    pub extra: BTreeMap<String, Vec<String>>,
+}
+
+impl User {
+    /// A service account that somebody acts as.
+    pub fn service_account(namespace: &str, name: &str) -> User {
+        let all = "system:serviceaccounts".to_owned();
+        let groups = vec![all.clone(), format!("{all}:{namespace}"), "system:authenticated".to_owned()];
+        User { username: format!("system:serviceaccount:{namespace}:{name}"), groups, ..User::default() }
+    }
 }
 
 impl<'a> Subject<'a> {

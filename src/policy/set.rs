@@ -7,11 +7,12 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
+use super::declared::{NAMES, RECORDS};
 use super::definition::{
     Action, BindingSpec, FailurePolicy, MatchResources, NotFoundAction, ParamKind, ParamRef, PolicySpec, ResourceRule,
 };
 use super::matching::labels;
-use super::{Finding, ServiceAccount, Subject};
+use super::{Finding, Subject, User};
 use crate::cel::{Budget, CompileError, Declared, Environment, EvaluationError, Program, Type, Value as Cel};
 
 /// Policies of one installation.
@@ -76,6 +77,7 @@ struct Policy {
     /// Its expressions ask what was there before, or what is being done.
     asks_before: bool,
     asks_for_namespaces: bool,
+    asks_for_user: bool,
     conditions: Vec<Program>,
     variables: Vec<(String, Program)>,
     validations: Vec<(Program, Option<Program>)>,
@@ -178,6 +180,11 @@ impl PolicySet {
         self.policies
             .iter()
             .any(|policy| policy.asks_for_namespaces() && policy.spec.match_constraints.concerns(subject))
+    }
+
+    /// Whether a policy asks who applies the object.
+    pub fn asks_for_user(&self, subject: &Subject<'_>) -> bool {
+        self.policies.iter().any(|policy| policy.asks_for_user && policy.spec.match_constraints.concerns(subject))
     }
 
     /// Whether a policy is for what [`super::snapshot`] makes.
@@ -401,7 +408,6 @@ fn spec<T: DeserializeOwned>(document: &Document) -> Result<T, PolicyError> {
 }
 
 fn policy(name: &str, document: &Document) -> Result<Policy, PolicyError> {
-    const NAMES: [&str; 4] = ["object", "oldObject", "request", "namespaceObject"];
     let spec: PolicySpec = spec(document)?;
     if spec.match_constraints.resource_rules.is_empty() {
         return Err(document.error("`spec.matchConstraints.resourceRules` is empty"));
@@ -418,7 +424,7 @@ fn policy(name: &str, document: &Document) -> Result<Policy, PolicyError> {
     let none: Vec<(String, Type)> = Vec::new();
     let mut conditions = Vec::new();
     for (at, condition) in spec.match_conditions.iter().enumerate() {
-        let declared = Declared { names: &names, composed: &none };
+        let declared = Declared { names: &names, records: &RECORDS, composed: &none };
         let program = Program::compile_as("bool", &condition.expression, &declared);
         conditions.push(program.map_err(|error| wrong(format!("matchConditions[{at}].expression"), error))?);
     }
@@ -427,13 +433,13 @@ fn policy(name: &str, document: &Document) -> Result<Policy, PolicyError> {
         if types.iter().any(|(known, _)| *known == variable.name) {
             return Err(document.error(format!("policy `{name}`: `variables.{}` is there twice", variable.name)));
         }
-        let declared = Declared { names: &names, composed: &types };
+        let declared = Declared { names: &names, records: &RECORDS, composed: &types };
         let program = Program::compile(&variable.expression, &declared)
             .map_err(|error| wrong(format!("variables[{at}].expression"), error))?;
         types.push((variable.name.clone(), program.kind.clone()));
         variables.push((variable.name.clone(), program));
     }
-    let declared = Declared { names: &names, composed: &types };
+    let declared = Declared { names: &names, records: &RECORDS, composed: &types };
     let mut validations = Vec::new();
     for (at, validation) in spec.validations.iter().enumerate() {
         let program = Program::compile_as("bool", &validation.expression, &declared)
@@ -452,6 +458,7 @@ fn policy(name: &str, document: &Document) -> Result<Policy, PolicyError> {
         spec,
         asks_before: false,
         asks_for_namespaces: false,
+        asks_for_user: false,
         conditions,
         variables,
         validations,
@@ -459,7 +466,8 @@ fn policy(name: &str, document: &Document) -> Result<Policy, PolicyError> {
     };
     let asks = |word: &str| policy.expressions().any(|text| text.contains(word));
     let (before, namespaces) = (asks("oldObject") || asks("operation"), asks("namespaceObject"));
-    (policy.asks_before, policy.asks_for_namespaces) = (before, namespaces);
+    let user = asks("userInfo");
+    (policy.asks_before, policy.asks_for_namespaces, policy.asks_for_user) = (before, namespaces, user);
     Ok(policy)
 }
 
@@ -472,20 +480,7 @@ impl Subject<'_> {
             "operation": self.operation(), "name": self.name(), "namespace": self.namespace(), "dryRun": false,
             "kind": kind, "resource": resource, "requestKind": kind, "requestResource": resource,
             "subResource": "", "requestSubResource": "", "uid": "", "options": {},
-            "userInfo": self.user_info(),
+            "userInfo": self.user.unwrap_or(&User::default()),
         })
-    }
-
-    /// As an API server calls a service account that somebody acts as; empty where that is not known.
-    fn user_info(&self) -> Value {
-        let (username, groups) = match self.user {
-            None => (String::new(), Vec::new()),
-            Some(ServiceAccount { namespace, name }) => {
-                let all = "system:serviceaccounts".to_owned();
-                let groups = vec![all.clone(), format!("{all}:{namespace}"), "system:authenticated".to_owned()];
-                (format!("system:serviceaccount:{namespace}:{name}"), groups)
-            }
-        };
-        json!({"username": username, "groups": groups, "uid": "", "extra": {}})
     }
 }

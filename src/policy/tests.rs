@@ -317,3 +317,35 @@ fn sizes_are_asked_for_by_those_who_name_them() {
     assert!(of_repositories("object.spec.files.all(f, f.size < 1000)", "Fail").asks_for_sizes());
     assert!(!of_repositories("size(object.spec.files) > 0 && object.spec.files.size() > 0", "Fail").asks_for_sizes());
 }
+
+#[test]
+fn what_policies_may_name_is_what_it_is_for_an_api_server() {
+    let object = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "subject", "namespace": "shop"}});
+    let namespace = json!({"metadata": {"name": "shop", "labels": {"kubernetes.io/metadata.name": "shop"}}});
+    let user = User::service_account("shop", "team");
+    let subject = Subject {
+        group: "",
+        kind: "ConfigMap",
+        resource: "configmaps",
+        namespace_object: Some(&namespace),
+        user: Some(&user),
+        ..subject(&object)
+    };
+    let rule = json!({"apiGroups": [""], "apiVersions": ["v1"], "operations": ["*"], "resources": ["configmaps"]});
+    let lines = include_str!("agreement.txt").lines().filter(|line| !line.is_empty() && !line.starts_with('#'));
+    for (expected, expression) in lines.map(|line| line.split_once(": ").unwrap()) {
+        let policy = policy(|spec| {
+            spec["matchConstraints"]["resourceRules"][0] = rule.clone();
+            spec["validations"] = json!([{"expression": expression, "message": "it is false"}]);
+        });
+        let said = match PolicySet::compile(vec![policy, binding(|_| {})]) {
+            Err(_) => "refused",
+            Ok(set) => match set.evaluate(&subject).first() {
+                None => "true",
+                Some(finding) if finding.message == "it is false" => "false",
+                Some(_) => "error",
+            },
+        };
+        assert_eq!(said, expected, "{expression}");
+    }
+}

@@ -375,4 +375,12 @@ fn a_policy_sees_the_account_that_a_kustomization_names() {
     write(None);
     let (code, findings) = check(home.path(), &arguments);
     assert_eq!((code, findings[0]["message"].as_str().unwrap()), (1, "ConfigMap/shop/a: by ``"));
+    // as the daemon is told, for those that name none, and for a folder of which no Kustomization is known
+    let by_default = ["--default-service-account", "team"];
+    assert_eq!(check(home.path(), &[&arguments[..], &by_default].concat()), (0, Vec::new()));
+    assert_eq!(check(home.path(), &[&arguments[..3], &by_default].concat()), (0, Vec::new()));
+    write(Some("other"));
+    let (code, findings) = check(home.path(), &[&arguments[..], &by_default].concat());
+    let message = "ConfigMap/shop/a: by `system:serviceaccount:flux-system:other`";
+    assert_eq!((code, findings[0]["message"].as_str().unwrap()), (1, message));
 }

@@ -104,6 +104,14 @@ async fn the_keys_of_the_daemon_are_for_those_that_name_none(env: &mut Env) {
     hold_key(env, "team").await;
     env.ready_at("app", &revision).await;
     assert_eq!(password_of(env).await, Some(ENCODED_PASSWORD.into()));
+    // so does a diff that is told of it
+    let namespace = env.namespace.clone();
+    let told = |secret| ["--sops-age-secret", secret, "--runtime-namespace", &namespace];
+    assert_eq!(diff(env, &told("sops-age")).await.0, 0);
+    let (code, said) = diff(env, &told("nowhere")).await;
+    assert!(code == 2 && said.contains("nowhere` of `--sops-age-secret`: it does not exist"), "{code}: {said}");
+    let (code, said) = diff(env, &[]).await;
+    assert!(code == 2 && said.contains("encrypted with SOPS"), "{code}: {said}");
 
     // who names a Secret has its keys, and no others
     env.kustomization("app", |spec| {
@@ -114,21 +122,23 @@ async fn the_keys_of_the_daemon_are_for_those_that_name_none(env: &mut Env) {
     assert_is_told_nowhere(env).await;
 }
 
+/// What a diff of the application says, which tells no secret; with its exit code.
+async fn diff(env: &Env, more: &[&str]) -> (i32, String) {
+    let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_afresh"));
+    command.args(["diff", "ks/app", "-n", &env.namespace]).args(more).arg("--kubeconfig").arg(env.kubeconfig());
+    command.env_clear().env("HOME", env.folder()).env("TMPDIR", env.folder());
+    let output = command.output().await.expect("afresh runs");
+    let said = [output.stdout, output.stderr].concat();
+    let said = String::from_utf8(said).expect("text");
+    for value in [PASSWORD, ENCODED_PASSWORD, "AGE-SECRET-KEY"] {
+        assert!(!said.contains(value), "it tells {value}:\n{said}");
+    }
+    (output.status.code().unwrap_or(-1), said)
+}
+
 async fn a_diff_reads_the_keys_of_the_cluster_or_of_a_file_and_shows_no_value(env: &mut Env) {
     let revision = begin(env, "team").await;
     env.ready_at("app", &revision).await;
-    let diff = async |env: &Env, more: &[&str]| {
-        let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_afresh"));
-        command.args(["diff", "ks/app", "-n", &env.namespace]).args(more).arg("--kubeconfig").arg(env.kubeconfig());
-        command.env_clear().env("HOME", env.folder()).env("TMPDIR", env.folder());
-        let output = command.output().await.expect("afresh runs");
-        let said = [output.stdout, output.stderr].concat();
-        let said = String::from_utf8(said).expect("text");
-        for value in [PASSWORD, "Y29ycmVjdCBob3JzZTogYmF0dGVyeSAjIHN0YXBsZQ==", "AGE-SECRET-KEY"] {
-            assert!(!said.contains(value), "it tells {value}:\n{said}");
-        }
-        (output.status.code().unwrap_or(-1), said)
-    };
     let file = |name: &str| format!("{}/tests/sops/keys/{name}.agekey", env!("CARGO_MANIFEST_DIR"));
     assert_eq!(diff(env, &[]).await.0, 0, "with the Secret of the cluster");
     assert_eq!(diff(env, &["--sops-age-key-file", &file("team")]).await.0, 0);

@@ -573,26 +573,36 @@ async fn a_diff_asks_as_the_service_account_where_the_caller_may_act_as_it(env: 
     let account = serde_json::from_value(json!({ "metadata": { "name": "nobody" } })).expect("an account");
     let accounts: Api<ServiceAccount> = Api::namespaced(env.client.clone(), &env.namespace);
     accounts.create(&PostParams::default(), &account).await.expect("it is created");
-    env.kustomization("app", |spec| spec["serviceAccountName"] = "nobody".into()).await;
     env.push("B", &[("app/settings.yaml", &config_map("settings", "b"))]);
+    // the daemon may be told of the account as well
+    asks_as_nobody(env, &["ks/app", "--default-service-account", "nobody"]).await;
+    env.kustomization("app", |spec| spec["serviceAccountName"] = "nobody".into()).await;
+    asks_as_nobody(env, &["ks/app"]).await;
+    asks_as_nobody(env, &["ks/app", "--default-service-account", "other"]).await;
+}
 
+async fn asks_as_nobody(env: &Env, arguments: &[&str]) {
     let admin = match &env.cluster {
         Cluster::Sandbox(_) => env.kubeconfig(),
         Cluster::Real(plane) => plane.kubeconfig(),
     };
-    let as_admin = diff_as(env, admin, &["ks/app"]).await;
+    let user = format!("system:serviceaccount:{}:nobody", env.namespace);
+    let asked = || match &env.cluster {
+        Cluster::Sandbox(sandbox) => sandbox.requests().find(|e| e.impersonated == user && e.dry_run).len(),
+        Cluster::Real(_) => 0,
+    };
+    let before = asked();
+    let as_admin = diff_as(env, admin, arguments).await;
     match &env.cluster {
         // which knows no rights, but notes who asked
-        Cluster::Sandbox(sandbox) => {
+        Cluster::Sandbox(_) => {
             assert_eq!(as_admin.code, 1, "{}", as_admin.err);
-            let user = format!("system:serviceaccount:{}:nobody", env.namespace);
-            let asked = sandbox.requests().find(|entry| entry.impersonated == user && entry.dry_run);
-            assert!(!asked.is_empty(), "nothing was asked as {user}");
+            assert!(asked() > before, "nothing was asked as {user}");
         }
         Cluster::Real(_) => {
             assert_eq!(as_admin.code, 2, "{}", as_admin.err);
             assert!(as_admin.err.contains("would be refused") && as_admin.err.contains("nobody"), "{}", as_admin.err);
-            let as_reader = diff(env, &["ks/app"]).await;
+            let as_reader = diff(env, arguments).await;
             assert_eq!(as_reader.code, 1, "{}", as_reader.err);
             let note = format!("is asked as you and not as ServiceAccount `{}/nobody`", env.namespace);
             assert!(as_reader.err.contains(&note), "{}", as_reader.err);

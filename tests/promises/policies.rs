@@ -7,7 +7,8 @@ use kube::api::{Patch, PatchParams};
 use serde_json::{Value, json};
 
 use crate::accounts;
-use crate::support::env::{self, Env};
+use crate::support::env::{self, Cluster, Env};
+use crate::support::installation;
 use crate::support::manifests::config_map;
 use crate::support::scenarios;
 
@@ -252,9 +253,23 @@ async fn a_policy_sees_as_whom_an_object_is_applied(env: &mut Env) {
     env.source(|_| {}).await;
     env.kustomization("app", |_| {}).await;
     env.start();
-    env.failed_at("app", &revision, "applied by ``").await;
+    // the sandbox does not say who somebody is
+    let own = match &env.cluster {
+        Cluster::Sandbox(_) => String::new(),
+        Cluster::Real(_) => format!("system:serviceaccount:{}:afresh", installation::NAMESPACE),
+    };
+    env.failed_at("app", &revision, &format!("applied by `{own}`")).await;
     env.kustomization("app", |spec| spec["serviceAccountName"] = json!("team")).await;
     env.ready_at("app", &revision).await;
+    // it was asked once, and is known for all that follows
+    env.kustomization("app", |_| {}).await;
+    let revision = env.push("B", &[("app/one.yaml", &config_map("one", "b"))]);
+    env.announce().await;
+    env.failed_at("app", &revision, &format!("applied by `{own}`")).await;
+    if matches!(env.cluster, Cluster::Sandbox(_)) {
+        let log = env.daemon.as_ref().unwrap().log();
+        assert_eq!(log.iter().filter(|line| line.contains("does not say who Afresh is")).count(), 1);
+    }
 }
 
 async fn warnings_and_notes_are_events_and_hold_back_nothing(env: &mut Env) {

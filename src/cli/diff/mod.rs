@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 use super::connect::ClusterArgs;
 use super::directory::{DirectoryTree, repository_root};
 use super::identities::identities;
-use super::kustomization::{self, InputError, absolute, assignment};
+use super::kustomization::{self, InputError, absolute, account_name, assignment};
 use crate::api::{CONFIRM_PRUNE, Kustomization};
 use crate::apply::UnknownFields;
 use crate::cluster::{ApiKind, Cluster};
@@ -56,6 +56,15 @@ pub struct DiffArgs {
     /// `spec.decryption` names
     #[arg(long, value_name = "FILE", env = "SOPS_AGE_KEY_FILE")]
     sops_age_key_file: Option<PathBuf>,
+    /// Secret of age identities for Kustomizations whose `spec.decryption` names none, as `afresh run` is told
+    #[arg(long, value_name = "NAME", env = "AFRESH_SOPS_AGE_SECRET")]
+    sops_age_secret: Option<String>,
+    /// Where the Secret of `--sops-age-secret` is: the namespace of the daemon
+    #[arg(long, value_name = "NAMESPACE", default_value = "afresh-system", env = "RUNTIME_NAMESPACE")]
+    runtime_namespace: String,
+    /// The service account of Kustomizations that name none, as `afresh run` is told
+    #[arg(long, value_name = "NAME", value_parser = account_name)]
+    default_service_account: Option<String>,
     /// A folder of ValidatingAdmissionPolicies, their bindings and parameters, as `afresh run` is told
     #[arg(long, value_name = "DIR")]
     policies: Option<PathBuf>,
@@ -122,7 +131,13 @@ async fn diff(args: &DiffArgs) -> anyhow::Result<u8> {
         None => from_folder(args, &policies, &cluster).await?,
     };
     let of_repository = looked.repository.as_ref().map(|object| policies.evaluate(&Subject::repository(object)));
-    let object = Arc::new(looked.object);
+    let mut object = looked.object;
+    if let Some(name) = &args.default_service_account {
+        let own = &mut object.spec.service_account_name;
+        *own = own.take().filter(|own| !own.is_empty()).or_else(|| Some(name.clone()));
+    }
+    let object = Arc::new(object);
+    let by_default = args.sops_age_secret.as_deref().filter(|name| !name.is_empty());
     let variables: BTreeMap<String, String> = args.set.iter().cloned().collect();
     let keys = args.sops_age_key_file.as_deref().map(identities).transpose();
     let question = Question {
@@ -133,6 +148,7 @@ async fn diff(args: &DiffArgs) -> anyhow::Result<u8> {
         revision: &looked.revision,
         variables: &variables,
         keys: keys.map_err(anyhow::Error::msg)?.map(Arc::new),
+        keys_by_default: by_default.map(|name| (args.runtime_namespace.as_str(), name)),
         unknown_fields: match args.field_validation {
             Validation::Warn => UnknownFields::Drop,
             Validation::Strict => UnknownFields::Refuse,

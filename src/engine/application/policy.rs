@@ -12,7 +12,7 @@ use serde_json::Value;
 use crate::engine::findings::{self, Findings, Known, Look, UNFINISHED, live, subject};
 use crate::manifest::ObjectId;
 use crate::plan::Desired;
-use crate::policy::{Action, PolicySet, Resources, ServiceAccount};
+use crate::policy::{Action, PolicySet, Resources, User};
 use crate::report::{Severity, Verdict};
 
 use super::attempt::Decision;
@@ -36,6 +36,15 @@ pub(super) struct Judged {
     denial: Option<Failure>,
 }
 
+/// What policies ask of the cluster for a render.
+#[derive(Clone, Copy, Default)]
+struct Asked {
+    /// An object or a Namespace as it is, which may be another the next time.
+    of_objects: bool,
+    /// Who applies.
+    for_user: bool,
+}
+
 impl Application {
     /// Denials end the attempt before anything is written.
     pub async fn judge(&self, work: &Work, prepared: &Arc<Prepared>) -> Result<(), Failure> {
@@ -55,15 +64,20 @@ impl Application {
         }
         let resources = findings::resources(&prepared.desired);
         let (known, asked) = self.known(work, &policies, prepared, &resources).await?;
+        let user = match &account {
+            Some(Account { namespace, name }) => Some(Arc::new(User::service_account(namespace, name))),
+            None if asked.for_user => Some(self.shared.own_user().await.map_err(unanswered)?),
+            None => None,
+        };
+        let asked = asked.of_objects;
         let _permit = self.shared.renders.acquire(work.urgency).await;
         let cancel = Arc::new(AtomicBool::new(false));
         let _cancel_when_dropped = CancelWhenDropped(cancel.clone());
         let evaluation = {
-            let (policies, prepared, account) = (policies.clone(), prepared.clone(), account.clone());
+            let (policies, prepared) = (policies.clone(), prepared.clone());
             tokio::task::spawn_blocking(move || {
-                let user = account.as_ref().map(|Account { namespace, name }| ServiceAccount { namespace, name });
                 let (rendered, secrets) = (&prepared.rendered, &*prepared.secrets);
-                let look = Look { rendered, secrets, user, known: &known };
+                let look = Look { rendered, secrets, user: user.as_deref(), known: &known };
                 findings::evaluate(&policies, &look, &|| cancel.load(Ordering::Acquire))
             })
         };
@@ -80,28 +94,29 @@ impl Application {
         denial.map_or(Ok(()), Err)
     }
 
-    /// The objects, with what policies ask the cluster for; and whether anything was asked for.
+    /// The objects, with what policies ask the cluster for; and what was asked for.
     async fn known(
         &self,
         work: &Work,
         policies: &PolicySet,
         prepared: &Prepared,
         resources: &Resources,
-    ) -> Result<(Vec<Known>, bool), Failure> {
+    ) -> Result<(Vec<Known>, Asked), Failure> {
         let mut namespaces = findings::namespaces(&prepared.desired);
-        let (mut known, mut asked) = (Vec::with_capacity(prepared.desired.len()), false);
+        let (mut known, mut asked) = (Vec::with_capacity(prepared.desired.len()), Asked::default());
         for desired in &prepared.desired {
             let id = &desired.object.id;
             let (resource, namespaced) = self.resource(resources, desired);
             let object = desired.object.unpacked();
             let subject = subject(&object, &resource, namespaced);
             let mut before = None;
+            asked.for_user |= policies.asks_for_user(&subject);
             if policies.asks_before(&subject) {
-                asked = true;
+                asked.of_objects = true;
                 before = self.before(work, desired).await?;
             }
             if namespaced && policies.asks_for_namespace(&subject) && !namespaces.contains_key(&id.namespace) {
-                asked = true;
+                asked.of_objects = true;
                 // policies, not who writes, ask for it
                 let id = ObjectId::new("", "Namespace", "", &*id.namespace);
                 let namespace = live(&self.shared.cluster, &id).await.map_err(unanswered)?;

@@ -55,6 +55,8 @@ pub struct Question<'a> {
     pub variables: &'a BTreeMap<String, String>,
     /// Identities of whoever asks, instead of those that `decryption` names.
     pub keys: Option<Arc<Keys>>,
+    /// Namespace and name of the Secret that serves where `decryption` names none.
+    pub keys_by_default: Option<(&'a str, &'a str)>,
     pub unknown_fields: UnknownFields,
     /// What is to be asked of each object.
     pub policies: Arc<PolicySet>,
@@ -272,9 +274,15 @@ async fn keys(question: &Question<'_>, key: &Key, object: &Kustomization) -> Res
     if let Some(keys) = &question.keys {
         return Ok(Some(keys.clone()));
     }
-    let Some(reference) = Reference::keys(&key.namespace, object, None) else { return Ok(Some(Arc::default())) };
-    let failed =
-        |why: String| PreviewError::Values(format!("can't read {reference} of `spec.decryption.secretRef`: {why}"));
+    let by_default = question.keys_by_default.map(|(namespace, name)| Reference::secret(namespace, name));
+    let Some(reference) = Reference::keys(&key.namespace, object, by_default.as_ref()) else {
+        return Ok(Some(Arc::default()));
+    };
+    let asked = match by_default.as_ref() == Some(&reference) {
+        true => "--sops-age-secret",
+        false => "spec.decryption.secretRef",
+    };
+    let failed = |why: String| PreviewError::Values(format!("can't read {reference} of `{asked}`: {why}"));
     let content = read(question.cluster, &reference).await.map_err(|error| failed(error.to_string()))?;
     application::keys(&content).map(|keys| Some(Arc::new(keys))).map_err(failed)
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::engine::findings::{self, Findings, Known, Look, evaluate, live, subject};
 use crate::manifest::ObjectId;
-use crate::policy::{PolicySet, ServiceAccount};
+use crate::policy::{PolicySet, User};
 
 use super::{Declared, PreviewError, Question};
 
@@ -49,8 +49,9 @@ pub(super) async fn look(
     let key = question.object.key();
     let account = question.object.spec.service_account_name.clone().filter(|name| !name.is_empty());
     let evaluation = tokio::task::spawn_blocking(move || {
-        let user = account.as_deref().map(|name| ServiceAccount { namespace: &key.namespace, name });
-        let look = Look { rendered: &declared.rendered, secrets: &declared.secrets, user, known: &known };
+        let user = account.as_deref().map(|name| User::service_account(&key.namespace, name));
+        let (rendered, secrets) = (&declared.rendered, &*declared.secrets);
+        let look = Look { rendered, secrets, user: user.as_ref(), known: &known };
         evaluate(&policies, &look, &|| false)
     });
     evaluation.await.map_err(PreviewError::Died)

@@ -34,7 +34,7 @@ impl Expression {
         if text.len() > EXPRESSION_BYTES_MAX {
             return Err(format!("it is longer than {EXPRESSION_BYTES_MAX} bytes"));
         }
-        let declared = Declared { names: &VARIABLES, composed: &[] };
+        let declared = Declared { names: &VARIABLES, records: &[], composed: &[] };
         let program = Program::compile(text, &declared).map_err(|error| error.to_string())?;
         match program.kind {
             Type::Any | Type::Of("string") => Ok(Self(program)),
