@@ -623,7 +623,7 @@ impl Env {
         assert!(told.is_empty(), "what is secret was told:\n{}", told.join("\n"));
     }
 
-    /// What `afresh diff` and `afresh render` print of an application, whether they come to an end or say why not.
+    /// What `afresh diff`, `afresh get` and `afresh render` print of an application, whether they come to an end or say why not.
     async fn look_at_commands(&self) {
         let list = self.kustomizations().list(&ListParams::default()).await.map(|list| list.items);
         let Some(app) = list.unwrap_or_default().into_iter().next() else { return };
@@ -632,6 +632,10 @@ impl Env {
         let looked = format!("ks/{}", app.name_any());
         let diff = ["diff", &looked, "-n", &self.namespace, "--kubeconfig", &kubeconfig, "--allow-local-sources"];
         commands.push(diff.map(str::to_owned).to_vec());
+        for of in [&[][..], &["rollouts", "-o", "json"]] {
+            let get = [&["get", "-n", &self.namespace, "--kubeconfig", &kubeconfig], of].concat();
+            commands.push(get.into_iter().map(str::to_owned).collect());
+        }
         let (copy, file) = (self.dir.path().join("looked-at"), self.dir.path().join("looked-at.yaml"));
         if checkout(self.repository.path(), &copy).is_some() {
             let kind = json!({ "apiVersion": "kustomize.toolkit.fluxcd.io/v1", "kind": "Kustomization" });

@@ -91,11 +91,20 @@ async fn what_changes_nothing_rolls_nothing(env: &mut Env) {
     env.secret("a", json!({ "value": "0" })).await;
     let rollouts = begin(env, &[("app/web.yaml", &reader("web", "a"))]).await;
     let before = env.live("Deployment", "web").await.unwrap();
+    let held = env.live("Secret", "a").await.unwrap();
     let label = Patch::Merge(json!({ "metadata": { "labels": { "x": "y" }, "annotations": { "x": "y" } } }));
     env.objects("Secret").patch("a", &PatchParams::default(), &label).await.unwrap();
     settled(env, &rollouts).await;
     env.objects("Secret").delete("a", &DeleteParams::default()).await.unwrap();
     env.secret("a", json!({ "value": "0" })).await;
+    settled(env, &rollouts).await;
+    // as another operator makes it: the same keys, of another type
+    env.objects("Secret").delete("a", &DeleteParams::default()).await.unwrap();
+    let typed = json!({
+        "apiVersion": "v1", "kind": "Secret", "type": "example.com/typed", "metadata": { "name": "a" },
+        "data": held["data"],
+    });
+    env.objects("Secret").patch("a", &PatchParams::apply("another"), &Patch::Apply(typed)).await.unwrap();
     settled(env, &rollouts).await;
     let after = env.live("Deployment", "web").await.unwrap();
     assert_eq!(rollouts.of(env, "Deployment", "web").await, 0);

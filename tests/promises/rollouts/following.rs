@@ -7,7 +7,8 @@ use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams};
 use serde_json::{Map, Value, json};
 
 use super::{
-    HASH, RECORD, annotate, begin, container, follow, in_trouble, reader, replica_sets, secret, settled, workload,
+    HASH, RECORD, annotate, begin, container, follow, in_trouble, reader, replica_sets, rolled_out, secret, settled,
+    workload,
 };
 use crate::support::env::{Cluster, Env, message, truth};
 use crate::support::installation;
@@ -20,6 +21,7 @@ scenarios! {
     every_kind_of_reference_is_followed_as_far_as_it_reads,
     opting_in_and_out_rolls_nothing,
     a_restart_that_a_person_asked_for_survives,
+    what_is_taken_over_is_rolled_by_its_next_change_alone,
     a_key_that_others_keep_in_a_declared_secret_counts,
     no_value_is_told_to_anyone,
     what_no_container_reads_and_what_is_no_configuration_rolls_nothing,
@@ -264,6 +266,24 @@ async fn a_restart_that_a_person_asked_for_survives(env: &mut Env) {
     let annotations = &web["spec"]["template"]["metadata"]["annotations"];
     assert_eq!(annotations["kubectl.kubernetes.io/restartedAt"], "2026-01-01T00:00:00Z");
     assert!(annotations["afresh.dev/config-hash"].is_string());
+}
+
+async fn what_is_taken_over_is_rolled_by_its_next_change_alone(env: &mut Env) {
+    env.secret("a", json!({ "value": "0" })).await;
+    // as Flux's controller has left it
+    let mut web: Value = serde_json::from_str(&reader("web", "a")).unwrap();
+    let labels = ["name", "namespace"].map(|label| format!("kustomize.toolkit.fluxcd.io/{label}"));
+    web["metadata"]["labels"] = json!({ &labels[0]: "app", &labels[1]: env.namespace });
+    web["metadata"]["annotations"] = json!({});
+    let flux = PatchParams::apply("kustomize-controller").force();
+    env.objects("Deployment").patch("web", &flux, &Patch::Apply(web)).await.unwrap();
+    rolled_out(env, "web").await;
+    let rollouts = begin(env, &[("app/web.yaml", &reader("web", "a"))]).await;
+    env.until_live("Deployment", "web", "it is followed", |found| found.pointer(RECORD).is_some()).await;
+    settled(env, &rollouts).await;
+    assert_eq!(rollouts.of(env, "Deployment", "web").await, 0);
+    env.secret("a", json!({ "value": "1" })).await;
+    rollouts.until(env, "Deployment", "web", 1).await;
 }
 
 async fn a_key_that_others_keep_in_a_declared_secret_counts(env: &mut Env) {
