@@ -95,7 +95,7 @@ impl Application {
             let rolls = todo.iter().any(|todo| todo.overlay.as_ref().is_some_and(Overlay::rolls));
             let only_drift = todo.iter().all(|todo| todo.drift.is_some());
             let telling = !said && ((!correcting && !only_drift) || rolls);
-            tokio::pin!(send);
+            let mut send = Box::pin(send);
             // that something is being changed is said while it is being changed, not before
             let result = tokio::select! {
                 biased;

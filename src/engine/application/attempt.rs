@@ -15,8 +15,9 @@ use super::report::Changes;
 use super::{Application, Failure, Mode, Scopes, Stop, Work};
 
 impl Application {
-    /// Carries the work through all stages; answers the head that was reported as applied. Dropping the future at any await leaves the cluster in a state that the
-    /// next attempt finds out and repairs: what may exist is recorded before it does.
+    /// Carries the work through all stages; answers the head that was reported as applied. Dropping the future at any
+    /// await leaves the cluster in a state that the next attempt finds out and repairs: what may exist is recorded before
+    /// it does. Each stage has its room only while it lasts: a thousand attempts may wait at the same time.
     pub async fn attempt(&self, work: &Work) -> Result<Arc<Head>, Stop> {
         let applied = {
             let mut memory = self.memory();
@@ -35,7 +36,7 @@ impl Application {
         }
         let rendered = (prepared.rendered.digest, prepared.inputs.clone());
         *work.rendered.lock().unwrap_or_else(PoisonError::into_inner) = Some(rendered);
-        self.judge(work, &prepared).await?;
+        Box::pin(self.judge(work, &prepared)).await?;
         self.look_at(work, &prepared);
         // what comes out as it was applied stays Ready at its revision until its dependencies are at the newer one
         let unchanged = applied == Some(prepared.rendered.digest);
@@ -63,7 +64,7 @@ impl Application {
         // what was held before and is sent again was changed by others
         let correcting = unchanged;
         let applying = work.trace.stage(Stage::Apply);
-        self.apply(work, &prepared, correcting, &mut changes).await?;
+        Box::pin(self.apply(work, &prepared, correcting, &mut changes)).await?;
         self.await_configuration(work).await?;
         drop(applying);
         self.shared.metrics.stage(Stage::Apply, started.elapsed());
@@ -77,18 +78,18 @@ impl Application {
         let prune_first = self.prunes_before_health(work);
         let mut left = Inventory::default();
         if prune_first {
-            left = self.prune(work, &prepared, &mut changes).await?;
+            left = Box::pin(self.prune(work, &prepared, &mut changes)).await?;
         }
         if work.object.spec.checks_health() {
             let started = Instant::now();
             let waiting = work.trace.stage(Stage::Health);
-            let result = self.await_health(work, &prepared).await;
+            let result = Box::pin(self.await_health(work, &prepared)).await;
             drop(waiting);
             self.shared.metrics.stage(Stage::Health, started.elapsed());
             result?;
         }
         if !prune_first {
-            left = self.prune(work, &prepared, &mut changes).await?;
+            left = Box::pin(self.prune(work, &prepared, &mut changes)).await?;
         }
         let inventory = declared.union(&left);
         self.shared.observed.keep_watched(&self.key, |kind, namespace| {

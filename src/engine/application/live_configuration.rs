@@ -113,13 +113,13 @@ impl Application {
                 _ = rung => {}
                 () = changed(&mut namespaces) => {}
                 () = at(over_at) => {
-                    if self.take_up().await {
+                    if Box::pin(self.take_up()).await {
                         return;
                     }
                 }
                 () = at(read_again_at) => {
                     self.following().read_again_at = None;
-                    if self.take_up().await {
+                    if Box::pin(self.take_up()).await {
                         return;
                     }
                 }

@@ -100,7 +100,7 @@ impl Application {
             }
             // nobody else waits for somebody's repository
             drop(permit);
-            self.fetch_base(object, head, &mut bases, &base).await?;
+            Box::pin(self.fetch_base(object, head, &mut bases, &base)).await?;
             fetched += 1;
             permit = self.shared.renders.acquire(urgency).await;
         };

@@ -306,7 +306,7 @@ impl Worker {
                         self.idle.put_back(news);
                         return finished(result);
                     }
-                    same = app.renders_the_same(work, &head) => same,
+                    same = Box::pin(app.renders_the_same(work, &head)) => same,
                 };
                 if same && !work.claiming.load(Ordering::Acquire) {
                     tracing::debug!(object = %app.key, revision = %head.revision, "a newer revision renders the same: going on under it");
