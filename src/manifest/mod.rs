@@ -10,6 +10,7 @@ mod object;
 mod packed;
 mod pointer;
 mod redaction;
+pub(crate) mod regular;
 mod source_error;
 mod tree;
 pub mod yaml;
