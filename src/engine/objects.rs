@@ -379,7 +379,7 @@ impl Served {
         let mut open: Vec<Key> = Vec::new();
         for key in self.kustomizations.cells.keys() {
             if let Some(object) = self.kustomizations.get(key).filter(|object| self.is_ours(key, &object.metadata)) {
-                open.push(application::source_key(&object));
+                open.push(object.source_key());
             }
         }
         for key in self.repositories.cells.keys() {

@@ -145,7 +145,7 @@ impl Idle {
 
     /// Follows the source and the values that the object names.
     pub fn follow(&mut self, app: &Application, object: &Kustomization) {
-        let key = source_key(object);
+        let key = object.source_key();
         if self.source_key.as_ref() != Some(&key) {
             self.source = app.shared.source(&key).subscribe();
             self.offered = Offered::default();
@@ -312,11 +312,6 @@ fn offered(state: &SourceState) -> Offered {
     let head = state.head.as_ref().map(|h| h.identity.clone());
     let failure = if head.is_none() { state.failure.as_deref().map(str::to_owned) } else { None };
     Offered { exists: head.is_some() || state.exists, head, failure }
-}
-
-/// The source that a Kustomization follows.
-pub(in crate::engine) fn source_key(object: &Kustomization) -> Key {
-    object.source_key()
 }
 
 /// The annotations that make an attempt when they change.

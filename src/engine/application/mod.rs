@@ -55,7 +55,6 @@ use super::permits::Urgency;
 use super::shared::Shared;
 use super::source::{Head, SourceHandle};
 
-pub(super) use idle::source_key;
 pub(super) use keys::keys;
 pub(super) use render::Scopes;
 pub(super) use values::{substitutions, unread};

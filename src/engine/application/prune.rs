@@ -15,7 +15,6 @@ use crate::plan::{self, Consent, Inventory};
 use crate::report::{Severity, Stage, Verdict};
 use crate::rollout;
 
-use super::idle::source_key;
 use super::report::{Changes, listed};
 use super::{Application, Failure, Prepared, Stop, Work};
 
@@ -166,7 +165,7 @@ impl Application {
 
     /// What the application may never delete.
     pub(super) fn ground(&self, object: &Kustomization) -> plan::Ground {
-        plan::Ground { application: self.key.clone(), source: source_key(object) }
+        plan::Ground { application: self.key.clone(), source: object.source_key() }
     }
 
     fn guarded(&self, work: &Work, plan: &plan::Prune, unagreed: &[ObjectId]) -> String {

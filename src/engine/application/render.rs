@@ -17,7 +17,6 @@ use crate::render::{AppRef, Keys, ReadSet, RemoteBase, RenderError};
 use crate::report::{Severity, Stage, Verdict};
 use crate::source::Snapshot;
 
-use super::idle::source_key;
 use super::{Application, Failure, Prepared, Work};
 
 /// What besides the tree goes into a render, as a digest: values may be secret and are not kept.
@@ -149,7 +148,7 @@ impl Application {
         bases: &mut Bases,
         base: &RemoteBase,
     ) -> Result<(), Failure> {
-        let source = self.shared.source(&source_key(object)).state();
+        let source = self.shared.source(&object.source_key()).state();
         let key = source.ssh_key.as_deref().ok_or(NO_KEY);
         let fetched = bases.fetch(&self.shared.remotes, base, key).await;
         let commit = fetched.map_err(|message| Failure::new("BuildFailed", message))?;

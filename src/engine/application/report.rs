@@ -21,7 +21,6 @@ use crate::engine::source::Head;
 use crate::plan::Inventory;
 use crate::report::{CommitState, Event, Recorded, RecordedFailure, Severity, StatusWriter, Subject, Verdict};
 
-use super::idle::source_key;
 use super::{Application, Failure, KIND, Work, drift};
 
 /// The reason of what waits for another application.
@@ -38,7 +37,7 @@ pub(super) struct Report {
 impl Report {
     pub fn new(key: &Key, object: &Kustomization, shared: &Shared) -> Self {
         let status = object.status.clone().unwrap_or_default();
-        let blamed = blamed(&status, &source_key(object));
+        let blamed = blamed(&status, &object.source_key());
         let recorded = Recorded { state: state_of(&status), failure: failure_of(&status, blamed) };
         shared.events.known(subject(key, object), recorded);
         let writer = StatusWriter::new(ApiKind::kustomization(), key.clone(), &status);

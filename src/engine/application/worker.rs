@@ -11,7 +11,7 @@ use crate::api::{Key, Kustomization, KustomizationSpec, READY, Truth};
 use crate::config;
 
 use super::commits::Commits;
-use super::idle::{Goal, Idle, News, source_key};
+use super::idle::{Goal, Idle, News};
 use super::report::{self, Report, without_revision};
 use super::{
     Application, Cause, Ended, Failure, KIND, Memory, Retry, Stop, Work, checks, dependencies, drift, identity, jobs,
@@ -117,14 +117,15 @@ impl Worker {
             declare(&app.shared.registry, &app.key, &object);
             app.shared.registry.seen_first(&app.key, &object);
             self.idle.follow(&self.app, &object);
-            app.metrics.follows(&source_key(&object));
+            let source_key = object.source_key();
+            let source = app.shared.source(&source_key);
+            app.metrics.follows(&source_key);
             app.metrics.suspended(object.spec.suspended());
             let ended = match Box::pin(self.preflight(&object)).await {
                 // its state is large, and a worker waits most of the time
-                Ok(Some(source)) => Box::pin(self.attempt(object.clone(), source, cause, since)).await,
+                Ok(true) => Box::pin(self.attempt(object.clone(), source.clone(), cause, since)).await,
                 // suspended: nothing is done, nothing is said
-                Ok(None) => {
-                    let source = self.app.shared.source(&source_key(&object));
+                Ok(false) => {
                     source.attention(&self.app.key, false, false);
                     // what it offers now is no news
                     self.idle.observed(&source.state());
@@ -132,12 +133,11 @@ impl Worker {
                     continue;
                 }
                 Err(failure) => {
-                    self.idle.observed(&self.app.shared.source(&source_key(&object)).state());
+                    self.idle.observed(&source.state());
                     Ended::Failed(failure)
                 }
             };
             self.broken = !matches!(ended, Ended::Applied);
-            let source = self.app.shared.source(&source_key(&object));
             (cause, since) = match ended {
                 Ended::Applied => {
                     self.backoff.reset();
@@ -199,20 +199,20 @@ impl Worker {
         (cause, at)
     }
 
-    /// What can be said without looking at the source. `None`: suspended.
-    async fn preflight(&self, object: &Arc<Kustomization>) -> Result<Option<SourceHandle>, Failure> {
+    /// What can be said without looking at the source. False: there is nothing to be done.
+    async fn preflight(&self, object: &Arc<Kustomization>) -> Result<bool, Failure> {
         if object.spec.suspended() {
-            return Ok(None);
+            return Ok(false);
         }
         let unserved = object.spec.unserved();
         if !unserved.is_empty() {
             self.app.stalled(object, &unserved).await;
-            return Ok(None);
+            return Ok(false);
         }
         validate(&object.spec)?;
         self.app.set_drift_mode(drift::mode_of(object)?);
         self.app.ensure_finalizer(object).await?;
-        Ok(Some(self.app.shared.source(&source_key(object))))
+        Ok(true)
     }
 
     async fn attempt(
@@ -455,7 +455,7 @@ pub fn declare(registry: &Registry, key: &Key, object: &Kustomization) {
         // one that is none was refused, and its application waits for nobody
         ready: d.expression().and_then(|source| ReadyExpression::compile(source).ok()).map(Arc::new),
     });
-    registry.declare(key, source_key(object), depends_on.collect(), object.spec.suspended());
+    registry.declare(key, object.source_key(), depends_on.collect(), object.spec.suspended());
 }
 
 /// Says what is known of an application that another instance serves: what its status records.
