@@ -7,7 +7,6 @@ use serde_json::{Map, Value, json};
 
 use crate::api::{Key, STATUS_MANAGER};
 use crate::cluster::{ApiError, ApiKind, Cluster};
-use crate::manifest::ObjectId;
 
 /// The one writer of an object's status; owned by the object's worker.
 #[derive(Debug)]
@@ -44,11 +43,9 @@ impl StatusWriter {
         cluster: &Cluster,
         status: &impl Serialize,
     ) -> Result<Option<String>, ApiError> {
-        if !self.differs(status) {
-            return Ok(None);
-        }
         let new = text(status);
         let patch = match &self.doubtful {
+            None if new == self.last => None,
             None => merge_patch(&value(&self.last), &value(&new)),
             Some(doubtful) => Some(whole_patch(&[&value(&self.last), &value(doubtful)], &value(&new))),
         };
@@ -57,7 +54,7 @@ impl StatusWriter {
         let mut patch = Map::from_iter([("status".to_owned(), patch)]);
         patch.extend(version.map(|version| ("metadata".to_owned(), json!({ "resourceVersion": version }))));
         let patch = Value::Object(patch);
-        let id = ObjectId::new(&*self.kind.group, &*self.kind.kind, self.key.namespace.clone(), self.key.name.clone());
+        let id = self.kind.object(&*self.key.namespace, &*self.key.name);
         let written = cluster.merge_patch(&self.kind, &id, &patch, Some("status"), STATUS_MANAGER).await?;
         self.last = new;
         self.doubtful = None;

@@ -241,25 +241,20 @@ impl Application {
         self.shared.events.publish(Event { subject, severity, verdict, reason, message, revision, state });
     }
 
-    /// Writes in a task of its own: an attempt that is given up half way leaves no doubt about what was written, and
-    /// whoever writes next waits for it.
+    /// Writes through the gate, which goes on without us: an attempt that is given up half way leaves no doubt about what
+    /// was written, and whoever writes next, or gives up what we serve, waits for it.
     async fn write(&self, mut report: OwnedMutexGuard<Report>) -> Result<(), ApiError> {
-        let (shared, id) = (self.shared.clone(), self.id());
         let urgency = std::mem::replace(&mut report.urgency, Urgency::Routine);
-        let permit = shared.statuses.acquire(urgency).await;
-        let task = tokio::spawn(async move {
+        let permit = self.shared.statuses.acquire(urgency).await;
+        let cluster = &self.shared.cluster;
+        let cluster = if urgency == Urgency::Repair { cluster.urgently() } else { cluster.clone() };
+        let write = async move {
             let _permit = permit;
-            let urgent = (urgency == Urgency::Repair).then(|| shared.cluster.urgently());
-            let cluster = urgent.unwrap_or_else(|| shared.cluster.clone());
-            // whoever gives up what we serve waits for the answer
-            let write = async move {
-                let Report { status, writer, .. } = &mut *report;
-                writer.write(&cluster, status).await
-            };
-            let given_up = |error: Abandoned| Err(ApiError::new(ErrorClass::NotLeading, error.to_string()));
-            shared.gate.write(&id, &CancellationToken::new(), write).await.unwrap_or_else(given_up)
-        });
-        task.await.unwrap_or_else(|error| Err(ApiError::new(ErrorClass::Other, error.to_string())))
+            let Report { status, writer, .. } = &mut *report;
+            writer.write(&cluster, status).await
+        };
+        let given_up = |error: Abandoned| Err(ApiError::new(ErrorClass::NotLeading, error.to_string()));
+        self.shared.gate.write(&self.id(), &CancellationToken::new(), write).await.unwrap_or_else(given_up)
     }
 
     pub(super) async fn write_or_log(&self, report: OwnedMutexGuard<Report>) {

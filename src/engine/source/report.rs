@@ -204,6 +204,7 @@ impl Worker {
         let number = |version: &Option<String>| version.as_ref().and_then(|version| version.parse::<u64>().ok());
         if number(&self.version) > number(&seen) { self.version.clone() } else { seen }
     }
+
     /// A source that source-controller has served holds its finalizer, which nobody else would take away.
     pub(super) async fn let_go(&mut self, object: &GitRepository) {
         let finalizers = object.metadata.finalizers.as_deref().unwrap_or_default();
