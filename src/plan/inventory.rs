@@ -42,13 +42,16 @@ impl Inventory {
     /// The same with the identities that the cluster has: Flux records the namespace that a file gives an object of a
     /// cluster-scoped kind, of which the API server takes no notice.
     #[must_use]
-    pub fn scoped(&self, scopes: &dyn Scopes) -> Self {
-        let identity =
-            |id: &ObjectId| match id.namespace.is_empty() || scopes.namespaced(&id.group, &id.kind) != Some(false) {
-                true => id.clone(),
-                false => id.without_namespace(),
-            };
-        self.iter().map(|(id, v)| (identity(id), v.clone())).collect()
+    pub fn scoped(mut self, scopes: &dyn Scopes) -> Self {
+        let is_wrong =
+            |id: &&ObjectId| !id.namespace.is_empty() && scopes.namespaced(&id.group, &id.kind) == Some(false);
+        let wrong: Vec<ObjectId> = self.ids().filter(is_wrong).cloned().collect();
+        for id in wrong {
+            if let Some(version) = self.0.remove(&id) {
+                self.0.insert(id.without_namespace(), version);
+            }
+        }
+        self
     }
 
     pub fn record(&self) -> api::Inventory {

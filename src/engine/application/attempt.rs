@@ -50,8 +50,11 @@ impl Application {
         let declared: Inventory =
             prepared.desired.iter().map(|d| (d.object.id.clone(), d.object.version.clone())).collect();
         // instances elsewhere learn from the inventory what is declared here, and hand over what was theirs
-        let before = self.memory().inventory.scoped(&Scopes(&self.shared.cluster));
-        self.memory().inventory = before.clone();
+        let before = {
+            let mut memory = self.memory();
+            memory.inventory = std::mem::take(&mut memory.inventory).scoped(&Scopes(&self.shared.cluster));
+            memory.inventory.clone()
+        };
         if self.shared.share.is_partial() {
             self.record(work, &declared).await?;
         }

@@ -92,6 +92,7 @@ mod tests {
             assert_eq!(Hint::parse(nonsense, "t"), None, "{nonsense:.60}");
         }
     }
+
     #[test]
     fn what_is_said_of_the_source_of_an_application_needs_no_request() {
         let digits = "0123456789abcdef0123456789abcdef01234567";
