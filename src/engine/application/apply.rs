@@ -51,7 +51,7 @@ impl Application {
         for desired in &prepared.desired {
             stages.entry(apply::stage_of(&desired.object.id)).or_default().push(desired);
         }
-        let (mut said, mut told_at) = (false, None);
+        let (mut said, mut first_sent) = (false, None);
         if !stages.contains_key(&Stage::Workloads) {
             self.lay_over_nothing(work).await;
         }
@@ -68,8 +68,8 @@ impl Application {
                 return Err(Stop::Yielded);
             }
             let permit = self.shared.applies.acquire(work.urgency).await;
-            let told_at = *told_at.get_or_insert_with(|| Instant::now() + config::PROGRESS_UNTOLD_MAX);
-            let send = async {
+            let told_at = *first_sent.get_or_insert_with(Instant::now) + config::PROGRESS_UNTOLD_MAX;
+            let mut send = Box::pin(async {
                 let _permit = permit;
                 work.applying.store(true, Ordering::Release);
                 let order = apply::Work {
@@ -91,11 +91,10 @@ impl Application {
                 };
                 let stop = apply::Stop { after_stage: CancellationToken::new(), now: work.stop.clone() };
                 work.identity.applier.apply(&order, &stop, &|_| {}).await
-            };
+            });
             let rolls = todo.iter().any(|todo| todo.overlay.as_ref().is_some_and(Overlay::rolls));
             let only_drift = todo.iter().all(|todo| todo.drift.is_some());
             let telling = !said && ((!correcting && !only_drift) || rolls);
-            let mut send = Box::pin(send);
             // that something is being changed is said while it is being changed, not before
             let result = tokio::select! {
                 biased;

@@ -181,16 +181,12 @@ async fn annotate(cluster: &Cluster, addressee: &Post, hint: Option<Hint>) -> Re
     };
     let id = ObjectId::new(&*kind.group, &*kind.kind, key.namespace.as_str(), key.name.as_str());
     let token = Timestamp::now().to_string();
-    let mut annotations = json!({});
-    match (addressee, hint) {
+    let annotations = match (addressee, hint) {
         // who sees it looks at the source, and does nothing else
-        (Post::Follower(_), hint) => annotations[EXPECTED] = Hint::alone(hint, &token).into(),
-        (_, None) => annotations[REQUESTED_AT] = token.into(),
-        (_, Some(hint)) => {
-            annotations[EXPECTED] = hint.beside(&token).into();
-            annotations[REQUESTED_AT] = token.into();
-        }
-    }
+        (Post::Follower(_), hint) => json!({ EXPECTED: Hint::alone(hint, &token) }),
+        (_, None) => json!({ REQUESTED_AT: token }),
+        (_, Some(hint)) => json!({ EXPECTED: hint.beside(&token), REQUESTED_AT: token }),
+    };
     let patch = json!({ "metadata": { "annotations": annotations } });
     cluster.merge_patch(&kind, &id, &patch, None, MANAGER).await.map(drop)
 }
