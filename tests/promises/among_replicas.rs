@@ -107,21 +107,33 @@ async fn takes(env: &Env, forge: &Forge, replica: &Daemon, path: &str) {
     .await;
 }
 
-async fn a_delivery_is_live_at_once_whichever_replica_it_comes_to(env: &mut Env) {
-    let forge = with_webhooks(env).await;
+/// Two replicas that have divided the work; what there is is live.
+async fn two_replicas(env: &mut Env) -> [Daemon; 2] {
     let a = divide(env, 2).await;
     let replicas = [env.start_replica("first", env.kubeconfig()), env.start_replica("second", env.kubeconfig())];
     until_divided(env, &replicas.each_ref(), &[1, 1]).await;
     all_ready_at(env, &a).await;
+    replicas
+}
+
+/// A push of which one replica is told is live at once, whichever serves what. Answers the revision.
+async fn live_at_once(env: &Env, forge: &Forge, number: usize, replica: &Daemon) -> String {
+    takes(env, forge, replica, "/webhook").await;
+    let revision = push(env, &format!("pushed-{number}"));
+    let pushed = Instant::now();
+    assert_eq!(forge.announce(replica, &revision).await.0, 202);
+    all_ready_at(env, &revision).await;
+    assert!(pushed.elapsed() < AT_ONCE, "replica {number}: {:?}", pushed.elapsed());
+    revision
+}
+
+async fn a_delivery_is_live_at_once_whichever_replica_it_comes_to(env: &mut Env) {
+    let forge = with_webhooks(env).await;
+    let replicas = two_replicas(env).await;
 
     // the source, and each application, is served by one of the two
     for (number, replica) in replicas.iter().enumerate() {
-        takes(env, &forge, replica, "/webhook").await;
-        let revision = push(env, &format!("pushed-{number}"));
-        let pushed = Instant::now();
-        assert_eq!(forge.announce(replica, &revision).await.0, 202);
-        all_ready_at(env, &revision).await;
-        assert!(pushed.elapsed() < AT_ONCE, "replica {number}: {:?}", pushed.elapsed());
+        let revision = live_at_once(env, &forge, number, replica).await;
         env.fetched(&revision).await;
     }
 
@@ -170,18 +182,10 @@ async fn a_delivery_is_live_at_once_whichever_instance_it_comes_to(env: &mut Env
 async fn a_delivery_is_live_at_once_where_nothing_may_be_written_to_sources(env: &mut Env) {
     let forge = with_webhooks(env).await;
     env.arguments.extend(["--sources", "observe"].map(str::to_owned));
-    let a = divide(env, 2).await;
-    let replicas = [env.start_replica("first", env.kubeconfig()), env.start_replica("second", env.kubeconfig())];
-    until_divided(env, &replicas.each_ref(), &[1, 1]).await;
-    all_ready_at(env, &a).await;
+    let replicas = two_replicas(env).await;
     let before = env.sources().get(SOURCE).await.expect("the source").resource_version();
     for (number, replica) in replicas.iter().enumerate() {
-        takes(env, &forge, replica, "/webhook").await;
-        let revision = push(env, &format!("pushed-{number}"));
-        let pushed = Instant::now();
-        assert_eq!(forge.announce(replica, &revision).await.0, 202);
-        all_ready_at(env, &revision).await;
-        assert!(pushed.elapsed() < AT_ONCE, "replica {number}: {:?}", pushed.elapsed());
+        live_at_once(env, &forge, number, replica).await;
     }
     assert_eq!(env.sources().get(SOURCE).await.expect("the source").resource_version(), before, "nobody wrote to it");
     for replica in replicas {
