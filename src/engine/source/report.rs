@@ -179,7 +179,13 @@ impl Worker {
             return;
         }
         let _permit = self.shared.statuses.acquire(Urgency::Routine).await;
-        let (cluster, status, version) = (self.shared.cluster.clone(), self.status.clone(), self.seen_version());
+        let newest = self.goal.borrow().clone();
+        let Some(version) =
+            version_to_write_at(&self.shared.share, &self.key, newest.as_deref(), self.version.as_deref())
+        else {
+            return;
+        };
+        let (cluster, status) = (self.shared.cluster.clone(), self.status.clone());
         let write = async move { writer.write_at(version.as_deref(), &cluster, &status).await };
         let id = ApiKind::git_repository().object(self.key.namespace.as_str(), self.key.name.as_str());
         match self.shared.gate.write(&id, &CancellationToken::new(), write).await {
@@ -192,17 +198,6 @@ impl Worker {
             // another replica leads, and says what it sees
             Err(Abandoned) => {}
         }
-    }
-
-    /// Where labels say whose a source is, another instance may see before us that it is its own now: what we write then
-    /// must not land behind what it writes.
-    fn seen_version(&self) -> Option<String> {
-        if !matches!(self.shared.share, Share::Selected(_)) {
-            return None;
-        }
-        let seen = self.goal.borrow().as_ref().and_then(|object| object.metadata.resource_version.clone());
-        let number = |version: &Option<String>| version.as_ref().and_then(|version| version.parse::<u64>().ok());
-        if number(&self.version) > number(&seen) { self.version.clone() } else { seen }
     }
 
     /// A source that source-controller has served holds its finalizer, which nobody else would take away.
@@ -232,6 +227,29 @@ impl Worker {
             }
         }
     }
+}
+
+/// The version of the source that a status is written at; the inner `None`: at any. The outer one: not at all.
+///
+/// Where labels say whose a source is, another instance may see before us that it is its own now: what we write then must
+/// not land behind what it writes. So we write at a version that we have seen to be ours, or that we made ourselves.
+fn version_to_write_at(
+    share: &Share,
+    key: &Key,
+    newest: Option<&GitRepository>,
+    written: Option<&str>,
+) -> Option<Option<String>> {
+    if !matches!(share, Share::Selected(_)) {
+        return Some(None);
+    }
+    let metadata = &newest?.metadata;
+    if !share.has(key, metadata.labels.as_ref()) {
+        return None;
+    }
+    let seen = metadata.resource_version.as_deref();
+    let number = |version: Option<&str>| version.and_then(|version| version.parse::<u64>().ok());
+    let version = if number(written) > number(seen) { written } else { seen };
+    Some(version.map(str::to_owned))
 }
 
 /// The pause before a status that could not be written is tried again.
@@ -282,4 +300,32 @@ pub(super) fn recorded(status: &GitRepositoryStatus) -> Recorded {
 fn state_of(status: &GitRepositoryStatus) -> String {
     let Some(ready) = status.conditions.get(READY) else { return String::new() };
     format!("{}/{}/{}", ready.status.as_str(), ready.reason, ready.message)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::LabelSelector;
+
+    #[test]
+    fn where_labels_divide_the_work_a_status_is_written_at_the_newest_version_that_is_ours() {
+        let share = Share::Selected(LabelSelector::parse("shard=a").unwrap());
+        let key = Key::new("flux-system", "platform");
+        let source = |shard: &str, version: &str| -> GitRepository {
+            serde_json::from_value(json!({
+                "metadata": { "name": "platform", "resourceVersion": version, "labels": { "shard": shard } },
+                "spec": { "url": "https://git.example.com/platform", "interval": "1m" },
+            }))
+            .unwrap()
+        };
+        let at = |newest: &GitRepository, written| version_to_write_at(&share, &key, Some(newest), written);
+        let version = |version: &str| Some(Some(version.to_owned()));
+        assert_eq!(at(&source("a", "9"), None), version("9"));
+        assert_eq!(at(&source("a", "9"), Some("8")), version("9"), "somebody wrote after us");
+        assert_eq!(at(&source("a", "9"), Some("10")), version("10"), "the watch is behind our own write");
+        assert_eq!(at(&source("b", "11"), Some("10")), None, "it is another's, though we have not been told to stop");
+        assert_eq!(version_to_write_at(&share, &key, None, Some("10")), None, "it is gone");
+        let alone = version_to_write_at(&Share::All, &key, Some(&source("b", "11")), None);
+        assert_eq!(alone, Some(None));
+    }
 }
