@@ -3,6 +3,7 @@
 //! Data goes to stdout, everything else to stderr. Exit codes: 0 done, 1 failed, 2 wrong usage, of `migrate --check` 3:
 //! something is there that is not served, and of `diff` as of kubectl's: 1 different, 2 failed.
 
+mod allocator;
 mod bases;
 mod check;
 mod connect;

@@ -10,6 +10,7 @@ use clap::Parser as _;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
+use super::allocator;
 use super::connect::ClusterArgs;
 use super::daemon;
 use super::logging::{self, LogFormat};
@@ -119,6 +120,7 @@ const API_CONCURRENCY_MAX: i64 = config::API_CONCURRENCY_MAX as i64;
 const SIGXFSZ: i32 = 25;
 
 pub fn run(args: RunArgs) -> anyhow::Result<()> {
+    allocator::prefer_little_memory();
     logging::install(args.log_format);
     let config = resolve(args)?;
     // renders and Git work run on blocking threads; two workers are enough for what only waits
