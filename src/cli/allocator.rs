@@ -1,7 +1,7 @@
 //! What the C library's allocator is told before the daemon begins.
 
 /// Blocks of this size and more are mapped by themselves, and given back when they are freed.
-const MAPPED_BYTES: i32 = 32 * 1024;
+const MAPPED_BYTES: i32 = 128 * 1024;
 /// So much of the end of the heap may lie idle.
 const IDLE_BYTES: i32 = 128 * 1024;
 /// Two threads work, others render for a moment: each has an arena of its own by default, with holes of its own.
