@@ -317,14 +317,19 @@ async fn begin_with_forge(env: &mut Env, files: &[(&str, &str)]) -> (Receiver, S
     env.alert("status", "forge", |_| {}).await;
     let revision = env.push("A", files);
     env.source(|_| {}).await;
-    env.kustomization("app", |spec| {
-        spec["wait"] = json!(true);
-        spec["timeout"] = json!("4s");
-    })
-    .await;
+    healthy_within(env, "1m").await;
     env.start();
     env.ready_at("app", &revision).await;
     (forge, revision)
+}
+
+/// What takes longer has failed.
+async fn healthy_within(env: &Env, timeout: &str) {
+    env.kustomization("app", |spec| {
+        spec["wait"] = json!(true);
+        spec["timeout"] = json!(timeout);
+    })
+    .await;
 }
 
 /// The states that a revision was given, one after another.
@@ -345,10 +350,12 @@ async fn until_states(env: &Env, forge: &Receiver, revision: &str, states: &[&st
 async fn a_commit_is_pending_then_failed_and_the_next_succeeds(env: &mut Env) {
     let (forge, a) = begin_with_forge(env, &[("app/web.yaml", &deployment("web", "web:1"))]).await;
     until_states(env, &forge, &a, &["pending", "success"]).await;
+    healthy_within(env, "4s").await;
     let b = env.push("B", &[("app/web.yaml", &deployment_behaving("web", "web:2", "never"))]);
     env.announce().await;
     env.failed_at("app", &b, "web").await;
     until_states(env, &forge, &b, &["pending", "failure"]).await;
+    healthy_within(env, "1m").await;
     let c = env.push("C", &[("app/web.yaml", &deployment("web", "web:3"))]);
     env.announce().await;
     env.ready_at("app", &c).await;
