@@ -54,7 +54,7 @@ impl StatusWriter {
         let mut patch = Map::from_iter([("status".to_owned(), patch)]);
         patch.extend(version.map(|version| ("metadata".to_owned(), json!({ "resourceVersion": version }))));
         let patch = Value::Object(patch);
-        let id = self.kind.object(&*self.key.namespace, &*self.key.name);
+        let id = self.kind.object(self.key.namespace.as_str(), self.key.name.as_str());
         let written = cluster.merge_patch(&self.kind, &id, &patch, Some("status"), STATUS_MANAGER).await?;
         self.last = new;
         self.doubtful = None;

@@ -17,7 +17,6 @@ use crate::api::{EXPECTED, Key, REQUESTED_AT};
 use crate::cluster::{ApiError, ApiKind, Cluster, ErrorClass};
 use crate::config::SourceRole;
 use crate::engine::{Hint, Sources};
-use crate::manifest::ObjectId;
 
 /// The way from a delivery to those who are concerned. Must not wait.
 pub trait Announce: Send + Sync {
@@ -179,7 +178,7 @@ async fn annotate(cluster: &Cluster, addressee: &Post, hint: Option<Hint>) -> Re
         Post::Source(key) => (ApiKind::git_repository(), key),
         Post::Application(key) | Post::Follower(key) => (ApiKind::kustomization(), key),
     };
-    let id = ObjectId::new(&*kind.group, &*kind.kind, key.namespace.as_str(), key.name.as_str());
+    let id = kind.object(key.namespace.as_str(), key.name.as_str());
     let token = Timestamp::now().to_string();
     let annotations = match (addressee, hint) {
         // who sees it looks at the source, and does nothing else

@@ -25,7 +25,6 @@ use crate::api::{
 };
 use crate::cluster::{ApiError, ApiKind, Cluster, Collection, WatchEvent, Watcher};
 use crate::engine::{Leadership, Share};
-use crate::manifest::ObjectId;
 use crate::report::{Metrics, ObjectMetrics, StatusWriter};
 
 const KIND: &str = "Receiver";
@@ -267,7 +266,7 @@ async fn release(cluster: &Cluster, key: &Key, object: &Receiver) -> Result<(), 
     // the version is a test: somebody may have added one
     let patch = json!({ "metadata": { "finalizers": left, "resourceVersion": object.metadata.resource_version } });
     let kind = kind();
-    let id = ObjectId::new(&*kind.group, &*kind.kind, key.namespace.as_str(), key.name.as_str());
+    let id = kind.object(key.namespace.as_str(), key.name.as_str());
     cluster.merge_patch(&kind, &id, &patch, None, STATUS_MANAGER).await.map(drop)
 }
 
