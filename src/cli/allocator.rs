@@ -1,16 +1,16 @@
-//! What the C library's allocator is told before the daemon begins.
-
-/// Blocks of this size and more are mapped by themselves, and given back when they are freed.
-const MAPPED_BYTES: i32 = 128 * 1024;
-/// So much of the end of the heap may lie idle.
-const IDLE_BYTES: i32 = 128 * 1024;
-/// Two threads work, others render for a moment: each has an arena of its own by default, with holes of its own.
-const ARENAS: i32 = 2;
+//! What glibc's allocator is told before the daemon begins; any other is left as it is.
 
 /// Prefers little memory to the last bit of speed: what lives as long as its application is allocated between what a render
 /// needs for a moment, and the holes that this leaves were a sixth of all. To be called before there is another thread.
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
 pub fn prefer_little_memory() {
-    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    /// Two threads work, others render for a moment: each has an arena of its own by default, with holes of its own.
+    const ARENAS: i32 = 2;
+    /// Larger blocks are mapped by themselves, and given back when they are freed. It is the default, which would grow with
+    /// what is freed unless it is set.
+    const MAPPED_BYTES: i32 = 128 * 1024;
+    /// So much of the end of the heap may lie idle; the default, which would grow as well.
+    const IDLE_BYTES: i32 = 128 * 1024;
     for (parameter, value) in
         [(libc::M_ARENA_MAX, ARENAS), (libc::M_MMAP_THRESHOLD, MAPPED_BYTES), (libc::M_TRIM_THRESHOLD, IDLE_BYTES)]
     {
@@ -22,3 +22,6 @@ pub fn prefer_little_memory() {
         }
     }
 }
+
+#[cfg(not(all(target_os = "linux", target_env = "gnu")))]
+pub fn prefer_little_memory() {}

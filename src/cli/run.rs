@@ -120,8 +120,8 @@ const API_CONCURRENCY_MAX: i64 = config::API_CONCURRENCY_MAX as i64;
 const SIGXFSZ: i32 = 25;
 
 pub fn run(args: RunArgs) -> anyhow::Result<()> {
-    allocator::prefer_little_memory();
     logging::install(args.log_format);
+    allocator::prefer_little_memory();
     let config = resolve(args)?;
     // renders and Git work run on blocking threads; two workers are enough for what only waits
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
