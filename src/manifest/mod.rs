@@ -24,4 +24,4 @@ pub use packed::Packed;
 pub use pointer::{Pointer, PointerError};
 pub use redaction::{REDACTED_BYTES_MIN, Redaction};
 pub use source_error::{SECRET_TEXT_MARK, SourceError};
-pub use tree::{Entry, EntryId, EntryKind, Tree, TreeError};
+pub use tree::{Entry, EntryId, EntryKind, Tree, TreeError, changed_paths};

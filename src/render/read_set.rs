@@ -74,6 +74,18 @@ impl ReadSet {
         Ok(true)
     }
 
+    /// Whether a change at one of these paths may count. Asks no tree, and so takes what is new or gone in a directory that
+    /// was listed for something that counts.
+    pub fn may_hold(&self, changed: &[String]) -> bool {
+        let listed =
+            |path: &str| matches!(self.seen.get(path::split(path).0), Some(Seen::Directory { listing: Some(_), .. }));
+        let below = |path: &str| {
+            let directory = format!("{path}/");
+            self.seen.range(directory.clone()..).next().is_some_and(|(found, _)| found.starts_with(&directory))
+        };
+        changed.iter().any(|path| self.seen.contains_key(path) || listed(path) || below(path))
+    }
+
     /// The number of paths.
     pub fn len(&self) -> usize {
         self.seen.len()

@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use super::tests::Case;
 use super::{ReadSet, Rendered};
-use crate::manifest::MemoryTree;
+use crate::manifest::{MemoryTree, changed_paths};
 use crate::policy::{Document, PolicySet, Subject, place};
 
 /// What a rendering gave: its digest or its error.
@@ -64,6 +64,13 @@ fn only_what_was_read_and_what_could_be_found_instead_counts() {
         assert!(read_set.unchanged(&tree).expect("a tree in memory"));
         let edited = tree.clone().with(edit, "changed: [");
         assert_eq!(read_set.unchanged(&edited).expect("a tree in memory"), wanted, "{path}, {edit}");
+        let changed = changed_paths(&tree, &edited, 1).expect("a tree in memory").expect("one edit");
+        // a directory that was listed may hold what is new in it
+        assert!(wanted || read_set.may_hold(&changed), "{path}, {edit}");
+    }
+    let (_, read_set) = outcome(&tree, "apps/web");
+    for (path, counts) in [("apps/other/c.yaml", false), ("shared", true), ("apps", true), ("shared/t.yaml", false)] {
+        assert_eq!(read_set.may_hold(&[path.to_owned()]), counts, "{path}");
     }
 }
 
@@ -200,6 +207,10 @@ proptest! {
         for path in ["apps/web", "envs/prod", "", "apps/web/deep"] {
             let (old, read_set) = outcome(&before, path);
             prop_assert!(read_set.unchanged(&before).expect("a tree in memory"));
+            let changed = changed_paths(&before, &after, usize::MAX).expect("a tree in memory").expect("any number");
+            if !read_set.may_hold(&changed) {
+                prop_assert!(read_set.unchanged(&after).expect("a tree in memory"), "{}: {:?}", path, changed);
+            }
             if read_set.unchanged(&after).expect("a tree in memory") {
                 prop_assert_eq!(&old, &outcome(&after, path).0, "{}", path);
             }

@@ -162,6 +162,11 @@ impl Idle {
         self.offered = offered(state);
     }
 
+    /// The identity of the head that was dealt with last.
+    pub fn dealt_with(&self) -> Option<&str> {
+        self.offered.head.as_deref()
+    }
+
     /// A newer revision was taken up by the running attempt.
     pub fn taken_up(&mut self, identity: &str) {
         self.offered.head = Some(identity.into());

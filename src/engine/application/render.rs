@@ -44,6 +44,15 @@ impl Application {
         result
     }
 
+    /// Whether what was rendered last read nothing that differs between the head before and this one, as far as that is
+    /// known without a look at the tree: a hint about who goes first.
+    pub fn is_untouched_by(&self, head: &Head, before: Option<&str>) -> bool {
+        let Some(changed) = head.changed.as_ref().filter(|changed| before == Some(changed.since.as_str())) else {
+            return false;
+        };
+        self.memory().prepared.as_ref().is_some_and(|prepared| !prepared.read_set().may_hold(&changed.paths))
+    }
+
     /// True if a newer head renders what the attempt works on.
     pub async fn renders_the_same(&self, work: &Work, head: &Arc<Head>) -> bool {
         let after = self.render(&work.object, head, work.urgency).await;

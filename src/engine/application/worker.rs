@@ -225,6 +225,7 @@ impl Worker {
         let app = self.app.clone();
         let _measured = app.metrics.attempt();
         let began = Instant::now();
+        let before = self.idle.dealt_with().map(str::to_owned);
         let head = match self.head(&source, cause, since).await {
             Ok(Some(head)) => head,
             Ok(None) => return Ended::Preempted,
@@ -242,6 +243,8 @@ impl Worker {
         let trace = app.trace(cause, began, &head);
         let urgency = match cause {
             Cause::Object | Cause::Revision if self.broken => Urgency::Repair,
+            // those that the revision changes don't stand behind all others
+            Cause::Revision if app.is_untouched_by(&head, before.as_deref()) => Urgency::Routine,
             Cause::Object | Cause::Revision => Urgency::Announced,
             _ => Urgency::Routine,
         };

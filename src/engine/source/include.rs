@@ -150,7 +150,14 @@ impl Includes {
         if self.list.is_empty() {
             let revision = own.revision.to_string();
             let identity = identity(&revision, view);
-            let head = Head { snapshot: Arc::new(own.clone()), revision, identity, view: view.to_owned(), found };
+            let head = Head {
+                snapshot: Arc::new(own.clone()),
+                revision,
+                identity,
+                view: view.to_owned(),
+                found,
+                changed: None,
+            };
             return Ok(Composed { head, included: Vec::new() });
         }
         if let Some(circle) = self.circle(shared) {
@@ -233,7 +240,7 @@ fn compose(
     }
     let identity = identity(&revision, &json!([view, identities]).to_string());
     let view = json!([view, views]).to_string();
-    let head = Head { snapshot: Arc::new(own.with_mounts(mounts)), revision, identity, view, found };
+    let head = Head { snapshot: Arc::new(own.with_mounts(mounts)), revision, identity, view, found, changed: None };
     Ok(Composed { head, included })
 }
 

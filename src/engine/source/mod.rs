@@ -26,6 +26,7 @@ use std::time::Instant;
 use tokio::sync::{Notify, watch};
 
 use crate::api::Key;
+use crate::manifest::changed_paths;
 use crate::source::Snapshot;
 use crate::source::credentials::SshKey;
 
@@ -48,7 +49,19 @@ pub struct Head {
     /// How the trees are seen: what hides parts of them, and where other trees are.
     pub view: String,
     pub found: Found,
+    /// What differs from the head before.
+    pub changed: Option<Arc<Changed>>,
 }
+
+/// The paths at which a head differs from the one before it: a hint about who has work to do.
+pub struct Changed {
+    /// The identity of the head before.
+    pub since: String,
+    pub paths: Vec<String>,
+}
+
+/// A head that changes more paths than this is everybody's.
+const CHANGED_MAX: usize = 256;
 
 /// When a revision was first looked for and found, and was there.
 #[derive(Clone, Copy)]
@@ -110,6 +123,21 @@ pub(super) struct Served(Arc<AtomicUsize>);
 impl Drop for Served {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Head {
+    /// Finds out what differs from the head before.
+    pub(super) async fn since(self, before: Option<Arc<Head>>) -> Self {
+        let Some(before) = before else { return self };
+        if before.identity == self.identity {
+            return Self { changed: before.changed.clone(), ..self };
+        }
+        let (since, snapshot) = (before.identity.clone(), self.snapshot.clone());
+        let compare = move || changed_paths(&*before.snapshot, &*snapshot, CHANGED_MAX);
+        // without an answer everybody looks at once
+        let paths = tokio::task::spawn_blocking(compare).await.ok().and_then(Result::ok).flatten();
+        Self { changed: paths.map(|paths| Arc::new(Changed { since, paths })), ..self }
     }
 }
 

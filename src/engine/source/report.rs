@@ -33,7 +33,7 @@ pub(super) const INCLUDE_UNAVAILABLE: &str = "IncludeUnavailable";
 impl Worker {
     pub(super) async fn succeed(&mut self, target: &Target, composed: Composed, since: Instant) {
         let Composed { head, included } = composed;
-        let head = Arc::new(head);
+        let head = Arc::new(head.since(self.handle.state().head).await);
         // first those who wait for it, then the record
         self.publish(|state| {
             state.failure = None;
