@@ -129,8 +129,8 @@ pub const RENDERS_MAX: usize = 2;
 pub const API_CONCURRENCY: usize = 64;
 /// More connections than that help no API server.
 pub const API_CONCURRENCY_MAX: usize = 1024;
-/// Status writes at a time, apart from applies: neither starves the other, and where all is changed the changes come first.
-pub const STATUS_WRITES_MAX: usize = 3;
+/// Status writes at a time, apart from applies: neither starves the other. Where much is changed they stand back for a while.
+pub const STATUS_WRITES_MAX: usize = 8;
 /// An apply that takes longer is told of while it is under way; of a shorter one only the end is written.
 pub const PROGRESS_UNTOLD_MAX: Duration = Duration::from_secs(1);
 /// Background status writes a second, for applications that a new revision did not change.

@@ -14,6 +14,7 @@
 mod application;
 mod backoff;
 pub mod bases;
+mod courtesy;
 mod findings;
 mod hold;
 mod installation;
@@ -44,12 +45,13 @@ use crate::config;
 use crate::report::{Events, Metrics, Notices, Readiness, Router, Traces};
 use crate::source::Remotes;
 
+use courtesy::{Background, Courtesy};
 use hold::Hold;
 use namespaces::Namespaces;
 use permits::Permits;
 use references::{Reference, References};
 use registry::Registry;
-use shared::{Background, Shared};
+use shared::Shared;
 
 pub use application::refusal;
 pub use installation::{InstallationError, reach};
@@ -173,6 +175,7 @@ pub async fn run(settings: Settings, cancel: CancellationToken) -> Result<Ended,
         applies: Permits::new((cluster.concurrency_max() / apply::PARALLEL).max(1)),
         statuses: Permits::new(config::STATUS_WRITES_MAX),
         background: Background::new(),
+        courtesy: Courtesy::default(),
         sources,
         cluster,
         remotes,

@@ -1,7 +1,6 @@
 //! What all workers share. Each part has one owner, named where it is defined.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use tokio::sync::OnceCell;
 
@@ -14,6 +13,7 @@ use crate::policy::User;
 use crate::report::{Events, Metrics, Traces};
 use crate::source::Remotes;
 
+use super::courtesy::{Background, Courtesy};
 use super::hold::Hold;
 use super::namespaces::Namespaces;
 use super::permits::Permits;
@@ -43,6 +43,7 @@ pub(super) struct Shared {
     pub applies: Permits,
     pub statuses: Permits,
     pub background: Background,
+    pub courtesy: Courtesy,
     pub unknown_fields: UnknownFields,
     pub default_service_account: Option<String>,
     pub source_role: config::SourceRole,
@@ -85,90 +86,5 @@ impl Shared {
         for source in self.sources.all() {
             source.attention(app, false, false);
         }
-    }
-}
-
-/// Turns for status writes that nobody waits for: some at once, then so many a second, and none while applies wait.
-/// One of those who wait looks at the clock, the others stand behind it in order: a thousand do not wake for each turn.
-pub(super) struct Background(tokio::sync::Mutex<Bucket>);
-
-struct Bucket {
-    tokens: f64,
-    at: Instant,
-}
-
-/// How often a contended background write looks again whether applies still wait.
-const STAND_BACK: Duration = Duration::from_millis(100);
-
-impl Background {
-    pub fn new() -> Self {
-        Self(tokio::sync::Mutex::new(Bucket::new(now())))
-    }
-
-    pub async fn turn(&self, applies: &Permits) {
-        let mut bucket = self.0.lock().await;
-        loop {
-            let pause = if applies.contended() { Some(STAND_BACK) } else { bucket.take(now()) };
-            match pause {
-                None => return,
-                Some(pause) => tokio::time::sleep(pause).await,
-            }
-        }
-    }
-}
-
-impl Bucket {
-    fn new(now: Instant) -> Self {
-        Self { tokens: f64::from(config::BACKGROUND_STATUS_PER_SECOND), at: now }
-    }
-
-    /// `None`: taken. Else how long until the next is there.
-    fn take(&mut self, now: Instant) -> Option<Duration> {
-        let rate = f64::from(config::BACKGROUND_STATUS_PER_SECOND);
-        let gained = now.saturating_duration_since(self.at).as_secs_f64() * rate;
-        self.tokens = (self.tokens + gained).min(rate);
-        self.at = now;
-        if self.tokens >= 1.0 {
-            self.tokens -= 1.0;
-            return None;
-        }
-        Some(Duration::from_secs_f64((1.0 - self.tokens) / rate))
-    }
-}
-
-/// By the clock that the pauses go by.
-fn now() -> Instant {
-    tokio::time::Instant::now().into_std()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn background_turns_come_in_a_burst_and_then_at_a_rate() {
-        let now = Instant::now();
-        let mut bucket = Bucket::new(now);
-        let burst = (0..100).take_while(|_| bucket.take(now).is_none()).count();
-        assert_eq!(burst as u32, config::BACKGROUND_STATUS_PER_SECOND);
-        assert!(bucket.take(now).is_some());
-        assert!(bucket.take(now + Duration::from_secs(1)).is_none());
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn those_who_wait_for_a_turn_wake_once_each() {
-        let (background, applies) = (Background::new(), Permits::new(1));
-        let polls = std::cell::Cell::new(0_usize);
-        let waiters = (0..1000).map(|_| {
-            let mut turn = Box::pin(background.turn(&applies));
-            let polls = &polls;
-            std::future::poll_fn(move |context| {
-                polls.set(polls.get() + 1);
-                turn.as_mut().poll(context)
-            })
-        });
-        // `join_all` polls only who was woken
-        futures::future::join_all(waiters).await;
-        assert!(polls.get() < 5000, "{} polls for a thousand turns", polls.get());
     }
 }

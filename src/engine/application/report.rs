@@ -145,6 +145,9 @@ impl Application {
         }
         let only_drift = changes.counts.is_empty() && !changes.corrected.is_empty();
         let state = (!only_drift).then(|| state_of(&report.status));
+        if report.urgency == Urgency::Routine {
+            self.shared.courtesy.stand_back(&self.shared.applies).await;
+        }
         self.write_or_log(report).await;
         let recovered =
             before.conditions.get(READY).is_some_and(|c| c.status == Truth::False && c.reason != DEPENDENCY_NOT_READY);
