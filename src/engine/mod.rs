@@ -171,6 +171,7 @@ pub async fn run(settings: Settings, cancel: CancellationToken) -> Result<Ended,
         keys_by_default: sops_age_secret.map(|name| Reference::secret(&runtime_namespace, &name)),
         registry: Registry::default(),
         renders: Permits::new(config::RENDERS_MAX),
+        untouched: Permits::new(1),
         // applications that write at a time: each sends up to so many objects of a stage at once
         applies: Permits::new((cluster.concurrency_max() / apply::PARALLEL).max(1)),
         statuses: Permits::new(config::STATUS_WRITES_MAX),

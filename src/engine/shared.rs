@@ -40,6 +40,8 @@ pub(super) struct Shared {
     pub digest_key: DigestKey,
     pub traces: Traces,
     pub renders: Permits,
+    /// Turns of those whom a revision does not seem to concern: one after the other, since nobody waits for them.
+    pub untouched: Permits,
     pub applies: Permits,
     pub statuses: Permits,
     pub background: Background,

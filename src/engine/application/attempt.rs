@@ -38,6 +38,7 @@ impl Application {
         *work.rendered.lock().unwrap_or_else(PoisonError::into_inner) = Some(rendered);
         Box::pin(self.judge(work, &prepared)).await?;
         self.look_at(work, &prepared);
+        work.turn.lock().unwrap_or_else(PoisonError::into_inner).take();
         // what comes out as it was applied stays Ready at its revision until its dependencies are at the newer one
         let unchanged = applied == Some(prepared.rendered.digest);
         if unchanged {

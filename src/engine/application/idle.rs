@@ -162,9 +162,10 @@ impl Idle {
         self.offered = offered(state);
     }
 
-    /// The identity of the head that was dealt with last.
-    pub fn dealt_with(&self) -> Option<&str> {
-        self.offered.head.as_deref()
+    /// Whether the newest revision does not seem to concern the application.
+    pub fn is_untouched(&self, app: &Application) -> bool {
+        let newest = self.source.borrow().head.clone();
+        newest.is_some_and(|head| app.is_untouched_by(&head, self.offered.head.as_deref()))
     }
 
     /// A newer revision was taken up by the running attempt.
@@ -237,6 +238,16 @@ impl Idle {
             () = self.values.changed() => News::of(Cause::Values),
             () = app.configuration_changed() => News::of(Cause::Configuration),
             () = Self::replaced(&mut self.policies) => News::of(Cause::Policies),
+        }
+    }
+
+    /// Something newer than the newest revision.
+    pub async fn newer(&mut self) -> News {
+        let newest = offered(&self.source.borrow());
+        tokio::select! {
+            biased;
+            news = Self::asked_for(&mut self.goal, &self.asked) => news,
+            news = Self::offered_for(&mut self.source, &newest) => news,
         }
     }
 

@@ -51,7 +51,7 @@ use crate::plan::{Desired, Inventory};
 use crate::render::{Outline, ReadSet, Rendered};
 use crate::report::{ApplicationMetrics, AttemptTrace};
 
-use super::permits::Urgency;
+use super::permits::{Permit, Urgency};
 use super::shared::Shared;
 use super::source::{Head, SourceHandle};
 
@@ -169,6 +169,8 @@ struct Work {
     /// What it renders; `None` until that is known.
     rendered: Mutex<Option<([u8; 32], render::Inputs)>>,
     urgency: Urgency,
+    /// Of one whom the revision does not seem to concern, until its render was looked at.
+    turn: Mutex<Option<Permit>>,
     /// Asked to give way: an apply under way may finish its stage.
     yield_soon: CancellationToken,
     /// Give way now: what is queued is dropped, what is under way lands on its own.

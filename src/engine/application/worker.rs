@@ -18,7 +18,7 @@ use super::{
 };
 use crate::engine::backoff::Backoff;
 use crate::engine::hold::Acquired;
-use crate::engine::permits::Urgency;
+use crate::engine::permits::{Permit, Urgency};
 use crate::engine::ready::ReadyExpression;
 use crate::engine::registry::{Dependency, Elsewhere, Registry};
 use crate::engine::shared::Shared;
@@ -75,6 +75,7 @@ pub async fn run(key: Key, shared: Arc<Shared>, mut goal: Goal, cancel: Cancella
         preempted_in_a_row: 0,
         broken: false,
         taken,
+        turn: None,
     };
     let left = tokio::select! {
         () = worker.run() => false,
@@ -98,6 +99,8 @@ struct Worker {
     taken: bool,
     /// The last attempt failed, or gave way before it had succeeded.
     broken: bool,
+    /// For the next attempt, which the newest revision does not seem to concern.
+    turn: Option<Permit>,
 }
 
 impl Worker {
@@ -107,6 +110,7 @@ impl Worker {
         while let Some(object) = self.idle.object() {
             let app = self.app.clone();
             if object.metadata.deletion_timestamp.is_some() {
+                self.turn = None;
                 if Box::pin(app.finalize(&object)).await {
                     break;
                 }
@@ -174,22 +178,23 @@ impl Worker {
 
     /// Waits for something new, at most `pause`; something new starts the back-off over.
     async fn wait(&mut self, pause: Option<std::time::Duration>) -> (Cause, Instant) {
+        self.turn = None;
         let retry = async {
             match pause {
                 Some(pause) => tokio::time::sleep(pause).await,
                 None => std::future::pending().await,
             }
         };
-        tokio::select! {
-            () = self.app.keep_writing() => (Cause::Retry, Instant::now()),
-            () = retry => (Cause::Retry, Instant::now()),
-            news = self.idle.next(&self.app) => {
-                if news.cause != Cause::Cluster {
-                    self.backoff.reset();
-                }
-                (news.cause, news.at)
-            }
+        let news = tokio::select! {
+            () = self.app.keep_writing() => return (Cause::Retry, Instant::now()),
+            () = retry => return (Cause::Retry, Instant::now()),
+            news = self.idle.next(&self.app) => news,
+        };
+        let news = self.stand_back(news).await;
+        if news.cause != Cause::Cluster {
+            self.backoff.reset();
         }
+        (news.cause, news.at)
     }
 
     /// The news that an attempt was preempted for; they are there already.
@@ -225,7 +230,7 @@ impl Worker {
         let app = self.app.clone();
         let _measured = app.metrics.attempt();
         let began = Instant::now();
-        let before = self.idle.dealt_with().map(str::to_owned);
+        let turn = self.turn.take();
         let head = match self.head(&source, cause, since).await {
             Ok(Some(head)) => head,
             Ok(None) => return Ended::Preempted,
@@ -243,8 +248,7 @@ impl Worker {
         let trace = app.trace(cause, began, &head);
         let urgency = match cause {
             Cause::Object | Cause::Revision if self.broken => Urgency::Repair,
-            // those that the revision changes don't stand behind all others
-            Cause::Revision if app.is_untouched_by(&head, before.as_deref()) => Urgency::Routine,
+            Cause::Revision if turn.is_some() => Urgency::Routine,
             Cause::Object | Cause::Revision => Urgency::Announced,
             _ => Urgency::Routine,
         };
@@ -256,6 +260,7 @@ impl Worker {
             head: std::sync::Mutex::new(head),
             rendered: std::sync::Mutex::default(),
             urgency,
+            turn: std::sync::Mutex::new(turn),
             yield_soon: CancellationToken::new(),
             stop: CancellationToken::new(),
             applying: AtomicBool::new(false),
@@ -329,6 +334,23 @@ impl Worker {
             }
             return None;
         }
+    }
+
+    /// Where a revision does not seem to concern the application: waits for a turn, so that those whom it does find the
+    /// processor free. Answers what came up last.
+    async fn stand_back(&mut self, mut news: News) -> News {
+        let turns = self.app.shared.untouched.clone();
+        while news.cause == Cause::Revision && !self.broken && self.idle.is_untouched(&self.app) {
+            news = tokio::select! {
+                biased;
+                newer = self.idle.newer() => newer,
+                turn = turns.acquire(Urgency::Routine) => {
+                    self.turn = Some(turn);
+                    break;
+                }
+            };
+        }
+        news
     }
 
     /// The revision to work on, observed no earlier than the trigger. `None`: something newer came up meanwhile.
