@@ -11,7 +11,8 @@
 //! With `--ballast-mib 1024` the repository holds so much besides, in 100,000 files that no application reads.
 //!
 //! An application is a Deployment without Pods, a ServiceAccount, a Service and an Ingress. The limit of a row is what a
-//! client that does nothing but send the same writes needs in the same run, seen by the same watch.
+//! client that does nothing but send the same writes needs in the same run, seen by the same watch; where a single one is
+//! changed, git fetches the commit first.
 
 #[path = "../../tests/support/control_plane.rs"]
 #[expect(dead_code, reason = "the tests use more of it")]
@@ -19,6 +20,7 @@ mod control_plane;
 
 mod ballast;
 mod cost;
+mod plain_git;
 mod platform;
 mod rows;
 #[path = "../support/mod.rs"]
@@ -38,6 +40,7 @@ use control_plane::ControlPlane;
 use serde_json::json;
 
 use cost::{Memory, Used};
+use plain_git::PlainGit;
 use platform::{BARE, FLEET, REPAIRED, VALUE, name};
 use rows::{Row, Rows};
 use support::NAMESPACE;
@@ -48,7 +51,9 @@ use view::View;
 
 /// Announcements of a source that are looked at once: a burst of five, then one a second.
 const PACE: Duration = Duration::from_millis(1200);
-const SINGLE_ROUNDS: usize = 5;
+const SINGLE_ROUNDS: usize = 9;
+/// No value of all of them is as high.
+const SINGLE: usize = 1_000_000;
 const DRIFTED: usize = 100;
 /// Resident and anonymous, of 1,000 applications; with a repository of 1 GiB the pages of its file come and go.
 const MEMORY_MIB_MAX: [Option<f64>; 2] = [Some(96.0), Some(64.0)];
@@ -131,8 +136,9 @@ struct Fleet {
     daemon: Daemon,
     metrics: String,
     memory: Memory,
-    /// Of all applications, as committed last.
+    /// Of all applications, as committed last; and of the one that is changed alone.
     value: usize,
+    single: usize,
     memory_bars: [Option<f64>; 2],
     rows: Rows,
 }
@@ -184,6 +190,7 @@ impl Fleet {
             metrics,
             memory,
             value: 0,
+            single: SINGLE,
             memory_bars: if args.ballast_mib == 0 { MEMORY_MIB_MAX } else { MEMORY_WITH_BALLAST_MIB_MAX },
             rows: Rows::default(),
         };
@@ -223,28 +230,57 @@ impl Fleet {
         Ok(())
     }
 
+    /// In rounds that follow each other as quickly however many there are, while the others are still told of the revision
+    /// before; the requests in one more, with nothing else.
     async fn change_one(&mut self) -> anyhow::Result<()> {
-        let before = self.begin_row().await?;
-        let app = [self.apps[self.apps.len() / 2].clone()];
-        let mut took = Vec::new();
-        for round in 1..=SINGLE_ROUNDS {
-            let value = self.value + round;
-            let revision = commit(&self.fleet, "one", &platform::files(&app[0], value, true))?;
+        tokio::time::sleep(SETTLE).await;
+        let bare = [self.bare[self.bare.len() / 2].clone()];
+        let copy = PlainGit::copy(self.git.url(FLEET), self.folder.path().join("copy")).await?;
+        let (mut took, mut limits) = (Vec::new(), Vec::new());
+        let mut revision = String::new();
+        for _ in 0..SINGLE_ROUNDS {
+            let value = self.commit_one(&mut revision)?;
+            let fetched = copy.fetch().await?;
             let began = Instant::now();
-            announce(&self.cluster, FLEET).await?;
-            let live = self.deployments.until(&app, &value.to_string(), began).await?;
-            took.push((live - began).as_secs_f64());
-            self.applications.until(&self.apps, &at(&revision), began).await?;
+            apply(&self.cluster, &platform::deployment(&bare[0], self.single)).await?;
+            let seen = self.deployments.until(&bare, &value, began).await? - began;
+            limits.push((fetched + seen).as_secs_f64());
+            took.push(self.announce_one(&value).await?.as_secs_f64());
             tokio::time::sleep(PACE).await;
         }
+        self.applications.until(&self.apps, &at(&revision), self.rows.began).await?;
+
+        let before = self.begin_row().await?;
+        let value = self.commit_one(&mut revision)?;
+        self.announce_one(&value).await?;
+        self.applications.until(&self.apps, &at(&revision), self.rows.began).await?;
         let used = Used::read(&self.daemon, &self.metrics).await?;
         let total: u64 = used.requests_since(&before).values().sum();
         // each of the others has the revision written to its status once
-        let others = (SINGLE_ROUNDS * (self.apps.len() - 1)) as u64;
-        let own = total.saturating_sub(others) as f64 / SINGLE_ROUNDS as f64;
-        let row = Row::new("change one: live (median)", Duration::from_secs_f64(median(&mut took))).bar_seconds(0.5);
-        self.add(row.of(SINGLE_ROUNDS).own_requests(own, 6.0), &before, &used);
+        let own = total.saturating_sub(self.apps.len() as u64 - 1) as f64;
+        let [took, limit] = [took, limits].map(|mut rounds| Duration::from_secs_f64(median(&mut rounds)));
+        let row = Row::new("change one: live (median of 9)", took).limit(limit).bar_seconds(0.5);
+        self.add(row.own_requests(own, 6.0), &before, &used);
         Ok(())
+    }
+
+    /// The one that is changed alone.
+    fn one(&self) -> String {
+        self.apps[self.apps.len() / 2].clone()
+    }
+
+    /// Its next value, committed.
+    fn commit_one(&mut self, revision: &mut String) -> anyhow::Result<String> {
+        self.single += 1;
+        *revision = commit(&self.fleet, "one", &platform::files(&self.one(), self.single, true))?;
+        Ok(self.single.to_string())
+    }
+
+    /// Announced to live.
+    async fn announce_one(&mut self, value: &str) -> anyhow::Result<Duration> {
+        let began = Instant::now();
+        announce(&self.cluster, FLEET).await?;
+        Ok(self.deployments.until(&[self.one()], value, began).await? - began)
     }
 
     async fn change_nothing(&mut self) -> anyhow::Result<()> {
@@ -299,7 +335,7 @@ impl Fleet {
         let kind = ApiKind::new("apps", "v1", "Deployment", "deployments", true);
         let patch = json!({ "spec": { "template": { "metadata": { "annotations": { VALUE: "drift" } } } } });
         // the one that was changed alone has a value of its own
-        let apps: Vec<_> = apps.into_iter().filter(|app| *app != self.apps[self.apps.len() / 2]).collect();
+        let apps: Vec<_> = apps.into_iter().filter(|app| *app != self.one()).collect();
         let began = Instant::now();
         for app in &apps {
             self.cluster.merge_patch(&kind, &kind.object(NAMESPACE, app), &patch, None, "somebody").await?;

@@ -16,8 +16,6 @@ pub struct Row {
     /// What a bare client takes for the same writes.
     limit: Option<f64>,
     requests: BTreeMap<String, u64>,
-    /// In how many rounds these were sent.
-    rounds: usize,
     cpu_s: f64,
     resident_mib: f64,
     anonymous_mib: f64,
@@ -41,7 +39,6 @@ impl Row {
             seconds: None,
             limit: None,
             requests: BTreeMap::new(),
-            rounds: 1,
             cpu_s: 0.0,
             resident_mib: 0.0,
             anonymous_mib: 0.0,
@@ -51,11 +48,6 @@ impl Row {
 
     pub fn limit(mut self, limit: Duration) -> Self {
         self.limit = Some(limit.as_secs_f64());
-        self
-    }
-
-    pub fn of(mut self, rounds: usize) -> Self {
-        self.rounds = rounds;
         self
     }
 
@@ -96,9 +88,8 @@ impl Row {
         let requests: Vec<_> = self.requests.iter().map(|(verb, count)| format!("{count} {verb}")).collect();
         let promises: Vec<_> = self.promises.iter().map(Promise::text).collect();
         let requests = if requests.is_empty() { "none".to_owned() } else { requests.join(", ") };
-        let rounds = if self.rounds > 1 { format!(" in {} rounds", self.rounds) } else { String::new() };
         let line = format!(
-            "{:<40} {:>8} {:>8} {:>6} {:>7.2} {:>8.1} {:>8.1}  {requests}{rounds}",
+            "{:<40} {:>8} {:>8} {:>6} {:>7.2} {:>8.1} {:>8.1}  {requests}",
             self.what,
             optional(self.seconds),
             optional(self.limit),
@@ -114,8 +105,8 @@ impl Row {
         let promises: Vec<_> = self.promises.iter().map(Promise::json).collect();
         json!({
             "row": self.what, "seconds": self.seconds, "limitSeconds": self.limit, "ratio": self.ratio(),
-            "requests": self.requests, "rounds": self.rounds, "cpuSeconds": self.cpu_s,
-            "residentMiB": self.resident_mib, "anonymousMiB": self.anonymous_mib, "promises": promises,
+            "requests": self.requests, "cpuSeconds": self.cpu_s, "residentMiB": self.resident_mib,
+            "anonymousMiB": self.anonymous_mib, "promises": promises,
         })
     }
 }
