@@ -1,10 +1,9 @@
 //! What a repository holds besides the applications: files that nobody reads, packed as on a forge.
 
-use std::process::Command;
-
 use afresh::sandbox::repository::TestRepository;
-use anyhow::{Context as _, ensure};
 use sha2::{Digest as _, Sha256};
+
+use crate::git;
 
 /// Files of a commit, and of a folder.
 const BATCH: usize = 1000;
@@ -21,17 +20,7 @@ pub fn add(repository: &TestRepository, mib: usize, files: usize) -> anyhow::Res
         let changes: Vec<_> = batch.iter().map(|(path, bytes)| (path.as_str(), bytes.as_slice())).collect();
         repository.commit_bytes("ballast", &changes)?;
     }
-    // random bytes make no deltas
-    let status = Command::new("git")
-        .env_clear()
-        .env("PATH", std::env::var_os("PATH").unwrap_or_default())
-        .env("GIT_CONFIG_NOSYSTEM", "1")
-        .current_dir(repository.path())
-        .args(["repack", "-a", "-d", "-q", "--window=0"])
-        .status()
-        .context("start git")?;
-    ensure!(status.success(), "the repository could not be packed");
-    Ok(())
+    git::pack_noise(repository.path())
 }
 
 /// Bytes that cannot be compressed, other ones for each file.

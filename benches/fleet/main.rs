@@ -20,7 +20,7 @@ mod control_plane;
 
 mod ballast;
 mod cost;
-mod plain_git;
+mod git;
 mod platform;
 mod rows;
 #[path = "../support/mod.rs"]
@@ -40,7 +40,6 @@ use control_plane::ControlPlane;
 use serde_json::json;
 
 use cost::{Memory, Used};
-use plain_git::PlainGit;
 use platform::{BARE, FLEET, REPAIRED, VALUE, name};
 use rows::{Row, Rows};
 use support::NAMESPACE;
@@ -58,6 +57,8 @@ const DRIFTED: usize = 100;
 /// Resident and anonymous, of 1,000 applications; with a repository of 1 GiB the pages of its file come and go.
 const MEMORY_MIB_MAX: [Option<f64>; 2] = [Some(96.0), Some(64.0)];
 const MEMORY_WITH_BALLAST_MIB_MAX: [Option<f64>; 2] = [None, Some(128.0)];
+/// A push of more than so many objects stays a pack (`receive.unpackLimit`).
+const UNPACKED_MAX: usize = 100;
 /// What is left over from the row before is done by then.
 const SETTLE: Duration = Duration::from_secs(5);
 
@@ -235,7 +236,7 @@ impl Fleet {
     async fn change_one(&mut self) -> anyhow::Result<()> {
         tokio::time::sleep(SETTLE).await;
         let bare = [self.bare[self.bare.len() / 2].clone()];
-        let copy = PlainGit::copy(self.git.url(FLEET), self.folder.path().join("copy")).await?;
+        let copy = git::Copy::of(self.git.url(FLEET), self.folder.path().join("copy")).await?;
         let (mut took, mut limits) = (Vec::new(), Vec::new());
         let mut revision = String::new();
         for _ in 0..SINGLE_ROUNDS {
@@ -420,7 +421,11 @@ async fn attempts(metrics: &str) -> anyhow::Result<usize> {
 
 fn commit(repository: &TestRepository, message: &str, files: &[(String, String)]) -> anyhow::Result<String> {
     let changes: Vec<_> = files.iter().map(|(path, text)| (path.as_str(), Some(text.as_str()))).collect();
-    Ok(format!("main@sha1:{}", repository.commit(message, &changes)?))
+    let commit = repository.commit(message, &changes)?;
+    if files.len() > UNPACKED_MAX {
+        git::pack(repository.path())?;
+    }
+    Ok(format!("main@sha1:{commit}"))
 }
 
 fn at(revision: &str) -> String {
