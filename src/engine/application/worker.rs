@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio_util::sync::CancellationToken;
 
@@ -177,7 +177,7 @@ impl Worker {
     }
 
     /// Waits for something new, at most `pause`; something new starts the back-off over.
-    async fn wait(&mut self, pause: Option<std::time::Duration>) -> (Cause, Instant) {
+    async fn wait(&mut self, pause: Option<Duration>) -> (Cause, Instant) {
         self.turn = None;
         let retry = async {
             match pause {
@@ -336,8 +336,8 @@ impl Worker {
         }
     }
 
-    /// Where a revision does not seem to concern the application: waits for a turn, so that those whom it does find the
-    /// processor free. Answers what came up last.
+    /// Where a revision does not seem to concern the application: waits for a turn, for a while, so that those whom it does
+    /// find the processor free. Answers what came up last.
     async fn stand_back(&mut self, mut news: News) -> News {
         let turns = self.app.shared.untouched.clone();
         while news.cause == Cause::Revision && !self.broken && self.idle.is_untouched(&self.app) {
@@ -348,6 +348,7 @@ impl Worker {
                     self.turn = Some(turn);
                     break;
                 }
+                () = tokio::time::sleep(STAND_BACK_MAX) => break,
             };
         }
         news
@@ -406,6 +407,9 @@ impl Worker {
         Err(failure.until_changed())
     }
 }
+
+/// Whoever has the turn may wait for something: a thousand turns take a tenth of this.
+const STAND_BACK_MAX: Duration = Duration::from_secs(2);
 
 /// What can be said of a spec without looking at anything.
 fn validate(spec: &KustomizationSpec) -> Result<(), Failure> {

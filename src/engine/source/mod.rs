@@ -21,7 +21,7 @@ mod worker;
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::sync::{Notify, watch};
 
@@ -62,6 +62,8 @@ pub struct Changed {
 
 /// A head that changes more paths than this is everybody's.
 const CHANGED_MAX: usize = 256;
+/// So long at most a head waits to be compared: the order is not worth more.
+const COMPARE_MAX: Duration = Duration::from_millis(250);
 
 /// When a revision was first looked for and found, and was there.
 #[derive(Clone, Copy)]
@@ -135,9 +137,10 @@ impl Head {
         }
         let (since, snapshot) = (before.identity.clone(), self.snapshot.clone());
         let compare = move || changed_paths(&*before.snapshot, &*snapshot, CHANGED_MAX);
+        let compared = tokio::time::timeout(COMPARE_MAX, tokio::task::spawn_blocking(compare)).await;
         // without an answer everybody looks at once
-        let paths = tokio::task::spawn_blocking(compare).await.ok().and_then(Result::ok).flatten();
-        Self { changed: paths.map(|paths| Arc::new(Changed { since, paths })), ..self }
+        let Ok(Ok(Ok(Some(paths)))) = compared else { return self };
+        Self { changed: Some(Arc::new(Changed { since, paths })), ..self }
     }
 }
 
