@@ -17,7 +17,7 @@ use crate::support::control_plane::ControlPlane;
 use crate::support::env::{Env, PATIENCE, SOURCE, is_ready_at};
 use crate::support::forge::Forge;
 use crate::support::installation::{self, NAMESPACE};
-use crate::support::manifests::deployment;
+use crate::support::manifests::deployment_behaving;
 use crate::support::rights::{self, Request, Rules};
 use crate::support::wait::watch_until;
 
@@ -41,7 +41,7 @@ async fn the_service_account_needs_each_of_its_rights_and_no_other() {
     let narrow = narrow_applier(&env.client).await;
 
     let begun = plane.audit().unwrap().len();
-    exercise(&mut env).await;
+    exercise(&mut env, plane).await;
     let requests = rights::requests_of(plane, begun, NAMESPACE);
     println!("{} kinds of requests", requests.len());
     let mut own = rights::rules_in(&installation::manifests().join("rbac/daemon.yaml"), NAMESPACE);
@@ -84,7 +84,7 @@ async fn arguments_of_the_deployment(client: &Client) -> Vec<String> {
 }
 
 /// Makes the daemon do once whatever it does.
-async fn exercise(env: &mut Env) {
+async fn exercise(env: &mut Env, plane: &ControlPlane) {
     let namespace = env.namespace.clone();
     // Flux is installed, and stopped
     let flux = json!({ "metadata": { "name": "flux-system" } });
@@ -98,7 +98,8 @@ async fn exercise(env: &mut Env) {
         let object: DynamicObject = serde_json::from_value(object).unwrap();
         env.objects(kind).create(&PostParams::default(), &object).await.unwrap();
     }
-    env.push("A", &[("app/web.yaml", &deployment("web", "web:1")), ("app/service.yaml", &service("a"))]);
+    let web = deployment_behaving("web", "web:1", "never");
+    env.push("A", &[("app/web.yaml", &web), ("app/service.yaml", &service("a"))]);
     env.source(|spec| spec["secretRef"] = json!({ "name": "git" })).await;
     env.kustomization("app", |spec| {
         spec["wait"] = json!(true);
@@ -110,6 +111,17 @@ async fn exercise(env: &mut Env) {
     env.start();
     let standby = env.start_replica("standby", env.kubeconfig());
     env.namespace = namespace;
+    // what is ready at once needs no watch of its Pods
+    let user = format!("system:serviceaccount:{NAMESPACE}:afresh");
+    let watches = |entry: &Value, kind: &str| {
+        entry["verb"] == "watch" && entry["objectRef"]["resource"] == kind && entry["user"]["username"] == *user
+    };
+    env.eventually("Pods and ReplicaSets are watched", async || {
+        let audit = plane.audit().unwrap();
+        ["pods", "replicasets"].iter().all(|kind| audit.iter().any(|entry| watches(entry, kind))).then_some(())
+    })
+    .await;
+    env.change_behaviour("web", "ready").await;
     env.until("app", "it is Ready", |app| app.status.as_ref().is_some_and(|s| s.conditions.is_true(READY))).await;
     let app = env.kustomizations().get("app").await.unwrap();
     assert!(app.metadata.finalizers.is_some());

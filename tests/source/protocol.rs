@@ -15,8 +15,8 @@ use crate::support::{TIMEOUT, World, access, main_branch, message, names, observ
 #[tokio::test]
 async fn a_first_fetch_and_then_only_what_changed() {
     let world = World::new();
-    // Content that doesn't compress, so that sending it twice would be seen.
-    let big: String = (0..20_000_u64).map(|n| format!("{:x}", n.wrapping_mul(0x9e37_79b9_7f4a_7c15))).collect();
+    // sending it twice would be seen
+    let big = incompressible();
     let first = world.repository.commit("first", &[("a.yaml", Some("a: 1")), ("apps/big.txt", Some(&big))]).unwrap();
     let remote = world.remote();
     let snapshot = observe(&remote, &main_branch()).await.unwrap();
@@ -40,6 +40,22 @@ async fn a_first_fetch_and_then_only_what_changed() {
     observe(&remote, &main_branch()).await.unwrap();
     assert_eq!(world.server.requests() - requests, 1, "nothing new: the probe alone");
     assert!(world.server.records().iter().all(|record| record.user_agent.starts_with("git/")));
+}
+
+#[tokio::test]
+async fn what_is_only_in_the_history_is_not_fetched() {
+    let world = World::new();
+    world.repository.commit("much", &[("a.yaml", Some("a: 1")), ("big.txt", Some(&incompressible()))]).unwrap();
+    world.repository.commit("little", &[("a.yaml", Some("a: 2")), ("big.txt", None)]).unwrap();
+    let snapshot = observe(&world.remote(), &main_branch()).await.unwrap();
+    assert_eq!(read(&snapshot, "a.yaml").as_deref(), Some("a: 2"));
+    let sent = world.server.response_bytes();
+    assert!(sent < 2_000, "{sent} bytes for one small file");
+}
+
+/// Some 300 kB of text.
+fn incompressible() -> String {
+    (0..20_000_u64).map(|n| format!("{:x}", n.wrapping_mul(0x9e37_79b9_7f4a_7c15))).collect()
 }
 
 #[tokio::test]
