@@ -50,7 +50,9 @@ use view::View;
 
 /// Announcements of a source that are looked at once: a burst of five, then one a second.
 const PACE: Duration = Duration::from_millis(1200);
-const SINGLE_ROUNDS: usize = 9;
+const SINGLE_ROUNDS: usize = 5;
+/// The first of them wakes the machine.
+const BARE_ROUNDS: usize = 3;
 /// No value of all of them is as high.
 const SINGLE: usize = 1_000_000;
 const DRIFTED: usize = 100;
@@ -231,57 +233,49 @@ impl Fleet {
         Ok(())
     }
 
-    /// In rounds that follow each other as quickly however many there are, while the others are still told of the revision
-    /// before; the requests in one more, with nothing else.
+    /// In rounds that begin with a machine at rest and awake, however many there are: git and a bare client go first.
     async fn change_one(&mut self) -> anyhow::Result<()> {
-        tokio::time::sleep(SETTLE).await;
-        let bare = [self.bare[self.bare.len() / 2].clone()];
+        let mut before = self.begin_row().await?;
         let copy = git::Copy::of(self.git.url(FLEET), self.folder.path().join("copy")).await?;
         let (mut took, mut limits) = (Vec::new(), Vec::new());
-        let mut revision = String::new();
         for _ in 0..SINGLE_ROUNDS {
-            let value = self.commit_one(&mut revision)?;
-            let fetched = copy.fetch().await?;
+            for _ in 0..BARE_ROUNDS {
+                limits.push(self.bare_one(&copy).await?.as_secs_f64());
+            }
+            before = Used::read(&self.daemon, &self.metrics).await?;
+            self.single += 1;
+            let (one, value) = ([self.one()], self.single.to_string());
+            let revision = commit(&self.fleet, "one", &platform::files(&one[0], self.single, true))?;
             let began = Instant::now();
-            apply(&self.cluster, &platform::deployment(&bare[0], self.single)).await?;
-            let seen = self.deployments.until(&bare, &value, began).await? - began;
-            limits.push((fetched + seen).as_secs_f64());
-            took.push(self.announce_one(&value).await?.as_secs_f64());
+            announce(&self.cluster, FLEET).await?;
+            took.push((self.deployments.until(&one, &value, began).await? - began).as_secs_f64());
+            self.applications.until(&self.apps, &at(&revision), began).await?;
             tokio::time::sleep(PACE).await;
         }
-        self.applications.until(&self.apps, &at(&revision), self.rows.began).await?;
-
-        let before = self.begin_row().await?;
-        let value = self.commit_one(&mut revision)?;
-        self.announce_one(&value).await?;
-        self.applications.until(&self.apps, &at(&revision), self.rows.began).await?;
         let used = Used::read(&self.daemon, &self.metrics).await?;
         let total: u64 = used.requests_since(&before).values().sum();
         // each of the others has the revision written to its status once
         let own = total.saturating_sub(self.apps.len() as u64 - 1) as f64;
         let [took, limit] = [took, limits].map(|mut rounds| Duration::from_secs_f64(median(&mut rounds)));
-        let row = Row::new("change one: live (median of 9)", took).limit(limit).bar_seconds(0.5);
+        let row = Row::new("change one: live (median)", took).limit(limit).bar_seconds(0.5);
         self.add(row.own_requests(own, 6.0), &before, &used);
         Ok(())
+    }
+
+    /// A commit that nobody hears of, fetched by git; and a write of the size of what one application changes.
+    async fn bare_one(&mut self, copy: &git::Copy) -> anyhow::Result<Duration> {
+        self.single += 1;
+        let (bare, value) = ([self.bare[self.bare.len() / 2].clone()], self.single.to_string());
+        commit(&self.fleet, "elsewhere", &[("elsewhere.yaml".to_owned(), format!("value: {value}\n"))])?;
+        let fetched = copy.fetch().await?;
+        let began = Instant::now();
+        apply(&self.cluster, &platform::deployment(&bare[0], self.single)).await?;
+        Ok(fetched + (self.deployments.until(&bare, &value, began).await? - began))
     }
 
     /// The one that is changed alone.
     fn one(&self) -> String {
         self.apps[self.apps.len() / 2].clone()
-    }
-
-    /// Its next value, committed.
-    fn commit_one(&mut self, revision: &mut String) -> anyhow::Result<String> {
-        self.single += 1;
-        *revision = commit(&self.fleet, "one", &platform::files(&self.one(), self.single, true))?;
-        Ok(self.single.to_string())
-    }
-
-    /// Announced to live.
-    async fn announce_one(&mut self, value: &str) -> anyhow::Result<Duration> {
-        let began = Instant::now();
-        announce(&self.cluster, FLEET).await?;
-        Ok(self.deployments.until(&[self.one()], value, began).await? - began)
     }
 
     async fn change_nothing(&mut self) -> anyhow::Result<()> {
